@@ -1,0 +1,86 @@
+"""What a WireGuard tunnel is told and what it says of itself: the values every engine understands.
+
+A :class:`TunnelChange` is one atomic request (the ``set`` of the cross-platform UAPI); a :class:`TunnelStatus` is one
+consistent answer (its ``get``). ``None`` in a change means "leave as it is".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+
+from warren.identity.keys import PresharedKey, PrivateKey, PublicKey
+
+IPNetwork = IPv4Network | IPv6Network
+IPAddress = IPv4Address | IPv6Address
+
+
+@dataclass(frozen=True, slots=True)
+class TransportAddress:
+    """An IP address and UDP port (RFC 8445's word). ``scope`` is the interface index of a link-local IPv6 address."""
+
+    ip: IPAddress
+    port: int
+    scope: int = 0
+
+    def __str__(self) -> str:
+        if isinstance(self.ip, IPv6Address):
+            zone = f"%{self.scope}" if self.scope else ""
+            return f"[{self.ip}{zone}]:{self.port}"
+        return f"{self.ip}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChange:
+    """What to change of one peer, named by its public key; the peer is made if it does not exist."""
+
+    public_key: PublicKey
+    remove: bool = False
+    update_only: bool = False
+    """Change the peer only if it already exists."""
+    preshared_key: PresharedKey | None = None
+    """All zero removes the key."""
+    endpoint: TransportAddress | None = None
+    persistent_keepalive_s: int | None = None
+    """0 switches it off."""
+    replace_allowed_ips: bool = False
+    """Forget all allowed IPs before adding ``allowed_ips``."""
+    allowed_ips: tuple[IPNetwork, ...] = ()
+    removed_allowed_ips: tuple[IPNetwork, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelChange:
+    """One atomic change of a tunnel: everything in it happens, or nothing."""
+
+    private_key: PrivateKey | None = None
+    """All zero removes the key: the tunnel then neither sends nor accepts anything."""
+    listen_port: int | None = None
+    """0 lets the kernel choose."""
+    fwmark: int | None = None
+    """0 removes the mark."""
+    replace_peers: bool = False
+    """Forget all peers before applying ``peers``."""
+    peers: tuple[PeerChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatus:
+    public_key: PublicKey
+    preshared_key: PresharedKey | None
+    endpoint: TransportAddress | None
+    allowed_ips: tuple[IPNetwork, ...]
+    persistent_keepalive_s: int
+    last_handshake_ns: int
+    """Wall-clock time of the last completed handshake, ns since 1970; 0: never."""
+    tx_bytes: int
+    """Bytes of authenticated messages sent, headers included, as the reference implementations count."""
+    rx_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelStatus:
+    private_key: PrivateKey | None
+    listen_port: int
+    fwmark: int
+    peers: tuple[PeerStatus, ...] = field(default=())
