@@ -60,7 +60,7 @@ class _Key:
         return not any(self.raw)
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is type(self) and hmac.compare_digest(self.raw, other.raw)  # type: ignore[attr-defined]
+        return type(other) is type(self) and hmac.compare_digest(self.raw, other.raw)
 
     def __hash__(self) -> int:
         return hash((type(self).__name__, self.raw))

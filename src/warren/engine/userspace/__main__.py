@@ -1,0 +1,117 @@
+"""``python -m warren.engine.userspace IF``: the data plane as a process of its own.
+
+It makes the interface and the UAPI socket, says ``ready`` on stdout, gives up all privileges but two, and moves packets until
+SIGTERM, or until the interface or the socket is removed. Whoever controls it may come and go.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from warren.engine.userspace.dataplane import DataPlane, boottime
+from warren.engine.userspace.timestamps import TimestampFloor
+from warren.engine.userspace.uapi_server import answers, socket_path
+from warren.errors import OperationFailed, WarrenError
+from warren.linux import capabilities
+from warren.linux.link import LinkWatch
+from warren.linux.tun import Tun
+from warren.linux.udp import TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX
+from warren.proto import datapath
+from warren.proto.wireguard.constants import DATA_OVERHEAD_BYTES
+from warren.proto.wireguard.device import Device
+
+_log = logging.getLogger("warren.engine")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _parse(arguments)
+    logging.basicConfig(
+        level=options.log_level.upper(), format="%(asctime)s %(levelname)-7s " + options.interface + ": %(message)s", datefmt="%H:%M:%S"
+    )
+    try:
+        plane = _assemble(options)
+    except (WarrenError, OSError) as error:
+        print(f"error: {error}", flush=True)
+        return 1
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _: plane.stop(signal.Signals(received).name))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal of a controller that is gone
+    gc.freeze()  # what lives now lives for ever: keep the collector away from it
+    print("ready", flush=True)
+    _detach_stdout()
+    try:
+        why = plane.run()
+    finally:
+        plane.close()
+    _log.info("stopped: %s", why)
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m warren.engine.userspace", description=__doc__)
+    parser.add_argument("interface", help="name of the TUN interface to make")
+    parser.add_argument("--mtu", type=int, default=1420, help="its MTU in bytes (default: 1420)")
+    parser.add_argument("--state", type=Path, help="directory for the timestamp floor; without it a restart relies on the clock")
+    parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
+    parser.add_argument("--clock-rate", type=float, default=1.0, help="rehearsals: let protocol time pass this many times faster")
+    return parser.parse_args(arguments)
+
+
+def _assemble(options: argparse.Namespace) -> DataPlane:
+    """Make everything that needs privilege, then give the privilege up."""
+    if answers(socket_path(options.interface)):
+        raise OperationFailed(f"interface {options.interface} is run by another process already: stop it first")
+    floor = TimestampFloor(options.state) if options.state else None
+    tun = Tun.create(options.interface)
+    try:
+        link = LinkWatch(tun.name)
+        try:
+            link.set_mtu(options.mtu)
+        except OSError as error:
+            raise OperationFailed(f"MTU {options.mtu}: {error.strerror}; the kernel takes 68 to 65535 here") from error
+        link.limit_segments(_segments_per_send(options.mtu))
+        device = Device(
+            random=os.urandom,
+            wall_clock_ns=time.time_ns,
+            timestamp_floor_ns=floor.floor_ns if floor else 0,
+            mtu=options.mtu,
+            coalesce_udp=tun.udp_offload,
+        )
+        plane = DataPlane(tun, link, device, floor, _clock(options.clock_rate), options.clock_rate)
+    except BaseException:
+        tun.close()
+        raise
+    capabilities.keep_only(frozenset({capabilities.CAP_NET_ADMIN, capabilities.CAP_NET_BIND_SERVICE}))
+    _log.info("data plane of %s: %s", options.interface, "compiled" if datapath.COMPILED else "pure Python")
+    return plane
+
+
+def _segments_per_send(mtu: int) -> int:
+    """How many full packets, sealed, fit one UDP_SEGMENT send."""
+    return max(1, min(TRAIN_DATAGRAMS_MAX, TRAIN_BYTES_MAX // (mtu + DATA_OVERHEAD_BYTES)))
+
+
+def _clock(rate: float) -> Callable[[], float]:
+    if rate == 1.0:
+        return boottime
+    start = boottime()
+    return lambda: start + (boottime() - start) * rate
+
+
+def _detach_stdout() -> None:
+    """Let go of the pipe that carried ``ready``: its reader may be gone long before this process."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, sys.stdout.fileno())
+    os.close(null)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

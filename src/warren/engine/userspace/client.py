@@ -1,0 +1,152 @@
+"""The userspace engine as its controller sees it: a process to start or to attach to, and its UAPI socket."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from warren.engine.userspace.control import zone_index
+from warren.engine.userspace.uapi_server import socket_path
+from warren.errors import MalformedPacket, OperationFailed, Unreachable
+from warren.model.tunnel import TunnelChange, TunnelStatus
+from warren.proto import uapi
+
+_START_TIMEOUT_S = 20.0  # a loaded machine imports the crypto library in a second or two
+_ANSWER_TIMEOUT_S = 10.0
+_STOP_TIMEOUT_S = 5.0
+_ANSWER_BYTES_MAX = 64 << 20
+
+
+class UserspaceEngine:
+    """An :class:`~warren.engine.base.Engine` that runs as a process of its own and outlives this object.
+
+    Dropping the object, or killing the process that holds it, leaves the tunnel running; :meth:`attach` finds it again.
+    """
+
+    def __init__(self, interface: str, pid: int, child: subprocess.Popen[bytes] | None) -> None:
+        self._interface = interface
+        self._child = child
+        self.pid = pid
+        self._pidfd = os.pidfd_open(pid)
+
+    @classmethod
+    async def start(cls, interface: str, *, mtu: int = 1420, state: Path | None = None) -> Self:
+        """Start a data plane for a new interface. Raises OperationFailed with its reason when it cannot."""
+        command = [sys.executable, "-m", "warren.engine.userspace", interface, "--mtu", str(mtu)]
+        if state is not None:
+            command += ["--state", str(state)]
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+        try:
+            line = await asyncio.wait_for(_first_line(child), _START_TIMEOUT_S)
+        except (TimeoutError, asyncio.CancelledError) as error:
+            child.kill()
+            child.wait()
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            raise OperationFailed(f"the data plane of {interface} did not start within {_START_TIMEOUT_S:.0f} s") from error
+        if line != "ready":
+            child.wait()
+            raise OperationFailed(line.removeprefix("error: ") or f"the data plane of {interface} ended at once")
+        return cls(interface, child.pid, child)
+
+    @classmethod
+    async def attach(cls, interface: str) -> Self:
+        """Take over a data plane that runs already. Raises Unreachable when none answers."""
+        with _connected(interface) as connection:
+            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        engine = cls(interface, struct.unpack("3i", credentials)[0], None)
+        await engine.status()
+        return engine
+
+    @property
+    def interface(self) -> str:
+        return self._interface
+
+    async def configure(self, change: TunnelChange) -> None:
+        answer = await self._ask(uapi.pack_change(change))
+        if answer.errno:
+            raise OperationFailed(_why_refused(self._interface, change, answer.errno))
+
+    async def status(self) -> TunnelStatus:
+        return uapi.unpack_status_untrusted(await self._ask(b"get=1\n\n"), zone_index)
+
+    async def statistics(self) -> Mapping[str, int]:
+        return {key: int(value) for key, value in (await self._ask(b"statistics=1\n\n")).pairs}
+
+    async def close(self) -> None:
+        """Ask the process to end, and end it when it does not."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.wait_closed(), _STOP_TIMEOUT_S)
+                return
+
+    async def wait_closed(self) -> None:
+        """Return when the process has ended, for whatever reason."""
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+        watched = os.dup(self._pidfd)  # several may wait at once: each watches a descriptor of its own
+        loop.add_reader(watched, lambda: ended.done() or ended.set_result(None))
+        try:
+            await ended
+        finally:
+            loop.remove_reader(watched)
+            os.close(watched)
+        if self._child is not None:
+            self._child.wait()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_pidfd"):
+            os.close(self._pidfd)
+        if getattr(self, "_child", None) is not None and self._child is not None and self._child.poll() is None:
+            self._child.returncode = 0  # it is meant to outlive us: no "still running" warning
+
+    async def _ask(self, request: bytes) -> uapi.Answer:
+        connection = _connected(self._interface)
+        try:
+            reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_ANSWER_BYTES_MAX)
+            try:
+                writer.write(request)
+                text = await asyncio.wait_for(reader.readuntil(b"\n\n"), _ANSWER_TIMEOUT_S)
+            finally:
+                writer.close()
+            return uapi.unpack_answer_untrusted(text[:-2])
+        except (OSError, EOFError, asyncio.LimitOverrunError, TimeoutError, MalformedPacket) as error:
+            raise Unreachable(f"the data plane of {self._interface} does not answer: it may have just ended") from error
+
+
+def _connected(interface: str) -> socket.socket:
+    """A non-blocking connection to the UAPI socket; the caller closes it. Raises Unreachable."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        connection.connect(str(socket_path(interface)))
+    except OSError as error:
+        connection.close()
+        raise Unreachable(f"no data plane answers for interface {interface}: is it running?") from error
+    connection.setblocking(False)
+    return connection
+
+
+async def _first_line(child: subprocess.Popen[bytes]) -> str:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), child.stdout)
+    try:
+        return (await reader.readline()).decode(errors="replace").strip()
+    finally:
+        transport.close()
+
+
+def _why_refused(interface: str, change: TunnelChange, number: int) -> str:
+    port = f" (ListenPort = {change.listen_port})" if change.listen_port else ""
+    return f"the data plane of {interface} refused the configuration{port}: {os.strerror(number)}"

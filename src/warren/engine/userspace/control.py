@@ -1,0 +1,132 @@
+"""The slow side of the data plane: answering the UAPI, following the link, opening the port, logging what happened."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import logging
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from warren.errors import OperationFailed
+from warren.linux.link import LinkState
+from warren.linux.udp import UdpPort
+from warren.model.tunnel import TunnelChange, TunnelStatus
+from warren.proto import datapath, uapi
+from warren.proto.wireguard.device import Device
+from warren.proto.wireguard.events import Event
+
+if TYPE_CHECKING:
+    from warren.engine.userspace.dataplane import DataPlane
+
+_log = logging.getLogger("warren.engine")
+
+
+class Control:
+    """``port`` is the open UDP port, None while the interface is down. ``clock_rate`` is how fast the injected clock runs."""
+
+    def __init__(self, plane: DataPlane, device: Device, clock: Callable[[], float], clock_rate: float) -> None:
+        self.port: UdpPort | None = None
+        self.clock_rate = clock_rate
+        self._plane = plane
+        self._device = device
+        self._clock = clock
+        self._link = LinkState(up=False, mtu=0)
+        self._listen_port = 0
+        self._fwmark = 0
+
+    def answer(self, text: bytes) -> bytes:
+        """Answer one UAPI request; whatever is wrong with it, the answer is an errno and nothing has changed."""
+        try:
+            request = uapi.unpack_request_untrusted(text, zone_index)
+        except uapi.InvalidRequest as error:
+            _log.warning("a control request was refused: %s", error)
+            return uapi.pack_errno(errno.EINVAL)
+        match request:
+            case uapi.GetRequest():
+                return uapi.pack_status(self.status())
+            case uapi.StatisticsRequest():
+                return uapi.pack_statistics(self.statistics())
+            case uapi.SetRequest(change):
+                return uapi.pack_errno(self._configure(change))
+
+    def status(self) -> TunnelStatus:
+        """The device's configuration with the port and mark that are really in use."""
+        return dataclasses.replace(self._device.status(), listen_port=self._listen_port, fwmark=self._fwmark)
+
+    def statistics(self) -> dict[str, int]:
+        """Every counter of the device and the loop, and which fast ways are in use (0 or 1)."""
+        sockets = self.port.sockets if self.port else []
+        return {
+            **self._device.counters,
+            **self._plane.counters,
+            "uses_compiled_datapath": int(datapath.COMPILED),
+            "uses_udp_segmentation": int(bool(sockets) and all(sock.segments for sock in sockets)),
+            "uses_udp_gathering": int(bool(sockets) and all(sock.gathers for sock in sockets)),
+        }
+
+    def _configure(self, change: TunnelChange) -> int:
+        """Apply ``change``, the part that can fail first; returns an errno."""
+        port = self._listen_port if change.listen_port is None else change.listen_port
+        fwmark = self._fwmark if change.fwmark is None else change.fwmark
+        try:
+            if port != self._listen_port or (port == 0 and change.listen_port == 0 and self._listen_port == 0):
+                self._open(port, fwmark)
+            elif fwmark != self._fwmark and self.port is not None:
+                self.port.set_fwmark(fwmark)
+        except OperationFailed as error:
+            _log.error("%s", error)
+            return _errno_of(error)
+        except OSError as error:
+            _log.error("the firewall mark cannot be set: %s", error.strerror)
+            return error.errno or errno.EIO
+        self._fwmark = fwmark
+        self._device.configure(change, self._clock())
+        return 0
+
+    def _open(self, port: int, fwmark: int) -> None:
+        """Open ``port`` and close the one before. A port that was chosen once is kept, also while the link is down."""
+        opened = UdpPort.open(port, fwmark)
+        self._plane.use_port(opened)
+        self.port = opened
+        self._listen_port = opened.port
+
+    def follow_link(self, link: LinkState) -> None:
+        """Do as the interface does: up opens the port, down closes it; the MTU bounds padding. Routes may have changed too."""
+        before, self._link = self._link, link
+        if link.mtu != before.mtu:
+            self._device.set_mtu(link.mtu)
+        if link.up and not before.up:
+            self._up()
+        elif before.up and not link.up:
+            self._device.down(self._clock())
+            self._plane.use_port(None)
+            self.port = None
+            _log.info("the interface is down: the port is closed")
+        elif link == before:
+            self._device.forget_sources()  # an address or route changed: answers may have to leave from elsewhere
+
+    def _up(self) -> None:
+        if self.port is None:
+            try:
+                self._open(self._listen_port, self._fwmark)
+            except OperationFailed as error:
+                _log.error("%s", error)
+                return
+        _log.info("the interface is up, listening on UDP port %d", self._listen_port)
+        self._device.up(self._clock())
+
+    def log_event(self, event: Event) -> None:
+        """Say what happened in one line, at the level the event is worth."""
+        _log.log(getattr(logging, event.level), "%s", event)
+
+
+def zone_index(zone: str) -> int:
+    """The interface index of an IPv6 zone ("eth0" or "3"). Raises OSError when there is no such interface."""
+    return int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
+
+
+def _errno_of(error: OperationFailed) -> int:
+    cause = error.__cause__
+    return cause.errno or errno.EIO if isinstance(cause, OSError) else errno.EIO

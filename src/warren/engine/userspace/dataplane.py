@@ -1,0 +1,256 @@
+"""The data plane's loop: TUN and UDP port at the ends, the WireGuard device between, one ``epoll`` around.
+
+Life of a packet, out: ``tun.read_into`` (up to 64 KB) → ``device.send`` (look up, split) → ``device.flush`` (seal the whole
+train) → ``port.send`` (one call). In: ``socket.receive_into`` (up to 64 KB) → ``device.receive`` (open, check, coalesce) → ``tun.write``.
+
+Nothing here blocks and nothing grows: when the UDP socket is full, the TUN is not read until it drains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import select
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from warren.engine.userspace.budget import Budget
+from warren.engine.userspace.control import Control
+from warren.engine.userspace.timestamps import TimestampFloor
+from warren.engine.userspace.uapi_server import UapiServer
+from warren.linux.inotify import RemovalWatch
+from warren.linux.link import LinkWatch
+from warren.linux.tun import FRAME_BYTES_MAX, Tun
+from warren.linux.udp import UdpPort, UdpSocket
+from warren.proto.wireguard.device import Device, Transmit
+from warren.proto.wireguard.events import Event, TimestampUsed
+
+TUN_READS_PER_TURN = 64
+TRAINS_PER_TURN = 32
+"""After so many of one kind the other side gets its turn: bounds the latency that a flood adds."""
+SUPER_PACKET_BYTES = 8192
+"""A frame at least this long is worth a system call of its own; shorter ones are gathered."""
+HANDSHAKES_PER_SECOND = 1000
+HANDSHAKES_AT_ONCE = 8
+"""A handshake message costs about 200 µs: a fifth of a core at most, and at most 1.6 ms between two turns of data."""
+_DATAGRAMS_BYTES = 1 << 16
+_PENDING_MAX = 256  # transmits kept while the UDP socket is full: the last turn's, and handshakes meanwhile
+
+_log = logging.getLogger("warren.engine")
+
+
+class DataPlane:
+    """Owns the TUN, the link watch and the device; :meth:`run` returns when it is time to end."""
+
+    def __init__(
+        self,
+        tun: Tun,
+        link: LinkWatch,
+        device: Device,
+        floor: TimestampFloor | None,
+        clock: Callable[[], float],
+        clock_rate: float = 1.0,
+    ) -> None:
+        self._tun = tun
+        self._link = link
+        self._device = device
+        self._floor = floor
+        self._clock = clock
+        self._poller = select.epoll()
+        self._stopping = ""
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._frame = memoryview(bytearray(FRAME_BYTES_MAX))
+        self._datagrams = bytearray(_DATAGRAMS_BYTES)
+        self._pending: list[Transmit] = []
+        self._sockets: dict[int, UdpSocket] = {}
+        self._budget = Budget(HANDSHAKES_PER_SECOND, HANDSHAKES_AT_ONCE * 4, clock())
+        self.counters: Counter[str] = Counter()
+        self.control = Control(self, device, clock, clock_rate)
+        self._uapi = UapiServer(tun.name, self._poller, self.control.answer)
+        self._removal = RemovalWatch(self._uapi.path)
+        for fd in (tun.fd, link.fileno(), self._removal.fileno(), self._wake_read):
+            self._poller.register(fd, select.EPOLLIN)
+
+    def stop(self, why: str) -> None:
+        """End :meth:`run`. Safe to call from a signal handler."""
+        self._stopping = self._stopping or why
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"\0")
+
+    def run(self) -> str:
+        """Move packets until :meth:`stop`, or until the interface or the UAPI socket is gone. Returns why it ended."""
+        device, clock, poll = self._device, self._clock, self._poller.poll
+        self._link_changed()
+        while not self._stopping:
+            now = clock()
+            for fd, mask in poll(self._patience(now)):
+                self._serve(fd, mask, clock())
+            now = clock()
+            if device.pending_handshakes:
+                device.handshake_work(now, self._budget.take(now, HANDSHAKES_AT_ONCE))
+            deadline = device.next_deadline()
+            if deadline is not None and deadline.at <= now:
+                device.handle_timeout(now)
+            self._emit()
+        return self._stopping
+
+    def close(self) -> None:
+        """Close the socket, the interface and everything else this object opened or was given."""
+        self._uapi.close()
+        self._removal.close()
+        self.use_port(None)
+        self._link.close()
+        self._tun.close()
+        self._poller.close()
+        os.close(self._wake_read)
+        os.close(self._wake_write)
+
+    def use_port(self, port: UdpPort | None) -> None:
+        """Send and receive through ``port`` from now on; the one before is closed."""
+        for fd, sock in self._sockets.items():
+            self._poller.unregister(fd)
+            sock.close()
+        self._sockets = {} if port is None else {sock.fileno(): sock for sock in port.sockets}
+        for fd in self._sockets:
+            self._poller.register(fd, select.EPOLLIN)
+        if self._pending:
+            self._pending.clear()
+            self._poller.modify(self._tun.fd, select.EPOLLIN)
+
+    def _patience(self, now: float) -> float | None:
+        """Seconds the loop may sleep; None: until something happens."""
+        if self._device.pending_handshakes:
+            return self._budget.wait(now)
+        deadline = self._device.next_deadline()
+        return None if deadline is None else max(0.0, deadline.at - now) / self.control.clock_rate
+
+    def _serve(self, fd: int, mask: int, now: float) -> None:
+        if fd in self._sockets:
+            if mask & select.EPOLLOUT:
+                self._resume()
+            if mask & ~select.EPOLLOUT:
+                self._udp_readable(self._sockets[fd], now)
+        elif fd == self._tun.fd:
+            self._tun_readable(now)
+        elif self._uapi.owns(fd):
+            self._uapi.handle(fd, mask)
+        elif fd == self._link.fileno():
+            self._link_changed()
+        elif fd == self._removal.fileno() and self._removal.removed():
+            self.stop("its control socket was removed")
+
+    def _tun_readable(self, now: float) -> None:
+        device, frame, read = self._device, self._frame, self._tun.read_into
+        try:
+            for _ in range(TUN_READS_PER_TURN):
+                length = read(frame)
+                if not length:
+                    break
+                device.send(frame, length, now)
+                if length >= SUPER_PACKET_BYTES or not device.room():
+                    device.flush(now)
+                    self._emit()
+                    if self._pending:
+                        return
+        except OSError:
+            self.stop("its interface was removed")
+        device.flush(now)
+        self._emit()
+
+    def _udp_readable(self, sock: UdpSocket, now: float) -> None:
+        device, datagrams = self._device, self._datagrams
+        for _ in range(TRAINS_PER_TURN):
+            received = sock.receive_into(datagrams)
+            if received is None:
+                break
+            device.receive(datagrams, *received, now)
+            if received.length >= SUPER_PACKET_BYTES or not device.inbound_room():
+                self._deliver()
+        self._deliver()
+        self._emit()
+
+    def _deliver(self) -> None:
+        write = self._tun.write
+        for frame in self._device.take_frames():
+            if not write(frame):
+                self.counters["tun_write_refused"] += 1
+
+    def _emit(self) -> None:
+        """Act on what the device wants: note what must be durable first, then send."""
+        events = self._device.take_events()
+        if events and not self._note(events):
+            self._device.take_transmits()
+            return
+        transmits = self._device.take_transmits()
+        if transmits:
+            self._transmit(transmits)
+
+    def _note(self, events: list[Event]) -> bool:
+        """Log events and persist timestamps; False when a timestamp could not be made durable and must not be sent."""
+        for event in events:
+            if not isinstance(event, TimestampUsed):
+                self.control.log_event(event)
+            elif self._floor is not None:
+                try:
+                    self._floor.use(event.timestamp_ns)
+                except OSError as error:
+                    self.counters["timestamp_not_durable"] += 1
+                    _log.error("a handshake was not sent: its timestamp cannot be stored (%s); free the disk", error.strerror)
+                    return False
+        return True
+
+    def _transmit(self, transmits: list[Transmit]) -> None:
+        if self._pending:
+            self._defer(transmits)
+            return
+        port = self.control.port
+        if port is None:
+            self.counters["udp_closed"] += len(transmits)
+            return
+        send = port.send
+        for index, transmit in enumerate(transmits):
+            data, stride, endpoint, ecn, peer = transmit
+            error = send(data, stride, endpoint.address, endpoint.local, ecn)
+            if error == 0:
+                continue
+            if error == errno.EAGAIN:
+                self._defer(transmits[index:])
+                return
+            if endpoint.local:  # the address we answered from may be gone: let the kernel choose again
+                self._device.forget_source(peer)
+                error = send(data, stride, endpoint.address, b"", ecn)
+            if error:
+                self.counters["udp_send_" + errno.errorcode.get(error, str(error))] += 1
+
+    def _defer(self, transmits: list[Transmit]) -> None:
+        """Keep transmits until the socket has room. Their bytes are copied: the device reuses its buffer."""
+        if not self._pending:
+            self._poller.modify(self._tun.fd, 0)
+            for fd in self._sockets:
+                self._poller.modify(fd, select.EPOLLIN | select.EPOLLOUT)
+        room = _PENDING_MAX - len(self._pending)
+        self._pending += [transmit._replace(data=bytes(transmit.data)) for transmit in transmits[:room]]
+        self.counters["udp_queue_full"] += max(0, len(transmits) - room)
+
+    def _resume(self) -> None:
+        pending, self._pending = self._pending, []
+        for fd in self._sockets:
+            self._poller.modify(fd, select.EPOLLIN)
+        self._poller.modify(self._tun.fd, select.EPOLLIN)
+        self._transmit(pending)
+
+    def _link_changed(self) -> None:
+        self._link.drain()
+        state = self._link.state()
+        if state is None:
+            self.stop("its interface was removed")
+        else:
+            self.control.follow_link(state)
+
+
+def boottime() -> float:
+    """Seconds since boot, suspended time included: keys age while a machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

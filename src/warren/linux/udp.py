@@ -1,0 +1,245 @@
+"""One UDP port on IPv4 and IPv6 that sends and receives whole trains of datagrams.
+
+A train is a run of datagrams back to back in one buffer, all of ``stride`` bytes but the last, which may be shorter: what
+``UDP_SEGMENT`` sends and ``UDP_GRO`` receives in one call (``udp(7)``).  With each train received comes the local address it
+was sent to, so that answers leave from there ("sticky source"), and the ECN bits of the outer header (RFC 3168).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from warren.errors import OperationFailed
+
+_IP_TOS, _IP_PKTINFO, _IP_MTU_DISCOVER, _IP_RECVTOS = 1, 8, 10, 13
+_IPV6_MTU_DISCOVER, _IPV6_RECVPKTINFO, _IPV6_PKTINFO, _IPV6_RECVTCLASS, _IPV6_TCLASS = 23, 49, 50, 66, 67
+_PMTUDISC_OMIT = 5
+_SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+
+TRAIN_BYTES_MAX = 65507
+"""The largest UDP payload over IPv4 (65,535 − 20 − 8)."""
+TRAIN_DATAGRAMS_MAX = 64
+"""UDP_MAX_SEGMENTS of ``include/linux/udp.h`` (128 since Linux 6.9; the lower number works everywhere)."""
+_SOCKET_BUFFER_BYTES = 7 << 20  # about 100 trains: a scheduling gap of 20 ms at 3 Gbit/s; wireguard-go uses the same
+_ANCILLARY_BYTES = 128  # four small control messages of at most 36 bytes each
+_BIND_ATTEMPTS = 100  # both families must find the same port free
+
+_SOCKADDR_LENGTH = {socket.AF_INET: 2, socket.AF_INET6: 4}
+"""How Python's socket module writes their addresses: (host, port) and (host, port, flowinfo, scope)."""
+
+_segment = struct.Struct("=H")
+_int = struct.Struct("=i")
+_no_room = frozenset({errno.EAGAIN, errno.ENOBUFS})
+# What the kernel says when it cannot segment: EIO without checksum offload on the way, EINVAL or EMSGSIZE when a datagram exceeds the link.
+_cannot_segment = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE})
+
+
+class Received(NamedTuple):
+    """``length`` bytes were received: datagrams of ``stride`` bytes each."""
+
+    length: int
+    stride: int
+    source: tuple[str, int] | tuple[str, int, int, int]
+    local: bytes
+    """Ready to be sent back as IP_PKTINFO or IPV6_PKTINFO: the address we were reached at, no interface."""
+    ecn: int
+
+
+class UdpSocket:
+    """One address family of a :class:`UdpPort`. ``segments`` and ``gathers`` tell whether GSO and GRO work."""
+
+    __slots__ = ("_pktinfo", "_sock", "_tos", "family", "gathers", "segments")
+
+    def __init__(self, family: socket.AddressFamily, port: int, fwmark: int) -> None:
+        """Bind ``port`` (0: any) on all addresses. Raises OSError."""
+        self.family = family
+        self._sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            self._set_options(fwmark)
+            self._sock.bind(("", port))
+        except OSError:
+            self._sock.close()
+            raise
+
+    def _set_options(self, fwmark: int) -> None:
+        sock = self._sock
+        if self.family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
+            # Nobody on the path can authenticate an ICMP "too big": like the kernel's WireGuard, let routers fragment instead.
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_OMIT)
+            self._pktinfo, self._tos = (socket.IPPROTO_IPV6, _IPV6_PKTINFO), (socket.IPPROTO_IPV6, _IPV6_TCLASS)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVTOS, 1)
+            sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_OMIT)
+            self._pktinfo, self._tos = (socket.IPPROTO_IP, _IP_PKTINFO), (socket.IPPROTO_IP, _IP_TOS)
+        for forced, polite in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+            try:
+                sock.setsockopt(socket.SOL_SOCKET, forced, _SOCKET_BUFFER_BYTES)
+            except PermissionError:
+                sock.setsockopt(socket.SOL_SOCKET, polite, _SOCKET_BUFFER_BYTES)
+        if fwmark:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, fwmark)
+        self.gathers = self.segments = True
+        try:
+            sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+        except OSError:
+            self.gathers = False
+        try:
+            sock.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)
+        except OSError:
+            self.segments = False
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    @property
+    def port(self) -> int:
+        return int(self._sock.getsockname()[1])
+
+    def set_fwmark(self, fwmark: int) -> None:
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, fwmark)
+
+    def receive_into(self, buffer: bytearray | memoryview) -> Received | None:
+        """Receive one train into the start of ``buffer`` (64 KB); None when there is none now or it was cut short."""
+        try:
+            length, ancillary, flags, source = self._sock.recvmsg_into((buffer,), _ANCILLARY_BYTES)
+        except OSError:  # EAGAIN, or an ICMP error that arrived meanwhile: nobody authenticated it
+            return None
+        stride, local, ecn = length, b"", 0
+        for level, kind, data in ancillary:
+            if level == _SOL_UDP and kind == _UDP_GRO:
+                stride = _int.unpack(data)[0]
+            elif kind == _IP_PKTINFO and level == socket.IPPROTO_IP:
+                local = b"\0\0\0\0" + data[4:8] + b"\0\0\0\0"  # in_pktinfo: ifindex, spec_dst, addr
+            elif kind == _IPV6_PKTINFO and level == socket.IPPROTO_IPV6:
+                local = data[:16] + b"\0\0\0\0"  # in6_pktinfo: addr, ifindex
+            elif kind in (_IP_TOS, _IPV6_TCLASS):  # a byte on IPv4, an int on IPv6
+                ecn = int.from_bytes(data, sys.byteorder) & 3
+        if flags & socket.MSG_TRUNC:
+            return None
+        return Received(length, stride, source, local, ecn)
+
+    def send(self, train: memoryview | bytes, stride: int, address: tuple[object, ...], local: bytes, ecn: int) -> int:
+        """Send a train; returns 0 when all of it went, or the errno that stopped it (EAGAIN: nothing was sent, try again).
+
+        ``local`` and ``ecn`` as in :class:`Received`. A train of any length is cut to what one call can carry. Where the
+        kernel cannot segment it, the datagrams are sent one by one.
+        """
+        control: list[tuple[int, int, bytes]] = []
+        if local:
+            control.append((*self._pktinfo, local))
+        if ecn:
+            control.append((*self._tos, _int.pack(ecn)))
+        length = len(train)
+        try:
+            if length <= stride:
+                self._sock.sendmsg((train,), control, 0, address)
+                return 0
+            if self.segments:
+                per_call = min(TRAIN_DATAGRAMS_MAX, TRAIN_BYTES_MAX // stride) * stride
+                control.append((_SOL_UDP, _UDP_SEGMENT, _segment.pack(stride)))
+                if length <= per_call:
+                    self._sock.sendmsg((train,), control, 0, address)
+                    return 0
+                return self._send_parts(train, per_call, control, address)
+        except OSError as error:
+            if length <= stride or error.errno not in _cannot_segment:
+                return error.errno or errno.EIO
+            control.pop()
+            if error.errno == errno.EIO:
+                self.segments = False
+        return self._send_parts(train, stride, control, address)
+
+    def _send_parts(
+        self, train: memoryview | bytes, size: int, control: list[tuple[int, int, bytes]], address: tuple[object, ...]
+    ) -> int:
+        """Send ``train`` in calls of ``size`` bytes. After the first part went, a full buffer loses the rest, as a full NIC does."""
+        view = memoryview(train)
+        for at in range(0, len(view), size):
+            try:
+                self._sock.sendmsg((view[at : at + size],), control, 0, address)
+            except OSError as error:
+                if error.errno in _cannot_segment and control and control[-1][1] == _UDP_SEGMENT:
+                    raise  # the caller sends all of it again without segmentation: the receiver drops what it has already
+                if at == 0 or error.errno not in _no_room:
+                    return error.errno or errno.EIO
+                return errno.ENOBUFS
+        return 0
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+class UdpPort:
+    """The same UDP port on IPv4 and IPv6; a host without one of the families has only the other."""
+
+    def __init__(self, sockets: list[UdpSocket], port: int) -> None:
+        self.sockets = sockets
+        self.port = port
+        self._by_address_length = {_SOCKADDR_LENGTH[sock.family]: sock for sock in sockets}
+
+    @classmethod
+    def open(cls, port: int, fwmark: int = 0) -> UdpPort:
+        """Bind ``port``, or with 0 one that is free in both families. Raises OperationFailed when it is taken."""
+        for _ in range(_BIND_ATTEMPTS):
+            sockets: list[UdpSocket] = []
+            chosen = port
+            try:
+                for family in (socket.AF_INET, socket.AF_INET6):
+                    with _family_may_be_missing():
+                        sockets.append(UdpSocket(family, chosen, fwmark))
+                        chosen = sockets[-1].port
+            except OSError as error:
+                for opened in sockets:
+                    opened.close()
+                if error.errno == errno.EADDRINUSE and port == 0:
+                    continue
+                raise OperationFailed(_why_no_port(port, error)) from error
+            if not sockets:
+                raise OperationFailed("this host has neither IPv4 nor IPv6: there is nothing to send through")
+            return cls(sockets, chosen)
+        raise OperationFailed("no UDP port is free on both IPv4 and IPv6: name one with ListenPort")
+
+    def send(self, train: memoryview | bytes, stride: int, address: tuple[object, ...], local: bytes, ecn: int) -> int:
+        """As :meth:`UdpSocket.send`, by the family of ``address``."""
+        sock = self._by_address_length.get(len(address))
+        if sock is None:
+            return errno.EAFNOSUPPORT
+        return sock.send(train, stride, address, local, ecn)
+
+    def set_fwmark(self, fwmark: int) -> None:
+        for sock in self.sockets:
+            sock.set_fwmark(fwmark)
+
+    def close(self) -> None:
+        for sock in self.sockets:
+            sock.close()
+
+
+@contextlib.contextmanager
+def _family_may_be_missing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+
+
+def _why_no_port(port: int, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"UDP port {port} is taken: see who has it with `ss -ulpn sport = {port}`, or choose another ListenPort"
+    if error.errno == errno.EACCES:
+        return f"UDP port {port} may not be bound: ports below 1024 need root or CAP_NET_BIND_SERVICE"
+    if error.errno == errno.EPERM:
+        return "the firewall mark may not be set: run as root or with CAP_NET_ADMIN"
+    return f"UDP port {port} cannot be bound: {error.strerror}"
