@@ -68,11 +68,10 @@ class Control:
 
     def _configure(self, change: TunnelChange) -> int:
         """Apply ``change``, the part that can fail first; returns an errno."""
-        port = self._listen_port if change.listen_port is None else change.listen_port
         fwmark = self._fwmark if change.fwmark is None else change.fwmark
         try:
-            if port != self._listen_port or (port == 0 and change.listen_port == 0 and self._listen_port == 0):
-                self._open(port, fwmark)
+            if change.listen_port == 0 or change.listen_port not in (None, self._listen_port):
+                self._open(change.listen_port, fwmark)
             elif fwmark != self._fwmark and self.port is not None:
                 self.port.set_fwmark(fwmark)
         except OperationFailed as error:
