@@ -1,0 +1,88 @@
+# Two commands set everything up by themselves and are quick the second time: `make demo` and `make test`.
+# Nothing is installed outside .venv but, as root on Debian, the packages named below.
+
+VENV := .venv
+STAMPS := .stamps
+PYTHON ?=
+PURE ?=
+ARGS ?=
+WORKERS ?= 2
+export PYTHON
+
+# With PURE=1 everything runs in pure Python even where the speedups are compiled.
+ifneq ($(PURE),)
+export WARREN_PURE := 1
+endif
+
+BUILD_PACKAGES := gcc libc6-dev libssl-dev
+LAB_PACKAGES := iperf3 iproute2 iputils-ping nftables procps wireguard-go wireguard-tools
+BENCH_PACKAGES := nebula
+
+SPEEDUPS := $(wildcard hatch_build.py src/warren/_speed/*.pyx src/warren/_speed/*.pxd src/warren/_speed/*.h)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench format lock clean build-packages lab-packages bench-packages
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+help: ## show this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-8s %s\n", $$1, $$2 }'
+	@echo; echo 'PURE=1 does without the compiled speedups, PYTHON=path takes another Python, ARGS="…" is passed on.'
+
+demo: lab-packages $(STAMPS)/project ## set up, then show a tunnel at work in the lab (about a minute)
+	@$(VENV)/bin/warren demo $(ARGS)
+
+test: lab-packages $(STAMPS)/project $(STAMPS)/dev ## set up, then run all tests; ARGS="tests/unit -k name" runs some
+	@$(VENV)/bin/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
+
+check: $(STAMPS)/dev ## lint, formatting and types
+	@$(VENV)/bin/ruff check --quiet .
+	@$(VENV)/bin/ruff format --quiet --check .
+	@$(VENV)/bin/mypy
+
+bench: lab-packages bench-packages $(STAMPS)/project $(STAMPS)/bench ## measure side by side with wireguard-go and nebula (long)
+	@$(VENV)/bin/python benchmarks/run.py $(ARGS)
+
+format: $(STAMPS)/dev ## put the sources into the agreed form
+	@$(VENV)/bin/ruff check --quiet --fix . ; $(VENV)/bin/ruff format --quiet .
+
+lock: $(STAMPS)/dev ## make requirements/*.txt anew; UPGRADE=1 takes newer versions
+	@tools/lock.sh $(VENV)
+
+clean: ## remove what was built and set up here
+	@rm -rf $(VENV) $(STAMPS) build dist lab-artifacts .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	@rm -f src/warren/_speed/*.so src/warren/_speed/*.c
+
+build-packages:
+	@tools/debian-packages.sh $(BUILD_PACKAGES)
+
+lab-packages:
+	@tools/debian-packages.sh $(BUILD_PACKAGES) $(LAB_PACKAGES)
+
+bench-packages:
+	@tools/debian-packages.sh $(BENCH_PACKAGES)
+
+$(STAMPS)/venv: | $(STAMPS)
+	@tools/install.sh $(VENV) venv
+	@touch $@
+
+$(STAMPS)/runtime: requirements/runtime.txt requirements/build.txt $(STAMPS)/venv
+	@tools/install.sh $(VENV) locked runtime build
+	@touch $@
+
+$(STAMPS)/dev: requirements/dev.txt $(STAMPS)/runtime
+	@tools/install.sh $(VENV) locked dev
+	@touch $@
+
+$(STAMPS)/bench: requirements/bench.txt $(STAMPS)/runtime
+	@tools/install.sh $(VENV) locked bench
+	@touch $@
+
+$(STAMPS)/project: pyproject.toml $(SPEEDUPS) $(STAMPS)/runtime | build-packages
+	@tools/install.sh $(VENV) project
+	@touch $@
+
+$(STAMPS):
+	@mkdir -p $@

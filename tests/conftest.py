@@ -1,0 +1,36 @@
+"""What holds for every test: errors in the log fail it, and its generated examples are the same in every run."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import settings
+
+# `WARREN_EXPLORE=1 make test` looks for new examples; a failure prints the line that repeats it.
+settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
+settings.register_profile("explore", deadline=None, max_examples=2000, print_blob=True)
+settings.load_profile("explore" if os.environ.get("WARREN_EXPLORE") else "repeatable")
+
+
+class _ErrorRecords(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__(logging.ERROR)
+        self.messages: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.messages.append(f"{record.name}: {record.getMessage()}")
+
+
+@pytest.fixture(autouse=True)
+def _no_error_is_logged(request: pytest.FixtureRequest) -> Iterator[None]:
+    """An ERROR in the log means something that must not happen: it fails the test, unless the test says it expects one."""
+    errors = _ErrorRecords()
+    root = logging.getLogger()
+    root.addHandler(errors)
+    yield
+    root.removeHandler(errors)
+    if errors.messages and request.node.get_closest_marker("logs_errors") is None:
+        pytest.fail("logged at level ERROR: " + "; ".join(errors.messages), pytrace=False)

@@ -1,0 +1,45 @@
+#!/bin/sh
+# See to it that Debian packages are there: as root install the missing ones, otherwise say in one line what is missing.
+# Without dpkg (another distribution) only the commands that the packages bring are looked for. Usage: debian-packages.sh PACKAGE…
+set -eu
+
+command_of() {
+    case $1 in
+    wireguard-tools) echo wg ;;
+    nftables) echo nft ;;
+    iproute2) echo ip ;;
+    iputils-ping) echo ping ;;
+    procps) echo sysctl ;;
+    wireguard-go | nebula | iperf3 | gcc | tcpdump) echo "$1" ;;
+    *) echo true ;; # headers and libraries: whoever needs them says so
+    esac
+}
+
+missing=
+if [ -x /usr/bin/dpkg-query ]; then
+    installed=$(dpkg-query --show --showformat '${db:Status-Abbrev}${Package}\n' "$@" 2>/dev/null | sed -n 's/^ii *//p') || true
+    for package in "$@"; do
+        printf '%s\n' "$installed" | grep -qx -- "$package" || missing="$missing $package"
+    done
+else
+    for package in "$@"; do
+        PATH=$PATH:/usr/sbin:/sbin command -v "$(command_of "$package")" >/dev/null || missing="$missing $package"
+    done
+fi
+[ "$missing" ] || exit 0
+
+if [ "$(id -u)" != 0 ] || [ ! -x /usr/bin/apt-get ] || [ "${APT:-yes}" = no ]; then
+    echo "skipped: what needs${missing} (not installed; as root: apt-get install --no-install-recommends${missing})"
+    exit 0
+fi
+
+echo "installing Debian packages:$missing"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+export DEBIAN_FRONTEND=noninteractive
+# shellcheck disable=SC2086 # a list of words
+if ! { apt-get update -q && apt-get install -q -y --no-install-recommends $missing; } >"$log" 2>&1 </dev/null; then
+    tail -n 20 "$log" >&2
+    echo "error: apt-get could not install$missing (its last lines are above); APT=no goes on without them" >&2
+    exit 1
+fi
