@@ -1,0 +1,109 @@
+"""The lab: a small Internet of network namespaces, in which real programs run."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from warren.errors import UsageError
+from warren.lab.host import Host
+from warren.lab.link import Link, connect_veth, make_end
+from warren.lab.reaper import end_processes
+
+MTU = 1500
+_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")  # a file name and a host name (RFC 1123 §2.1) at once
+_GRACE_S = 1.0
+_FIRST_INTERFACE_INDEX = 100  # above what a host makes by itself
+
+
+class Lab:
+    """Hosts, links and programs that end together.
+
+    ``seed`` decides what the impaired links do to each packet. ``artifacts`` is the directory for logs and captures, made if
+    missing; without one they end with the lab.
+
+    Leaving the with-block ends every process in the lab's hosts: SIGTERM, and SIGKILL a second later. When the program
+    ends in any other way, each host notices by itself and does the same, at once.
+    """
+
+    def __init__(self, name: str = "lab", *, seed: int = 1, artifacts: Path | None = None) -> None:
+        self.name = name
+        self.seed = seed
+        self._scratch = Path(tempfile.mkdtemp(prefix=f"warren-{name}-"))
+        self._hosts_directory = self._scratch / "hosts"
+        self._hosts_directory.mkdir()
+        self.artifacts = artifacts or self._scratch / "artifacts"
+        self.artifacts.mkdir(parents=True, exist_ok=True)
+        self.hosts: dict[str, Host] = {}
+        self.links: list[Link] = []
+        self._indexes = itertools.count(_FIRST_INTERFACE_INDEX)
+        self._owner = os.getpid()
+        self._pidfd = os.pidfd_open(self._owner)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def host(self, name: str) -> Host:
+        """A new host, with nothing but a loopback interface. Its name is also its host name.
+
+        Raises OperationFailed when namespaces cannot be made, UsageError for a name that is taken or not one.
+        """
+        self._check_name(name)
+        return self._keep(Host(name, artifacts=self.artifacts, directory=self._hosts_directory / name))
+
+    def link(
+        self,
+        a: Host,
+        b: Host,
+        a_addresses: Sequence[str] | str = (),
+        b_addresses: Sequence[str] | str = (),
+        *,
+        interfaces: tuple[str, str] = ("eth0", "eth0"),
+        mtu: int = MTU,
+        offloads: bool = True,
+    ) -> Link:
+        """Connect two hosts; the addresses ("10.0.0.1/24", "fd00::1/64") are usable when this returns.
+
+        ``offloads=False`` makes every packet on the wire one packet with a complete checksum, for packet-exact work.
+        """
+        ends = make_end(a, interfaces[0], a_addresses), make_end(b, interfaces[1], b_addresses)
+        indexes = next(self._indexes), next(self._indexes)
+        link = connect_veth(self._pidfd, *ends, indexes=indexes, mtu=mtu, offloads=offloads)
+        self.links.append(link)
+        return link
+
+    def close(self) -> None:
+        """End everything. Harmless when called twice, or in a forked child of the program that made the lab."""
+        if self._pidfd < 0 or os.getpid() != self._owner:
+            return
+        hosts = list(self.hosts.values())
+        namespaces = frozenset().union(*(host.namespaces for host in hosts))
+        end_processes(namespaces, spare={host.pid for host in hosts}, grace_s=_GRACE_S)
+        for host in hosts:
+            host.end()
+        self.hosts.clear()
+        os.close(self._pidfd)
+        self._pidfd = -1
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _keep(self, host: Host) -> Host:
+        self.hosts[host.name] = host
+        return host
+
+    def _check_name(self, name: str) -> None:
+        if not _HOST_NAME.fullmatch(name):
+            raise UsageError(f"host name {name!r}: use 1 to 32 letters, digits and '-', beginning with no '-'")
+        if name in self.hosts:
+            raise UsageError(f"host name {name!r} is taken in this lab: choose another")
