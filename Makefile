@@ -34,7 +34,7 @@ demo: lab-packages $(STAMPS)/project ## set up, then show a tunnel at work in th
 	@$(VENV)/bin/warren demo $(ARGS)
 
 test: lab-packages $(STAMPS)/project $(STAMPS)/dev ## set up, then run all tests; ARGS="tests/unit -k name" runs some
-	@$(VENV)/bin/python -m pytest --numprocesses=$(WORKERS) $(ARGS)
+	@tools/run-tests.sh $(VENV)/bin/python --numprocesses=$(WORKERS) $(ARGS)
 
 check: $(STAMPS)/dev ## lint, formatting and types
 	@$(VENV)/bin/ruff check --quiet .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -13,6 +14,19 @@ from hypothesis import settings
 settings.register_profile("repeatable", deadline=None, derandomize=True, database=None)
 settings.register_profile("explore", deadline=None, max_examples=2000, print_blob=True)
 settings.load_profile("explore" if os.environ.get("WARREN_EXPLORE") else "repeatable")
+
+
+# Their tests start processes and load both cores: tests of one file run one after another, in one worker.
+_REAL_PROCESSES = {"lab", "interop"}
+_TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        floor = item.path.relative_to(_TESTS).parts[0]
+        if floor in _REAL_PROCESSES:
+            item.add_marker(pytest.mark.lab)
+            item.add_marker(pytest.mark.xdist_group(f"{floor}/{item.path.stem}"))
 
 
 class _ErrorRecords(logging.Handler):
