@@ -40,7 +40,7 @@ class _ErrorRecords(logging.Handler):
 
 @pytest.fixture(autouse=True)
 def _no_error_is_logged(request: pytest.FixtureRequest) -> Iterator[None]:
-    """An ERROR in the log means something that must not happen: it fails the test, unless the test says it expects one."""
+    """An ERROR in the log must not happen: it fails the test, unless the test says that it expects one."""
     errors = _ErrorRecords()
     root = logging.getLogger()
     root.addHandler(errors)
