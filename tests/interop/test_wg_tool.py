@@ -9,7 +9,9 @@ import pytest
 from tests.support.tunnels import INTERFACE, PSK, TunnelEnd, private_key, secret_file, warren_end
 from warren.lab import Lab
 
-pytestmark = pytest.mark.skipif(shutil.which("wg") is None, reason="the Debian package wireguard-tools is not installed")
+pytestmark = pytest.mark.skipif(
+    shutil.which("wg") is None, reason="the Debian package wireguard-tools is not installed"
+)
 
 BOB, CAROL = private_key("bob").public_key().base64, private_key("carol").public_key().base64
 
@@ -20,7 +22,9 @@ def end(lab: Lab) -> TunnelEnd:
 
 
 def test_show_names_the_key_the_port_and_the_peers(end: TunnelEnd) -> None:
-    end.set("peer", BOB, "allowed-ips", "10.77.0.2/32,fd77::/64", "endpoint", "192.0.2.7:1234", "persistent-keepalive", "25")
+    end.set(
+        "peer", BOB, "allowed-ips", "10.77.0.2/32,fd77::/64", "endpoint", "192.0.2.7:1234", "persistent-keepalive", "25"
+    )
     shown = end.wg("show", INTERFACE)
     for text in (
         f"public key: {end.key.public_key().base64}",
@@ -38,7 +42,18 @@ def test_show_names_the_key_the_port_and_the_peers(end: TunnelEnd) -> None:
 
 def test_every_setting_is_set_and_read_back(end: TunnelEnd) -> None:
     psk = secret_file(end.host, "psk", PSK.base64)
-    end.set("fwmark", "0x1234", "listen-port", "40001", "peer", BOB, "preshared-key", str(psk), "allowed-ips", "0.0.0.0/0,::/0")
+    end.set(
+        "fwmark",
+        "0x1234",
+        "listen-port",
+        "40001",
+        "peer",
+        BOB,
+        "preshared-key",
+        str(psk),
+        "allowed-ips",
+        "0.0.0.0/0,::/0",
+    )
     assert end.wg("show", INTERFACE, "fwmark").strip() == "0x1234"
     assert end.wg("show", INTERFACE, "listen-port").strip() == "40001"
     assert end.dump() == [[BOB, PSK.base64, "(none)", "0.0.0.0/0,::/0", "0", "0", "0", "off"]]
@@ -69,7 +84,9 @@ def test_showconf_is_a_config_that_setconf_takes(end: TunnelEnd) -> None:
 
 
 def test_a_taken_port_is_an_error_and_changes_nothing(end: TunnelEnd) -> None:
-    holder = end.host.start(["python3", "-c", "import socket,signal;s=socket.socket(2,2);s.bind(('',40009));signal.pause()"], name="holder")
+    holder = end.host.start(
+        ["python3", "-c", "import socket,signal;s=socket.socket(2,2);s.bind(('',40009));signal.pause()"], name="holder"
+    )
     end.host.wait_for(["sh", "-c", "ss -uln | grep -q :40009"], timeout=10)
     done = end.host.run(["wg", "set", INTERFACE, "listen-port", "40009", "peer", BOB], check=False)
     assert done.returncode == 1
@@ -86,7 +103,11 @@ def test_deleting_the_interface_or_the_socket_ends_the_data_plane(lab: Lab) -> N
     second.host.run(["rm", f"/run/wireguard/{INTERFACE}.sock"])
     assert second.process.wait(timeout=10) == 0
     for end in (first, second):
-        assert end.host.run(["ls", "/sys/class/net", "/run/wireguard"]).stdout.split() == ["/run/wireguard:", "/sys/class/net:", "lo"]
+        assert end.host.run(["ls", "/sys/class/net", "/run/wireguard"]).stdout.split() == [
+            "/run/wireguard:",
+            "/sys/class/net:",
+            "lo",
+        ]
 
 
 def test_a_malformed_request_is_answered_with_an_errno_and_the_data_plane_lives(end: TunnelEnd) -> None:

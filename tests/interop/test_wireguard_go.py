@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from warren.lab.traffic import tcp_transfer
 
 from tests.support.tunnels import TunnelEnd, needs_wireguard_go, warren_end, wireguard_go_end
 from warren.lab import Host, Impairment, Lab, Link
-from warren.lab.traffic import tcp_transfer
 
 pytestmark = needs_wireguard_go
 
@@ -100,7 +100,9 @@ def test_a_passive_keepalive_answers_one_way_traffic(make: Callable[..., Pair]) 
     warren, other, _ = make(clock_rate=20)
     know_each_other(warren, other)
     assert warren.ping(GO4)
-    warren.host.run(["nft", "-f", "-"], input="table inet t { chain i { type filter hook input priority 0; iifname wg0 drop; }; }")
+    warren.host.run(
+        ["nft", "-f", "-"], input="table inet t { chain i { type filter hook input priority 0; iifname wg0 drop; }; }"
+    )
     other.host.run(["ping", "-c", "1", "-W", "1", WARREN4], check=False)
     warren.host.wait_for(lambda: warren.statistics()["keepalives_sent"] >= 1, timeout=20)
 

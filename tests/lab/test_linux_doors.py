@@ -95,7 +95,13 @@ def _link_is_followed() -> None:
 
 @pytest.mark.parametrize(
     "check",
-    [_packet_leaves_and_enters, _name_is_taken, _privilege_is_missing, _kept_capabilities_stay_across_exec, _link_is_followed],
+    [
+        _packet_leaves_and_enters,
+        _name_is_taken,
+        _privilege_is_missing,
+        _kept_capabilities_stay_across_exec,
+        _link_is_followed,
+    ],
     ids=lambda check: check.__name__.strip("_"),
 )
 def test_a_door_to_the_kernel(lab: Lab, check: object) -> None:

@@ -21,7 +21,9 @@ POLL_S = 0.02
 
 
 class UserspaceBench:
-    """Several engines on one host: loopback is the underlay; packet sockets on the tunnels play the hosts behind them."""
+    """Several engines on one host: loopback is the underlay; packet sockets on the tunnels play the hosts behind
+    them.
+    """
 
     def __init__(self) -> None:
         self._engines: list[UserspaceEngine] = []

@@ -1,7 +1,7 @@
 """The checks of WireGuard's own network test, as properties of Warren between two lab hosts.
 
-After the kernel's ``tools/testing/selftests/wireguard/netns.sh``: roaming, cryptokey routing, more specific allowed IPs, sticky
-source addresses, a NAT that forgets after two seconds. Warren runs on both ends.
+After the kernel's ``tools/testing/selftests/wireguard/netns.sh``: roaming, cryptokey routing, more specific allowed
+IPs, sticky source addresses, a NAT that forgets after two seconds. Warren runs on both ends.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import pytest
 from tests.support.tunnels import INTERFACE, TunnelEnd, private_key, warren_end
 from warren.lab import Host, Lab
 
-pytestmark = pytest.mark.skipif(shutil.which("wg") is None, reason="the Debian package wireguard-tools is not installed")
+pytestmark = pytest.mark.skipif(
+    shutil.which("wg") is None, reason="the Debian package wireguard-tools is not installed"
+)
 
 LEFT, RIGHT = "10.77.0.1", "10.77.0.2"
 
@@ -101,7 +103,9 @@ def test_a_removed_private_key_silences_the_interface(pair: tuple[TunnelEnd, Tun
     assert not left.ping(RIGHT, wait_s=1)
 
 
-def test_an_interface_that_is_down_answers_nothing_and_comes_back_on_its_port(pair: tuple[TunnelEnd, TunnelEnd]) -> None:
+def test_an_interface_that_is_down_answers_nothing_and_comes_back_on_its_port(
+    pair: tuple[TunnelEnd, TunnelEnd],
+) -> None:
     left, right = pair
     left.host.run(["ip", "link", "set", INTERFACE, "down"])
     left.host.wait_for(["sh", "-c", "! ss -uln | grep -q :51820"], timeout=10)

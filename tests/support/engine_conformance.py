@@ -1,7 +1,8 @@
 """What every engine must do, as scenarios that run against any of them.
 
-A :class:`Bench` makes engines that can reach each other and lets the scenario act as the hosts behind them. A scenario never waits
-for silence: to show that a packet is dropped it sends another after it and expects that one alone.
+A :class:`Bench` makes engines that can reach each other and lets the scenario act as the hosts behind them. A
+scenario never waits for silence: to show that a packet is dropped it sends another after it and expects that one
+alone.
 """
 
 from __future__ import annotations

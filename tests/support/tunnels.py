@@ -97,7 +97,16 @@ def _statistics(interface: str) -> dict[str, int]:
 
 def warren_end(host: Host, *inner: str, port: int = 51820, mtu: int = 1420, clock_rate: float = 1.0) -> TunnelEnd:
     """Start Warren's data plane on ``host``, addressed and up."""
-    command = [sys.executable, "-m", "warren.engine.userspace", INTERFACE, "--mtu", str(mtu), "--clock-rate", str(clock_rate)]
+    command = [
+        sys.executable,
+        "-m",
+        "warren.engine.userspace",
+        INTERFACE,
+        "--mtu",
+        str(mtu),
+        "--clock-rate",
+        str(clock_rate),
+    ]
     return _brought_up(host, host.start(command, name="warren"), inner, port, mtu)
 
 

@@ -1,8 +1,8 @@
 """The Engine protocol: what moves packets, whoever moves them (userspace, kernel, rootless, memory).
 
-An engine owns one tunnel interface. It is told *what* (:class:`~warren.model.tunnel.TunnelChange`) and answers *how it is*
-(:class:`~warren.model.tunnel.TunnelStatus`); addresses and routes of the interface are not its business. Every implementation passes
-``tests/support/engine_conformance.py``.
+An engine owns one tunnel interface. It is told *what* (:class:`~warren.model.tunnel.TunnelChange`) and answers *how
+it is* (:class:`~warren.model.tunnel.TunnelStatus`); addresses and routes of the interface are not its business. Every
+implementation passes ``tests/support/engine_conformance.py``.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from warren.model.tunnel import TunnelChange, TunnelStatus
 class Engine(Protocol):
     """One running tunnel.
 
-    Errors: every method raises :class:`~warren.errors.Unreachable` when the data plane is gone (the engine object is then of
-    no more use) and :class:`~warren.errors.OperationFailed` when the host refused (the engine stays usable and unchanged).
+    Errors: every method raises :class:`~warren.errors.Unreachable` when the data plane is gone (the engine object is
+    then of no more use) and :class:`~warren.errors.OperationFailed` when the host refused (the engine stays usable
+    and unchanged).
     """
 
     @property
@@ -32,7 +33,9 @@ class Engine(Protocol):
         """The present configuration and counters, all of one moment."""
 
     async def statistics(self) -> Mapping[str, int]:
-        """Counters of the data plane by name (drops by reason, handshakes …); the names are listed in docs/reference.md."""
+        """Counters of the data plane by name (drops by reason, handshakes …); the names are listed in
+        docs/reference.md.
+        """
 
     async def close(self) -> None:
         """Stop moving packets and remove the interface. Closing twice is allowed."""

@@ -69,7 +69,9 @@ class MemoryNetwork:
         """Let time pass, stopping at every deadline of every engine on the way."""
         end = self.now + seconds
         while True:
-            deadlines = [d for engine in set(self._engines.values()) if (d := engine.next_deadline()) is not None and d <= end]
+            deadlines = [
+                d for engine in set(self._engines.values()) if (d := engine.next_deadline()) is not None and d <= end
+            ]
             if not deadlines:
                 break
             self.now = max(self.now, min(deadlines))
@@ -80,7 +82,9 @@ class MemoryNetwork:
 
 
 class MemoryEngine:
-    """An :class:`~warren.engine.base.Engine` at underlay address ``ip`` of ``network``. ``delivered`` collects inner packets."""
+    """An :class:`~warren.engine.base.Engine` at underlay address ``ip`` of ``network``. ``delivered`` collects inner
+    packets.
+    """
 
     def __init__(self, network: MemoryNetwork, interface: str, ip: str) -> None:
         self.ip = ip

@@ -37,14 +37,17 @@ def effective() -> frozenset[int]:
 def keep_only(capabilities: frozenset[int]) -> None:
     """Drop every capability but those of ``capabilities`` that are held now, for good: no exec can regain them.
 
-    Acts on the calling thread: call it before starting others. Core dumps are switched off too, since they would hold keys.
+    Acts on the calling thread: call it before starting others. Core dumps are switched off too, since they would hold
+    keys.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
     kept = capabilities & effective()
     for number in range(_CAP_LAST + 1):
         if number not in kept:
-            _libc.prctl(_PR_CAPBSET_DROP, number, 0, 0, 0)  # EPERM without CAP_SETPCAP, EINVAL past the kernel's last: no loss
+            _libc.prctl(
+                _PR_CAPBSET_DROP, number, 0, 0, 0
+            )  # EPERM without CAP_SETPCAP, EINVAL past the kernel's last: no loss
     bits = sum(1 << number for number in kept)
     header = _Header(_LINUX_CAPABILITY_VERSION_3, 0)
     low, high = bits & 0xFFFFFFFF, bits >> 32

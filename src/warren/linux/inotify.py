@@ -12,7 +12,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class RemovalWatch:
-    """Becomes readable when something is removed from the directory of ``path``; :meth:`removed` then says whether it was ``path``."""
+    """Becomes readable when something is removed from the directory of ``path``; :meth:`removed` then says whether
+    it was ``path``.
+    """
 
     def __init__(self, path: Path) -> None:
         """Raises OSError when the kernel refuses (too many watches) or the directory does not exist."""

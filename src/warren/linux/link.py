@@ -30,7 +30,8 @@ class LinkState(NamedTuple):
 class LinkWatch:
     """Tells that links, addresses or routes of this namespace have changed; what changed is then asked for.
 
-    The socket says only *that* something changed: an overflow of its buffer loses nothing, since the answer is read afresh.
+    The socket says only *that* something changed: an overflow of its buffer loses nothing, since the answer is read
+    afresh.
     """
 
     def __init__(self, interface: str) -> None:

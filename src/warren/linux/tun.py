@@ -1,7 +1,8 @@
 """A TUN interface that hands over and takes super-packets of up to 64 KB with a virtio header.
 
-The layout of the header is ``struct virtio_net_hdr`` (OASIS virtio 1.2 §5.1.6) without ``num_buffers``: ten bytes before every
-packet, in both directions.  See ``Documentation/networking/tuntap.rst`` and ``include/uapi/linux/if_tun.h``.
+The layout of the header is ``struct virtio_net_hdr`` (OASIS virtio 1.2 §5.1.6) without ``num_buffers``: ten bytes
+before every packet, in both directions. See ``Documentation/networking/tuntap.rst`` and
+``include/uapi/linux/if_tun.h``.
 """
 
 from __future__ import annotations
@@ -66,7 +67,8 @@ class Tun:
         return self.fd
 
     def read_into(self, frame: memoryview) -> int:
-        """Read one frame; ``frame`` must have room for :data:`FRAME_BYTES_MAX`. Returns its length, 0 when there is none now.
+        """Read one frame; ``frame`` must have room for :data:`FRAME_BYTES_MAX`. Returns its length, 0 when there is
+        none now.
 
         Raises OSError (EBADFD, EIO) once the interface is gone.
         """

@@ -1,8 +1,9 @@
 """One UDP port on IPv4 and IPv6 that sends and receives whole trains of datagrams.
 
-A train is a run of datagrams back to back in one buffer, all of ``stride`` bytes but the last, which may be shorter: what
-``UDP_SEGMENT`` sends and ``UDP_GRO`` receives in one call (``udp(7)``).  With each train received comes the local address it
-was sent to, so that answers leave from there ("sticky source"), and the ECN bits of the outer header (RFC 3168).
+A train is a run of datagrams back to back in one buffer, all of ``stride`` bytes but the last, which may be shorter:
+what ``UDP_SEGMENT`` sends and ``UDP_GRO`` receives in one call (``udp(7)``). With each train received comes the local
+address it was sent to, so that answers leave from there ("sticky source"), and the ECN bits of the outer header (RFC
+3168).
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ _SOCKADDR_LENGTH = {socket.AF_INET: 2, socket.AF_INET6: 4}
 _segment = struct.Struct("=H")
 _int = struct.Struct("=i")
 _no_room = frozenset({errno.EAGAIN, errno.ENOBUFS})
-# What the kernel says when it cannot segment: EIO without checksum offload on the way, EINVAL or EMSGSIZE when a datagram exceeds the link.
+# What the kernel says when it cannot segment: EIO without checksum offload on the way, EINVAL or EMSGSIZE when a
+# datagram exceeds the link.
 _cannot_segment = frozenset({errno.EIO, errno.EINVAL, errno.EMSGSIZE})
 
 
@@ -74,7 +76,8 @@ class UdpSocket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
-            # Nobody on the path can authenticate an ICMP "too big": like the kernel's WireGuard, let routers fragment instead.
+            # Nobody on the path can authenticate an ICMP "too big": like the kernel's WireGuard, let routers fragment
+            # instead.
             sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_OMIT)
             self._pktinfo, self._tos = (socket.IPPROTO_IPV6, _IPV6_PKTINFO), (socket.IPPROTO_IPV6, _IPV6_TCLASS)
         else:
@@ -130,10 +133,11 @@ class UdpSocket:
         return Received(length, stride, source, local, ecn)
 
     def send(self, train: memoryview | bytes, stride: int, address: tuple[object, ...], local: bytes, ecn: int) -> int:
-        """Send a train; returns 0 when all of it went, or the errno that stopped it (EAGAIN: nothing was sent, try again).
+        """Send a train; returns 0 when all of it went, or the errno that stopped it (EAGAIN: nothing was sent, try
+        again).
 
-        ``local`` and ``ecn`` as in :class:`Received`. A train of any length is cut to what one call can carry. Where the
-        kernel cannot segment it, the datagrams are sent one by one.
+        ``local`` and ``ecn`` as in :class:`Received`. A train of any length is cut to what one call can carry. Where
+        the kernel cannot segment it, the datagrams are sent one by one.
         """
         control: list[tuple[int, int, bytes]] = []
         if local:
@@ -163,14 +167,17 @@ class UdpSocket:
     def _send_parts(
         self, train: memoryview | bytes, size: int, control: list[tuple[int, int, bytes]], address: tuple[object, ...]
     ) -> int:
-        """Send ``train`` in calls of ``size`` bytes. After the first part went, a full buffer loses the rest, as a full NIC does."""
+        """Send ``train`` in calls of ``size`` bytes. After the first part went, a full buffer loses the rest, as a
+        full NIC does.
+        """
         view = memoryview(train)
         for at in range(0, len(view), size):
             try:
                 self._sock.sendmsg((view[at : at + size],), control, 0, address)
             except OSError as error:
                 if error.errno in _cannot_segment and control and control[-1][1] == _UDP_SEGMENT:
-                    raise  # the caller sends all of it again without segmentation: the receiver drops what it has already
+                    raise  # the caller sends all of it again without segmentation: the receiver drops what it has
+                    already
                 if at == 0 or error.errno not in _no_room:
                     return error.errno or errno.EIO
                 return errno.ENOBUFS

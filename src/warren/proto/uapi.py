@@ -1,7 +1,8 @@
 """The cross-platform userspace API of WireGuard as bytes: what ``wg`` says to a tunnel, and what it hears.
 
-Source: https://www.wireguard.com/xplatform/.  A request is ``get=1`` or ``set=1`` with ``key=value`` lines, ended by an empty
-line; an answer ends with ``errno=N`` and an empty line.  ``statistics=1`` is ours: counters by name, in the same form.
+Source: https://www.wireguard.com/xplatform/. A request is ``get=1`` or ``set=1`` with ``key=value`` lines, ended by
+an empty line; an answer ends with ``errno=N`` and an empty line. ``statistics=1`` is ours: counters by name, in the
+same form.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ Request = GetRequest | SetRequest | StatisticsRequest
 
 
 def unpack_request_untrusted(text: bytes, zone_index: ZoneIndex) -> Request:
-    """Parse one request without its closing empty line. Raises InvalidRequest, which names the line but quotes no value."""
+    """Parse one request without its closing empty line. Raises InvalidRequest, which names the line but quotes no
+    value.
+    """
     try:
         lines = text.decode("ascii").split("\n")
     except UnicodeDecodeError:
@@ -221,7 +224,9 @@ def _status_lines(status: TunnelStatus) -> Iterator[str]:
 
 def pack_statistics(statistics: Mapping[str, int]) -> bytes:
     """The answer to ``statistics=1``."""
-    return "\n".join([*(f"{name}={count}" for name, count in sorted(statistics.items())), "errno=0", "", ""]).encode("ascii")
+    return "\n".join([*(f"{name}={count}" for name, count in sorted(statistics.items())), "errno=0", "", ""]).encode(
+        "ascii"
+    )
 
 
 def pack_errno(number: int) -> bytes:

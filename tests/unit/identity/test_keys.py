@@ -15,7 +15,9 @@ PUBLIC = "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f"
 
 
 @pytest.mark.parametrize("kind", [PrivateKey, PresharedKey])
-def test_a_secret_key_shows_its_bytes_in_no_text(kind: type[PrivateKey] | type[PresharedKey], caplog: pytest.LogCaptureFixture) -> None:
+def test_a_secret_key_shows_its_bytes_in_no_text(
+    kind: type[PrivateKey | PresharedKey], caplog: pytest.LogCaptureFixture
+) -> None:
     secret = kind(bytes(range(32)))
     with caplog.at_level(logging.DEBUG):
         logging.getLogger("test").debug("%s %r %s", secret, secret, {"key": secret})

@@ -48,8 +48,12 @@ def datagrams(trains: list[tuple[Received, bytes]]) -> list[bytes]:
 
 
 @FAMILIES
-@pytest.mark.parametrize(("count", "stride", "last"), [(1, 148, 148), (45, 1452, 1452), (45, 1452, 100), (200, 96, 96), (100, 1400, 7)])
-def test_a_train_arrives_as_the_same_datagrams(ports: tuple[UdpPort, UdpPort], family: int, count: int, stride: int, last: int) -> None:
+@pytest.mark.parametrize(
+    ("count", "stride", "last"), [(1, 148, 148), (45, 1452, 1452), (45, 1452, 100), (200, 96, 96), (100, 1400, 7)]
+)
+def test_a_train_arrives_as_the_same_datagrams(
+    ports: tuple[UdpPort, UdpPort], family: int, count: int, stride: int, last: int
+) -> None:
     sender, receiver = ports
     sent = [bytes([n]) * (stride if n < count - 1 else last) for n in range(count)]
     train = b"".join(sent)
@@ -78,7 +82,9 @@ def test_without_segmentation_the_datagrams_go_one_by_one(ports: tuple[UdpPort, 
 
 @FAMILIES
 @pytest.mark.parametrize("ecn", [0, 1, 2, 3])
-def test_the_ecn_bits_and_the_local_address_come_with_a_train(ports: tuple[UdpPort, UdpPort], family: int, ecn: int) -> None:
+def test_the_ecn_bits_and_the_local_address_come_with_a_train(
+    ports: tuple[UdpPort, UdpPort], family: int, ecn: int
+) -> None:
     sender, receiver = ports
     sender.send(b"question", 8, address_of(receiver, family), b"", ecn)
     ((received, data),) = receive_all(socket_of(receiver, family), 8)

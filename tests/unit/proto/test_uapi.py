@@ -44,7 +44,9 @@ def test_the_example_of_the_specification_is_understood() -> None:
     assert (parsed.fwmark, parsed.listen_port, parsed.replace_peers) == (0, 12912, True)
     first, second = parsed.peers
     assert first.endpoint == TransportAddress(ip_address("abcd:23::33"), 51820, 3)
-    assert first.preshared_key == PresharedKey.from_hex("188515093e952f5f22e865cef3012e72f8b5f0b598ac0309d5dacce3b70fcf52")
+    assert first.preshared_key == PresharedKey.from_hex(
+        "188515093e952f5f22e865cef3012e72f8b5f0b598ac0309d5dacce3b70fcf52"
+    )
     assert first.persistent_keepalive_s is None
     assert second.allowed_ips == (ip_network("192.168.4.6/32"), ip_network("192.168.4.10/32"))
     assert second.persistent_keepalive_s == 111
@@ -58,7 +60,9 @@ def test_an_allowed_ip_with_a_minus_is_removed() -> None:
 
 
 def test_replace_allowed_ips_forgets_those_named_before_it() -> None:
-    (peer,) = change(f"public_key={KEY}\nallowed_ip=10.0.0.0/8\nreplace_allowed_ips=true\nallowed_ip=10.9.0.0/16\n").peers
+    (peer,) = change(
+        f"public_key={KEY}\nallowed_ip=10.0.0.0/8\nreplace_allowed_ips=true\nallowed_ip=10.9.0.0/16\n"
+    ).peers
     assert peer.allowed_ips == (ip_network("10.9.0.0/16"),)
 
 
@@ -117,7 +121,9 @@ def test_arbitrary_bytes_are_an_answer_or_malformed(data: bytes) -> None:
 
 keys = st.binary(min_size=32, max_size=32)
 addresses = st.builds(TransportAddress, st.ip_addresses(), st.integers(0, 65535))
-networks = st.builds(lambda a, p: ip_network((a, p % (a.max_prefixlen + 1)), strict=False), st.ip_addresses(), st.integers(0, 128))
+networks = st.builds(
+    lambda a, p: ip_network((a, p % (a.max_prefixlen + 1)), strict=False), st.ip_addresses(), st.integers(0, 128)
+)
 peers = st.builds(
     PeerChange,
     public_key=st.builds(PublicKey, keys),

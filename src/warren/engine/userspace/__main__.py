@@ -1,7 +1,7 @@
 """``python -m warren.engine.userspace IF``: the data plane as a process of its own.
 
-It makes the interface and the UAPI socket, says ``ready`` on stdout, gives up all privileges but two, and moves packets until
-SIGTERM, or until the interface or the socket is removed. Whoever controls it may come and go.
+It makes the interface and the UAPI socket, says ``ready`` on stdout, gives up all privileges but two, and moves
+packets until SIGTERM, or until the interface or the socket is removed. Whoever controls it may come and go.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ _log = logging.getLogger("warren.engine")
 def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     logging.basicConfig(
-        level=options.log_level.upper(), format="%(asctime)s %(levelname)-7s " + options.interface + ": %(message)s", datefmt="%H:%M:%S"
+        level=options.log_level.upper(),
+        format="%(asctime)s %(levelname)-7s " + options.interface + ": %(message)s",
+        datefmt="%H:%M:%S",
     )
     try:
         plane = _assemble(options)
@@ -59,9 +61,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m warren.engine.userspace", description=__doc__)
     parser.add_argument("interface", help="name of the TUN interface to make")
     parser.add_argument("--mtu", type=int, default=1420, help="its MTU in bytes (default: 1420)")
-    parser.add_argument("--state", type=Path, help="directory for the timestamp floor; without it a restart relies on the clock")
+    parser.add_argument(
+        "--state", type=Path, help="directory for the timestamp floor; without it a restart relies on the clock"
+    )
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info")
-    parser.add_argument("--clock-rate", type=float, default=1.0, help="rehearsals: let protocol time pass this many times faster")
+    parser.add_argument(
+        "--clock-rate", type=float, default=1.0, help="rehearsals: let protocol time pass this many times faster"
+    )
     return parser.parse_args(arguments)
 
 

@@ -52,7 +52,9 @@ class UserspaceEngine:
             child.wait()
             if isinstance(error, asyncio.CancelledError):
                 raise
-            raise OperationFailed(f"the data plane of {interface} did not start within {_START_TIMEOUT_S:.0f} s") from error
+            raise OperationFailed(
+                f"the data plane of {interface} did not start within {_START_TIMEOUT_S:.0f} s"
+            ) from error
         if line != "ready":
             child.wait()
             raise OperationFailed(line.removeprefix("error: ") or f"the data plane of {interface} ended at once")

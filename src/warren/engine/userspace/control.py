@@ -24,7 +24,9 @@ _log = logging.getLogger("warren.engine")
 
 
 class Control:
-    """``port`` is the open UDP port, None while the interface is down. ``clock_rate`` is how fast the injected clock runs."""
+    """``port`` is the open UDP port, None while the interface is down. ``clock_rate`` is how fast the injected clock
+    runs.
+    """
 
     def __init__(self, plane: DataPlane, device: Device, clock: Callable[[], float], clock_rate: float) -> None:
         self.port: UdpPort | None = None
@@ -92,7 +94,9 @@ class Control:
         self._listen_port = opened.port
 
     def follow_link(self, link: LinkState) -> None:
-        """Do as the interface does: up opens the port, down closes it; the MTU bounds padding. Routes may have changed too."""
+        """Do as the interface does: up opens the port, down closes it; the MTU bounds padding. Routes may have
+        changed too.
+        """
         before, self._link = self._link, link
         if link.mtu != before.mtu:
             self._device.set_mtu(link.mtu)

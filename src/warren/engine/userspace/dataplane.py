@@ -1,7 +1,8 @@
 """The data plane's loop: TUN and UDP port at the ends, the WireGuard device between, one ``epoll`` around.
 
-Life of a packet, out: ``tun.read_into`` (up to 64 KB) → ``device.send`` (look up, split) → ``device.flush`` (seal the whole
-train) → ``port.send`` (one call). In: ``socket.receive_into`` (up to 64 KB) → ``device.receive`` (open, check, coalesce) → ``tun.write``.
+Life of a packet, out: ``tun.read_into`` (up to 64 KB) → ``device.send`` (look up, split) → ``device.flush`` (seal the
+whole train) → ``port.send`` (one call). In: ``socket.receive_into`` (up to 64 KB) → ``device.receive`` (open, check,
+coalesce) → ``tun.write``.
 
 Nothing here blocks and nothing grows: when the UDP socket is full, the TUN is not read until it drains.
 """
@@ -198,7 +199,9 @@ class DataPlane:
                     self._floor.use(event.timestamp_ns)
                 except OSError as error:
                     self.counters["timestamp_not_durable"] += 1
-                    _log.error("a handshake was not sent: its timestamp cannot be stored (%s); free the disk", error.strerror)
+                    _log.error(
+                        "a handshake was not sent: its timestamp cannot be stored (%s); free the disk", error.strerror
+                    )
                     return False
         return True
 

@@ -1,8 +1,8 @@
 """The highest handshake timestamp this machine may have sent, kept on disk ahead of its use.
 
-A responder accepts a handshake only with a timestamp greater than any before (WireGuard §5.1). After the clock once stood in the
-future, an initiator that lost its memory would be locked out for ever (CVE-2021-46873). So a *floor* is written before timestamps up
-to it are used, and after a restart the next timestamp lies above it.
+A responder accepts a handshake only with a timestamp greater than any before (WireGuard §5.1). After the clock once
+stood in the future, an initiator that lost its memory would be locked out for ever (CVE-2021-46873). So a *floor* is
+written before timestamps up to it are used, and after a restart the next timestamp lies above it.
 """
 
 from __future__ import annotations
@@ -36,13 +36,17 @@ class TimestampFloor:
         self.floor_ns = _read(self._path)
 
     def use(self, timestamp_ns: int) -> None:
-        """Note that ``timestamp_ns`` is about to be sent. Blocks only when it was not reserved yet; raises OSError if that fails.
+        """Note that ``timestamp_ns`` is about to be sent. Blocks only when it was not reserved yet; raises OSError if
+        that fails.
 
-        When the reservation is half used up, the next one is written by a thread, so that the data plane does not wait for a disk.
+        When the reservation is half used up, the next one is written by a thread, so that the data plane does not
+        wait for a disk.
         """
         if timestamp_ns > self._reserved_ns:
             self._reserve(timestamp_ns + RESERVE_NS)
-        elif timestamp_ns > self._reserved_ns - RESERVE_NS // 2 and (self._writer is None or not self._writer.is_alive()):
+        elif timestamp_ns > self._reserved_ns - RESERVE_NS // 2 and (
+            self._writer is None or not self._writer.is_alive()
+        ):
             self._writer = threading.Thread(target=self._reserve_later, args=(timestamp_ns + RESERVE_NS,), daemon=True)
             self._writer.start()
 
@@ -54,7 +58,9 @@ class TimestampFloor:
         try:
             self._reserve(until_ns)
         except OSError as error:
-            _log.warning("%s cannot be written (%s): free the disk, else handshakes will pause", self._path, error.strerror)
+            _log.warning(
+                "%s cannot be written (%s): free the disk, else handshakes will pause", self._path, error.strerror
+            )
 
 
 def raise_floor(path: Path, until_ns: int) -> None:

@@ -33,8 +33,8 @@ def socket_path(interface: str) -> Path:
 class UapiServer:
     """Accepts and answers requests inside somebody else's ``epoll`` loop.
 
-    A connection may send several requests one after another. One that sends more than :data:`REQUEST_BYTES_MAX` without an
-    end is closed. Only the owner of the socket (mode 0600 in a 0700 directory) can connect.
+    A connection may send several requests one after another. One that sends more than :data:`REQUEST_BYTES_MAX`
+    without an end is closed. Only the owner of the socket (mode 0600 in a 0700 directory) can connect.
     """
 
     def __init__(self, interface: str, poller: select.epoll, answer: Answerer) -> None:
@@ -133,7 +133,9 @@ def _listen(path: Path) -> socket.socket:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.exists():
         if answers(path):
-            raise OperationFailed(f"{path} is served already: another process runs interface {path.stem}; stop it first")
+            raise OperationFailed(
+                f"{path} is served already: another process runs interface {path.stem}; stop it first"
+            )
         path.unlink()
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     before = os.umask(0o177)

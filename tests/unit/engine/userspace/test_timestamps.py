@@ -41,7 +41,9 @@ def test_a_floor_is_written_once_for_many_uses(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"12x", b"-5\n", b"9" * 40, b"\xff\x00"])
-def test_a_damaged_file_is_put_aside_and_said_so(tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_put_aside_and_said_so(
+    tmp_path: Path, damage: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "timestamp-floor").write_bytes(damage)
     assert TimestampFloor(tmp_path).floor_ns == 0
     assert (tmp_path / "timestamp-floor.corrupt").read_bytes() == damage
