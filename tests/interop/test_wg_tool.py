@@ -111,9 +111,10 @@ def test_deleting_the_interface_or_the_socket_ends_the_data_plane(lab: Lab) -> N
 
 
 def test_a_malformed_request_is_answered_with_an_errno_and_the_data_plane_lives(end: TunnelEnd) -> None:
-    done = end.host.run(
-        ["python3", "-c", "import socket;s=socket.socket(1);s.connect('/run/wireguard/wg0.sock');"
-         "s.sendall(b'set=1\\nprivate_key=zz\\n\\nget=1\\n\\n');print(s.recv(65536).decode())"]
-    )  # fmt: skip
+    script = (
+        "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/wireguard/wg0.sock');"
+        "s.sendall(b'set=1\\nprivate_key=zz\\n\\nget=1\\n\\n'); print(s.recv(65536).decode())"
+    )
+    done = end.host.run(["python3", "-c", script])
     assert done.stdout.startswith("errno=22\n\n")
     assert end.wg("show", INTERFACE, "listen-port").strip() == "51820"

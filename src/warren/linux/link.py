@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import os
 import socket
 import struct
 from typing import NamedTuple
@@ -84,8 +83,3 @@ class LinkWatch:
     def close(self) -> None:
         self._notices.close()
         self._control.close()
-
-
-def interface_exists(name: str) -> bool:
-    """Whether this network namespace has an interface of that name."""
-    return os.path.exists(f"/sys/class/net/{name}") or any(name == known for _, known in socket.if_nameindex())

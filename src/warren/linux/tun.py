@@ -106,7 +106,7 @@ def _switch_on_offloads(fd: int) -> bool:
 
 def _why_no_device(error: OSError) -> str:
     if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-        return "there is no /dev/net/tun: load it with `modprobe tun`, or give the container the device (--device /dev/net/tun)"
+        return "there is no /dev/net/tun: `modprobe tun`, or give the container the device (--device /dev/net/tun)"
     if error.errno in (errno.EACCES, errno.EPERM):
         return "/dev/net/tun may not be opened: run as root or with CAP_NET_ADMIN"
     return f"/dev/net/tun cannot be opened: {error.strerror}"

@@ -133,8 +133,7 @@ class UdpSocket:
         return Received(length, stride, source, local, ecn)
 
     def send(self, train: memoryview | bytes, stride: int, address: tuple[object, ...], local: bytes, ecn: int) -> int:
-        """Send a train; returns 0 when all of it went, or the errno that stopped it (EAGAIN: nothing was sent, try
-        again).
+        """Send a train; returns 0 when all of it went, else the errno that stopped it (EAGAIN: nothing went yet).
 
         ``local`` and ``ecn`` as in :class:`Received`. A train of any length is cut to what one call can carry. Where
         the kernel cannot segment it, the datagrams are sent one by one.
@@ -167,17 +166,14 @@ class UdpSocket:
     def _send_parts(
         self, train: memoryview | bytes, size: int, control: list[tuple[int, int, bytes]], address: tuple[object, ...]
     ) -> int:
-        """Send ``train`` in calls of ``size`` bytes. After the first part went, a full buffer loses the rest, as a
-        full NIC does.
-        """
+        """Send ``train`` in calls of ``size`` bytes. Once the first went, a full buffer loses the rest, as a NIC."""
         view = memoryview(train)
         for at in range(0, len(view), size):
             try:
                 self._sock.sendmsg((view[at : at + size],), control, 0, address)
             except OSError as error:
                 if error.errno in _cannot_segment and control and control[-1][1] == _UDP_SEGMENT:
-                    raise  # the caller sends all of it again without segmentation: the receiver drops what it has
-                    already
+                    raise  # the caller sends all of it unsegmented; what went already is dropped as replayed
                 if at == 0 or error.errno not in _no_room:
                     return error.errno or errno.EIO
                 return errno.ENOBUFS

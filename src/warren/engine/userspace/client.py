@@ -44,7 +44,7 @@ class UserspaceEngine:
         command = [sys.executable, "-m", "warren.engine.userspace", interface, "--mtu", str(mtu)]
         if state is not None:
             command += ["--state", str(state)]
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+        child = _spawn(command)
         try:
             line = await asyncio.wait_for(_first_line(child), _START_TIMEOUT_S)
         except (TimeoutError, asyncio.CancelledError) as error:
@@ -137,6 +137,11 @@ def _connected(interface: str) -> socket.socket:
         raise Unreachable(f"no data plane answers for interface {interface}: is it running?") from error
     connection.setblocking(False)
     return connection
+
+
+def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
+    """In a session of its own: a Ctrl-C meant for the controller must not stop the tunnel."""
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
 
 
 async def _first_line(child: subprocess.Popen[bytes]) -> str:
