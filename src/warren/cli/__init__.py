@@ -1,0 +1,106 @@
+"""The ``warren`` command. One file per noun; a command's file is imported when it is called, not before.
+
+Exit status: 0 done, 1 the operation failed, 2 wrong usage, 3 what should answer does not. An error is one line on stderr.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import tempfile
+import traceback
+from typing import Final, NoReturn
+
+import click
+
+from warren import __version__, log
+from warren.errors import WarrenError
+
+_COMMANDS: Final = {
+    "tunnel": ("warren.cli.tunnel", "Run a WireGuard tunnel from a wg-quick config, in the foreground."),
+}
+_INTERRUPTED = 128 + 2  # a shell's status of a program that SIGINT ended
+
+
+class _LazyGroup(click.Group):
+    """Knows the commands by name and one sentence; imports one only to run it or to show its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in _COMMANDS:
+            return None
+        command = importlib.import_module(_COMMANDS[cmd_name][0]).command
+        assert isinstance(command, click.Command)  # noqa: S101 - what each file of this package defines
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+@click.version_option(__version__, prog_name="warren", message="%(prog)s %(version)s")
+def program() -> None:
+    """Join machines into private, end-to-end encrypted networks.
+
+    `warren COMMAND --help` explains a command. WARREN_DEBUG=1 in the environment adds debug lines and, for a bug in
+    Warren, its traceback.
+    """
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and end the process with its exit status."""
+    sys.exit(run(sys.argv[1:] if arguments is None else arguments))
+
+
+def run(arguments: list[str]) -> int:
+    """Run the command line and return its exit status; every failure has been told on stderr, in one line."""
+    as_json = "--json" in arguments
+    try:
+        result = program.main(args=arguments, prog_name="warren", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+        return 2
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "warren"
+        _complain(f"{error.format_message().rstrip('.')}; see `{command} --help`", as_json)
+        return 2
+    except click.ClickException as error:
+        _complain(error.format_message(), as_json)
+        return error.exit_code
+    except WarrenError as error:
+        _complain(str(error), as_json)
+        return error.exit_status
+    except (KeyboardInterrupt, click.Abort):
+        return _INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; nothing is left to say, and the interpreter must not try at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:  # noqa: BLE001 - the last door: a bug is told in one line too
+        _complain(_report(error), as_json)
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _complain(message: str, as_json: bool) -> None:
+    message = log.printable(message)
+    print(json.dumps({"level": "error", "message": message}) if as_json else f"warren: {message}", file=sys.stderr)
+
+
+def _report(error: Exception) -> str:
+    """Keep the traceback for the report; one line on what to do with it."""
+    what = f"this is a bug in Warren ({type(error).__name__}: {error})"
+    if log.debugging():
+        traceback.print_exc()
+        return f"{what}; please report it with the lines above"
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="warren-bug-", suffix=".txt", delete=False) as file:
+            file.writelines(f"{log.printable(line)}\n" for line in traceback.format_exc().splitlines())
+    except OSError:
+        return f"{what}; please report it with what WARREN_DEBUG=1 shows"
+    return f"{what}; please report it with the file {file.name}"
