@@ -1,0 +1,157 @@
+"""What a device is told and says of itself: :class:`~warren.model.tunnel.TunnelChange` in, ``TunnelStatus`` out.
+
+The order and the small print are those of the cross-platform UAPI (https://www.wireguard.com/xplatform/).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import IPv6Address, ip_address
+
+from warren.errors import OperationFailed
+from warren.identity.keys import PresharedKey, PrivateKey, PublicKey
+from warren.model.tunnel import PeerChange, PeerStatus, TransportAddress, TunnelChange, TunnelStatus
+from warren.proto.wireguard.allowed_ips import AllowedIps
+from warren.proto.wireguard.events import Event, OwnKeyIgnored, SocketAddress
+from warren.proto.wireguard.handshake import Handshakes
+from warren.proto.wireguard.identity import Identity
+from warren.proto.wireguard.outbound import Outbound
+from warren.proto.wireguard.peer import Endpoint, Peer
+from warren.proto.wireguard.timers import NEVER
+
+PEERS_MAX = 1 << 16
+"""As the reference implementations: indices must stay sparse and status answers bounded."""
+
+
+def socket_address(endpoint: TransportAddress) -> SocketAddress:
+    """``endpoint`` as Python's socket module takes it."""
+    if isinstance(endpoint.ip, IPv6Address):
+        return (str(endpoint.ip), endpoint.port, 0, endpoint.scope)
+    return (str(endpoint.ip), endpoint.port)
+
+
+def transport_address(address: SocketAddress) -> TransportAddress:
+    """The inverse of :func:`socket_address`."""
+    return TransportAddress(ip_address(address[0]), address[1], address[3] if len(address) > 2 else 0)
+
+
+class Configuration:
+    """The peers of one device and what is set for them. ``enabled`` is False while the device is down."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        peers: dict[bytes, Peer],
+        allowed_ips: AllowedIps[Peer],
+        handshakes: Handshakes,
+        outbound: Outbound,
+        new_peer: Callable[[PublicKey], Peer],
+        tell: Callable[[Event], None],
+    ) -> None:
+        self.enabled = False
+        self._identity = identity
+        self._peers = peers
+        self._allowed_ips = allowed_ips
+        self._handshakes = handshakes
+        self._outbound = outbound
+        self._new_peer = new_peer
+        self._tell = tell
+        self._listen_port = 0
+        self._fwmark = 0
+
+    def apply(self, change: TunnelChange, now: float) -> None:
+        """Raises OperationFailed, with nothing changed, when there would be too many peers."""
+        kept = set() if change.replace_peers else set(self._peers)
+        if len(kept | {peer.public_key.raw for peer in change.peers if not peer.remove}) > PEERS_MAX:
+            raise OperationFailed(f"a tunnel has at most {PEERS_MAX} peers: spread them over several")
+        if change.private_key is not None:
+            self._become(change.private_key)
+        if change.listen_port is not None:
+            self._listen_port = change.listen_port
+        if change.fwmark is not None:
+            self._fwmark = change.fwmark
+        if change.replace_peers:
+            for peer in list(self._peers.values()):
+                self._remove(peer)
+        for peer_change in change.peers:
+            self._apply_peer(peer_change, now)
+
+    def _become(self, private_key: PrivateKey) -> None:
+        if not self._identity.assume(private_key):
+            return
+        public_key = self._identity.public_key
+        own = self._peers.get(public_key.raw) if public_key is not None else None
+        if own is not None:
+            self._remove(own)
+            self._tell(OwnKeyIgnored(own.public_key))
+        for peer in self._peers.values():
+            self._handshakes.expire(peer)
+            if public_key is None:
+                self._handshakes.forget(peer)
+
+    def _remove(self, peer: Peer) -> None:
+        """Stop everything of ``peer`` and forget it."""
+        self._allowed_ips.remove_all(peer)
+        peer.timers.stop()
+        self._handshakes.forget(peer)
+        del self._peers[peer.public_key.raw]
+
+    def _apply_peer(self, change: PeerChange, now: float) -> None:
+        peer = self._peers.get(change.public_key.raw)
+        if change.remove:
+            if peer is not None:
+                self._remove(peer)
+            return
+        if change.public_key == self._identity.public_key:
+            self._tell(OwnKeyIgnored(change.public_key))
+            return
+        if peer is None:
+            if change.update_only:
+                return
+            peer = self._peers[change.public_key.raw] = self._new_peer(change.public_key)
+        if change.preshared_key is not None:
+            peer.preshared_key = change.preshared_key.raw  # of the next handshake
+        if change.endpoint is not None:
+            peer.endpoint = Endpoint(socket_address(change.endpoint))
+        self._route(peer, change)
+        if change.persistent_keepalive_s is not None:
+            self._keep_alive(peer, change.persistent_keepalive_s, now)
+        if self.enabled:
+            self._outbound.release(peer, now)
+
+    def _route(self, peer: Peer, change: PeerChange) -> None:
+        if change.replace_allowed_ips:
+            self._allowed_ips.remove_all(peer)
+        for network in change.removed_allowed_ips:
+            self._allowed_ips.remove(network, peer)
+        for network in change.allowed_ips:
+            self._allowed_ips.insert(network, peer)
+
+    def _keep_alive(self, peer: Peer, interval_s: int, now: float) -> None:
+        """The first keepalive goes at once when they are switched on."""
+        timers = peer.timers
+        before, timers.persistent_keepalive_s = timers.persistent_keepalive_s, interval_s
+        if interval_s == 0:
+            timers.persistent_keepalive_at = NEVER
+        elif before == 0 and self.enabled:
+            timers.keepalive_wanted(now)
+
+    def status(self) -> TunnelStatus:
+        return TunnelStatus(
+            private_key=self._identity.private_key,
+            listen_port=self._listen_port,
+            fwmark=self._fwmark,
+            peers=tuple(self._peer_status(peer) for peer in self._peers.values()),
+        )
+
+    def _peer_status(self, peer: Peer) -> PeerStatus:
+        return PeerStatus(
+            public_key=peer.public_key,
+            preshared_key=PresharedKey(peer.preshared_key) if any(peer.preshared_key) else None,
+            endpoint=transport_address(peer.endpoint.address) if peer.endpoint is not None else None,
+            allowed_ips=self._allowed_ips.of(peer),
+            persistent_keepalive_s=peer.timers.persistent_keepalive_s,
+            last_handshake_ns=peer.last_handshake_ns,
+            tx_bytes=peer.tx_bytes,
+            rx_bytes=peer.rx_bytes,
+        )

@@ -1,0 +1,243 @@
+"""Making sessions: initiations, responses and what follows from them (WireGuard §5.4.2–§5.4.5, §6.4).
+
+============================  ==================================================  ====================================
+what happens                  what it requires                                    what follows
+============================  ==================================================  ====================================
+:meth:`~Handshakes.begin`     no handshake message sent within 5 s                initiation sent, retransmit timer set
+initiation received           authentic, newer timestamp, 20 ms after the last    response sent, session in *next*
+response received             authentic, answers our pending initiation           session in *current*, waiting packets
+                                                                                  or a keepalive sent
+first data under *next*       opened by the data path                             session in *current*, our own pending
+                                                                                  initiation dropped, packets sent
+============================  ==================================================  ====================================
+
+When both sides initiate at once, each answers the other *and* completes its own: the slots of ``keypairs`` keep both sessions open until
+one side's traffic settles it, so no one waits for a retransmission.
+
+Errors: a message that is not genuine is counted and changes nothing; no method raises for hostile bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from warren.errors import MalformedPacket
+from warren.proto.wireguard.constants import IDENTIFIER, INITIATION_INTERVAL_S, KEY_BYTES, REKEY_TIMEOUT_S
+from warren.proto.wireguard.datapaths import DataPath
+from warren.proto.wireguard.events import Event, HandshakeCompleted, PeerRoamed, SocketAddress
+from warren.proto.wireguard.identity import Identity
+from warren.proto.wireguard.indices import IndexTable
+from warren.proto.wireguard.keypairs import Keypair
+from warren.proto.wireguard.messages import (
+    Initiation,
+    Response,
+    pack_initiation,
+    pack_response,
+    unpack_initiation_untrusted,
+    unpack_response_untrusted,
+)
+from warren.proto.wireguard.noise import Initiator, KeyPair, Rejected, Responder
+from warren.proto.wireguard.outbound import Outbound
+from warren.proto.wireguard.peer import LONG_AGO, Endpoint, Peer, PendingInitiation
+from warren.proto.wireguard.timers import NEVER
+from warren.proto.wireguard.timestamp import TimestampSource, pack_tai64n
+
+_ROAMING_TOLD_EVERY_S = 1.0  # two hosts with one key would otherwise make an event per packet
+
+
+class Handshakes:
+    """The handshakes of one device with all its ``peers`` (by raw public key). ``enabled`` is False while the device is down.
+
+    ``outbound`` must be set before first use (it needs :meth:`begin`, this needs it).
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        peers: dict[bytes, Peer],
+        indices: IndexTable,
+        datapath: DataPath,
+        timestamps: TimestampSource,
+        random: Callable[[int], bytes],
+        counters: dict[str, int],
+        tell: Callable[[Event], None],
+    ) -> None:
+        self.outbound: Outbound
+        self.enabled = False
+        self._identity = identity
+        self._peers = peers
+        self._indices = indices
+        self._datapath = datapath
+        self._timestamps = timestamps
+        self._random = random
+        self._counters = counters
+        self._tell = tell
+
+    # Ours.
+
+    def begin(self, peer: Peer, now: float, *, retry: bool = False) -> None:
+        """Send an initiation, unless a handshake message went to ``peer`` less than five seconds ago.
+
+        ``retry``: it is a retransmission; otherwise the ninety seconds until giving up start anew.
+        """
+        timers = peer.timers
+        if not retry:
+            timers.handshake_begins()
+        keys = self._identity.keys
+        if keys is None or not self.enabled:
+            return
+        if peer.endpoint is None or now - peer.handshake_sent_at < REKEY_TIMEOUT_S:
+            # Too early, or nowhere to send to yet: look again when an answer would be due. Packets do not wait for ever.
+            if timers.retransmit_handshake_at == NEVER:
+                timers.initiation_sent(now)
+            return
+        peer.handshake_sent_at = now
+        self.drop_initiation(peer)
+        noise = Initiator(keys, IDENTIFIER)
+        try:
+            static_static = self._static_static(peer, keys)
+            timestamp_ns = self._timestamps.after(peer.timestamp_ns)
+            ephemeral = KeyPair(self._random(KEY_BYTES))
+            written = noise.write(peer.public_key.raw, static_static, ephemeral, pack_tai64n(timestamp_ns))
+        except Rejected:
+            self._counters["handshake_key_refused"] += 1
+            return
+        peer.timestamp_ns = timestamp_ns
+        own_index = self._indices.allocate(peer)
+        peer.initiation = PendingInitiation(noise, own_index)
+        message = peer.cookies.add_macs(pack_initiation(Initiation(own_index, written)), now)
+        self._counters["initiations_sent"] += 1
+        self.outbound.handshake(peer, message, now)
+        timers.initiation_sent(now)
+
+    def drop_initiation(self, peer: Peer) -> None:
+        """Forget our pending initiation: a response to it is a stranger's from now on."""
+        if peer.initiation is not None:
+            self._indices.release_handshake(peer.initiation.own_index)
+            peer.initiation = None
+
+    def take_response(self, data: bytes, source: SocketAddress, local: bytes, now: float) -> None:
+        """Take a handshake response whose mac1 was checked."""
+        try:
+            message = unpack_response_untrusted(data)
+            peer = self._indices.handshaking(message.receiver)
+            if peer is None or peer.initiation is None:
+                self._counters["udp_unknown_index"] += 1
+                return
+            noise = peer.initiation.noise
+            noise.read(message.noise, peer.preshared_key)
+        except (MalformedPacket, Rejected):
+            self._counters["handshake_forged"] += 1
+            return
+        own_index = peer.initiation.own_index
+        peer.initiation = None
+        self._heard(peer, len(data), source, local, now)
+        made = self._keypair(peer, noise.split(), message.sender, own_index, by_us=True, now=now)
+        self._indices.begin_session(made)
+        self._retire(peer.keypairs.add_initiated(made))
+        peer.timers.session_derived(now)
+        self._completed(peer, by_us=True)
+        self.outbound.keepalive(peer, now)  # §5.4.5: the responder sends only after our first data message
+
+    # The peer's.
+
+    def take_initiation(self, data: bytes, source: SocketAddress, local: bytes, now: float) -> None:
+        """Take a handshake initiation whose mac1 (and under load mac2) was checked, and answer it."""
+        keys = self._identity.keys
+        if keys is None:
+            return
+        noise = Responder(keys, IDENTIFIER)
+        try:
+            message = unpack_initiation_untrusted(data)
+            peer = self._peers.get(noise.read_static(message.noise))
+            if peer is None:
+                self._counters["handshake_unknown_peer"] += 1
+                return
+            timestamp = noise.read_payload(self._static_static(peer, keys))
+        except (MalformedPacket, Rejected):
+            self._counters["handshake_forged"] += 1
+            return
+        if timestamp <= peer.newest_timestamp:  # §5.1: TAI64N, a replay
+            self._counters["handshake_replayed"] += 1
+            return
+        if now - peer.initiation_taken_at <= INITIATION_INTERVAL_S:  # §5.1: a flood of genuine ones
+            self._counters["handshake_too_often"] += 1
+            return
+        peer.newest_timestamp = timestamp
+        peer.initiation_taken_at = now
+        self._heard(peer, len(data), source, local, now)
+        self._respond(peer, noise, message.sender, now)
+
+    def _respond(self, peer: Peer, noise: Responder, remote_index: int, now: float) -> None:
+        own_index = self._indices.allocate(peer)
+        written = noise.write(KeyPair(self._random(KEY_BYTES)), peer.preshared_key, b"")
+        message = peer.cookies.add_macs(pack_response(Response(own_index, remote_index, written)), now)
+        made = self._keypair(peer, noise.split(), remote_index, own_index, by_us=False, now=now)
+        self._indices.begin_session(made)
+        self._retire(peer.keypairs.add_responded(made))
+        peer.handshake_sent_at = now
+        peer.timers.session_derived(now)
+        self._counters["responses_sent"] += 1
+        self.outbound.handshake(peer, message, now)
+
+    def confirm(self, peer: Peer, now: float) -> None:
+        """The first data message under the session in *next* was opened: the peer has it, so we may send under it (§5.4.5)."""
+        self._retire(peer.keypairs.confirm_next())
+        self.drop_initiation(peer)
+        self._completed(peer, by_us=False)
+        self.outbound.release(peer, now)
+
+    # Both.
+
+    def heard_from(self, peer: Peer, source: SocketAddress, local: bytes, now: float) -> None:
+        """An authenticated message of ``peer`` came from ``source`` to our address ``local``: answer from there to there (§2.1)."""
+        before = peer.endpoint
+        peer.endpoint = Endpoint(source, local)
+        if before is not None and before.address == source:
+            return
+        self._counters["roamed"] += 1
+        if now - peer.roaming_told_at >= _ROAMING_TOLD_EVERY_S:
+            peer.roaming_told_at = now
+            self._tell(PeerRoamed(peer.public_key, before.address if before is not None else None, source))
+
+    def expire(self, peer: Peer) -> None:
+        """Our private key changed: send nothing more under old sessions, and handshake at once when there is something to send."""
+        self.drop_initiation(peer)
+        peer.keypairs.expire()
+        peer.static_static = None
+        peer.handshake_sent_at = LONG_AGO
+
+    def forget(self, peer: Peer) -> None:
+        """Forget all keys and waiting packets of ``peer`` (§6.3)."""
+        self.drop_initiation(peer)
+        self._retire(peer.keypairs.clear())
+        self.outbound.purge(peer)
+
+    def _static_static(self, peer: Peer, keys: KeyPair) -> bytes:
+        if peer.static_static is None:
+            peer.static_static = keys.exchange(peer.public_key.raw)
+        return peer.static_static
+
+    def _heard(self, peer: Peer, size: int, source: SocketAddress, local: bytes, now: float) -> None:
+        peer.rx_bytes += size
+        peer.timers.received(now, False)
+        endpoint = peer.endpoint
+        if endpoint is None or endpoint.address != source or endpoint.local != local:
+            self.heard_from(peer, source, local, now)
+
+    def _keypair(self, peer: Peer, keys: tuple[bytes, bytes], remote_index: int, own_index: int, *, by_us: bool, now: float) -> Keypair:
+        sending = self._datapath.sealing_key(keys[0], remote_index)
+        receiving = self._datapath.opening_key(keys[1], own_index)
+        return Keypair(peer, sending, receiving, own_index, by_us, now)
+
+    def _retire(self, pairs: list[Keypair]) -> None:
+        for pair in pairs:
+            self._indices.release_session(pair.own_index)
+            pair.wipe()
+
+    def _completed(self, peer: Peer, *, by_us: bool) -> None:
+        peer.timers.handshake_completed()
+        peer.renewing_for_receiving = False
+        peer.last_handshake_ns = self._timestamps.wall_clock_ns()
+        self._counters["handshakes_completed"] += 1
+        self._tell(HandshakeCompleted(peer.public_key, by_us))
