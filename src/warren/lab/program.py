@@ -116,7 +116,8 @@ def run_program(
             out, err = popen.communicate()
             raise failure(f"{title} still ran after {timeout:g} s and was ended", _text(out), _text(err)) from None
         except BaseException:
-            os.killpg(popen.pid, SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # an interrupted communicate() may have seen its end already
+                os.killpg(popen.pid, SIGKILL)
             raise
     done = subprocess.CompletedProcess(_words(command), popen.returncode, _text(out), _text(err))
     if check and done.returncode != 0:
