@@ -32,7 +32,7 @@ _PANELS = (
 _COLUMNS = 2
 _PANEL_WIDTH, _MARGIN, _HEAD, _FOOT = 460, 24, 64, 40
 _TITLE_HEIGHT, _ROW_HEIGHT, _BAR_HEIGHT = 40, 24, 16
-_LABEL_WIDTH, _VALUE_WIDTH = 120, 70
+_LABEL_WIDTH, _VALUE_WIDTH = 140, 70
 _STYLE = """
 text { font: 13px system-ui, sans-serif; fill: #1f2328 } .head { font-size: 17px; font-weight: 600 }
 .title { font-weight: 600 } .small { font-size: 11px; fill: #59636e } .other { fill: #a8b3bf } .ours { fill: #1a7f5a }
