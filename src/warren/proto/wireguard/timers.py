@@ -229,6 +229,7 @@ class TimerQueue(Generic[Owner]):
             return None
         timers = heapq.heappop(self._heap)[2]
         timers.queued_at = NEVER
+        self._top = None
         return timers
 
     def settle(self, timers: PeerTimers[Owner]) -> None:
