@@ -13,5 +13,6 @@ from warren.lab.lab import Lab
 from warren.lab.link import End, Link
 from warren.lab.program import Process
 from warren.lab.remote import Call
+from warren.lab.router import Masquerade, Router
 
-__all__ = ["Call", "End", "Host", "Lab", "Link", "Process"]
+__all__ = ["Call", "End", "Host", "Lab", "Link", "Masquerade", "Process", "Router"]

@@ -10,12 +10,15 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from warren.errors import UsageError
 from warren.lab.host import Host
 from warren.lab.link import Link, connect_veth, make_end
 from warren.lab.reaper import end_processes
+from warren.lab.router import Router
+
+AnyHost = TypeVar("AnyHost", bound=Host)
 
 MTU = 1500
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")  # a file name and a host name (RFC 1123 §2.1) at once
@@ -60,8 +63,11 @@ class Lab:
 
         Raises OperationFailed when namespaces cannot be made, UsageError for a name that is taken or not one.
         """
-        self._check_name(name)
-        return self._keep(Host(name, artifacts=self.artifacts, directory=self._hosts_directory / name))
+        return self._make(Host, name)
+
+    def router(self, name: str) -> Router:
+        """A new host that forwards IPv4 and IPv6 between its interfaces; raises as :meth:`host` does."""
+        return self._make(Router, name)
 
     def link(
         self,
@@ -98,12 +104,11 @@ class Lab:
         self._pidfd = -1
         shutil.rmtree(self._scratch, ignore_errors=True)
 
-    def _keep(self, host: Host) -> Host:
-        self.hosts[host.name] = host
-        return host
-
-    def _check_name(self, name: str) -> None:
+    def _make(self, kind: type[AnyHost], name: str) -> AnyHost:
         if not _HOST_NAME.fullmatch(name):
             raise UsageError(f"host name {name!r}: use 1 to 32 letters, digits and '-', beginning with no '-'")
         if name in self.hosts:
             raise UsageError(f"host name {name!r} is taken in this lab: choose another")
+        host = kind(name, artifacts=self.artifacts, directory=self._hosts_directory / name)
+        self.hosts[name] = host
+        return host

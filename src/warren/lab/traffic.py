@@ -1,0 +1,177 @@
+"""Traffic between lab hosts with nothing but Python: a TCP transfer checked by hash, UDP echo and a numbered UDP series."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import socket
+import struct
+import time
+from dataclasses import dataclass
+
+from warren.errors import OperationFailed
+from warren.lab.host import Host
+
+_BLOCK_BYTES = 1 << 18
+_BUFFER_BYTES = 1 << 20
+_NUMBER = struct.Struct("!Q")
+_MARGIN_S = 5.0  # for starting the processes, on top of what the caller allows the network
+_QUIET_S = 0.5  # no datagram for so long: the series has ended
+_RECEIVE_BUFFER_BYTES = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Transfer:
+    """``seconds``: from the connection's start until the receiver has confirmed the last byte."""
+
+    size: int
+    seconds: float
+    intact: bool
+    """All bytes arrived and, if verified, in the right order with the right values (SHA-256)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """What became of numbered datagrams. ``late`` ones arrived after one with a greater number."""
+
+    sent: int
+    received: int
+    duplicates: int
+    late: int
+
+
+def tcp_transfer(
+    sender: Host, receiver: Host, address: str, size: int, *, timeout: float = 60.0, verify: bool = True
+) -> Transfer:
+    """Send ``size`` bytes over one TCP connection to ``address``, which ``receiver`` must have.
+
+    Without ``verify`` only their number is checked, and hashing costs no time. Raises OperationFailed when it takes more
+    than ``timeout`` seconds, and OSError when the connection fails.
+    """
+    listener = receiver.socket(_family(address), socket.SOCK_STREAM)
+    with listener:
+        listener.bind((address, 0))
+        listener.listen(1)
+        receiving = receiver.begin(_receive_stream, listener, timeout, verify)
+        try:
+            target = (address, listener.getsockname()[1])
+            seconds, sent_digest = sender.call(_send_stream, target, size, timeout, verify, timeout=timeout + _MARGIN_S)
+        except BaseException:
+            receiving.cancel()
+            raise
+        received, digest = receiving.result(_MARGIN_S)
+    return Transfer(size, seconds, received == size and digest == sent_digest)
+
+
+def udp_echo(client: Host, server: Host, address: str, *, count: int = 10, size: int = 64, timeout: float = 1.0) -> list[float]:
+    """Send ``count`` datagrams of ``size`` bytes, one after another, to an echo service that runs on ``server`` meanwhile.
+
+    Returns the round trip times in seconds of those answered within ``timeout``.
+    """
+    with server.socket(_family(address), socket.SOCK_DGRAM) as service:
+        service.bind((address, 0))
+        echoing = server.begin(_echo, service)
+        try:
+            limit = count * timeout + _MARGIN_S
+            return client.call(_round_trips, service.getsockname()[:2], count, size, timeout, timeout=limit)
+        finally:
+            echoing.cancel()
+
+
+def udp_series(sender: Host, receiver: Host, address: str, *, count: int, size: int = 64, pause_s: float = 0.0002) -> Series:
+    """Send ``count`` numbered datagrams of ``size`` bytes (at least 8), ``pause_s`` apart, and look at what arrives."""
+    with receiver.socket(_family(address), socket.SOCK_DGRAM) as sink:
+        sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
+        sink.bind((address, 0))
+        limit = count * (pause_s + 0.001) + _MARGIN_S
+        receiving = receiver.begin(_collect, sink, limit)
+        try:
+            sender.call(_send_numbered, sink.getsockname()[:2], count, size, pause_s, timeout=limit)
+            numbers = receiving.result(limit)
+        finally:
+            receiving.cancel()
+    late, greatest = 0, -1
+    for number in numbers:
+        late += number < greatest
+        greatest = max(greatest, number)
+    return Series(count, len(set(numbers)), len(numbers) - len(set(numbers)), late)
+
+
+def _family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _send_stream(target: tuple[str, int], size: int, timeout: float, verify: bool) -> tuple[float, str]:
+    digest = hashlib.sha256()
+    # Numbered blocks of noise: one that is lost, doubled or moved changes the hash.
+    block = bytearray(random.Random(size).randbytes(_BLOCK_BYTES))
+    started = time.monotonic()
+    with socket.create_connection(target, timeout) as connection:
+        for at in range(0, size, _BLOCK_BYTES):
+            _NUMBER.pack_into(block, 0, at)
+            part = memoryview(block)[: size - at]
+            connection.sendall(part)
+            if verify:
+                digest.update(part)
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(1)
+    return time.monotonic() - started, digest.hexdigest()
+
+
+def _receive_stream(listener: socket.socket, timeout: float, verify: bool) -> tuple[int, str]:
+    listener.settimeout(timeout + _MARGIN_S)
+    connection, _ = listener.accept()
+    digest = hashlib.sha256()
+    buffer = bytearray(_BUFFER_BYTES)
+    view = memoryview(buffer)
+    received = 0
+    with connection:
+        connection.settimeout(timeout)
+        while count := connection.recv_into(buffer):
+            received += count
+            if verify:
+                digest.update(view[:count])
+    return received, digest.hexdigest()
+
+
+def _echo(service: socket.socket) -> None:
+    while True:
+        data, client = service.recvfrom(65536)
+        service.sendto(data, client)
+
+
+def _round_trips(target: tuple[str, int], count: int, size: int, timeout: float) -> list[float]:
+    times = []
+    with socket.socket(_family(target[0]), socket.SOCK_DGRAM) as asker:
+        asker.settimeout(timeout)
+        asker.connect(target)
+        for number in range(count):
+            question = _NUMBER.pack(number).ljust(size, b"\0")
+            started = time.monotonic()
+            with contextlib.suppress(TimeoutError, ConnectionRefusedError):
+                asker.send(question)
+                while asker.recv(65536) != question:
+                    pass  # an answer to an earlier question, late
+                times.append(time.monotonic() - started)
+    return times
+
+
+def _send_numbered(target: tuple[str, int], count: int, size: int, pause_s: float) -> None:
+    if size < _NUMBER.size:
+        raise OperationFailed(f"a numbered datagram has at least {_NUMBER.size} bytes, not {size}")
+    with socket.socket(_family(target[0]), socket.SOCK_DGRAM) as sender:
+        sender.connect(target)
+        for number in range(count):
+            sender.send(_NUMBER.pack(number).ljust(size, b"\0"))
+            time.sleep(pause_s)
+
+
+def _collect(sink: socket.socket, limit: float) -> list[int]:
+    numbers = []
+    sink.settimeout(limit)
+    with contextlib.suppress(TimeoutError):
+        while True:
+            numbers.append(_NUMBER.unpack_from(sink.recv(65536))[0])
+            sink.settimeout(_QUIET_S)
+    return numbers
