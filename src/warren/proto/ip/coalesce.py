@@ -1,7 +1,7 @@
 """Inbound: the packets of opened trains become as few TUN frames as possible.
 
-Consecutive packets of one flow are merged into a super-packet the way the kernel's GRO does it, so that the host's stack
-handles 64 KB at a time. What is merged is lossless: cut again, the frame gives the very packets it was made of (only a
+Consecutive packets of one flow are merged into a super-packet the way the kernel's GRO does it, so that the host's
+stack handles 64 KB at a time. Merging is lossless: cut again, the frame gives the very packets it was made of (only a
 run of IPv4 packets that all carry DF and one identification would be renumbered).
 """
 
@@ -35,8 +35,8 @@ MAX_UDP_SEGMENTS: Final = 64
 MAX_FRAME: Final = VNET + MAX_PACKET
 MAX_TRAIN: Final = 65536
 
-_TCP4: Final = struct.Struct("!HHHI2x12sIQ")  # TOS and all before, length, id, (fragment, TTL, protocol), flow, seq, rest
-_TCP6: Final = struct.Struct("!IHH36sIQ")  # class and flow label, length, (next header, hop limit), flow, seq, rest
+_TCP4: Final = struct.Struct("!HHHI2x12sIQ")  # up to TOS, length, id, (fragment, TTL, protocol), flow, sequence, rest
+_TCP6: Final = struct.Struct("!IHH36sIQ")  # up to flow label, length, (next header, hop limit), flow, sequence, rest
 _UDP4: Final = struct.Struct("!HHHI2x12sHH")  # as above, but after the flow: length, checksum
 _UDP6: Final = struct.Struct("!IHH36sHH")
 
@@ -87,13 +87,13 @@ class _Run:
 class Coalescer:
     """Merges the packets of one peer's trains into TUN frames, kept in ``frames`` until the next :meth:`add`.
 
-    ``capacity`` is the arena's size in bytes, at least MAX_TRAIN; ``udp`` says whether the TUN takes USO frames. Not
-    thread-safe.
+    ``capacity`` is the size of ``frames`` in bytes, at least MAX_TRAIN; ``udp`` says whether the TUN takes USO frames.
+    Raises ValueError for a smaller capacity. For one thread at a time.
 
-    Merged are TCP segments with ACK and perhaps PSH set, and UDP datagrams with a checksum, whose checksums are valid, that
-    follow each other in sequence and differ in nothing else. A shorter payload or PSH ends a run. All other packets, those
-    with a wrong checksum among them, pass as they are for the host to judge. Packets of one flow keep their order; one
-    that cannot be told to belong to a flow (a fragment, ICMP …) stays behind everything before it.
+    Merged are TCP segments with ACK and perhaps PSH set, and UDP datagrams with a checksum, whose checksums hold, that
+    follow each other in sequence and differ in nothing else. A shorter payload or PSH ends a run. All other packets,
+    those with a wrong checksum among them, pass as they are for the host to judge. Packets of one flow keep their
+    order; what cannot be told to belong to a flow (a fragment, ICMP …) stays behind all that came before it.
     """
 
     def __init__(self, capacity: int, udp: bool) -> None:
@@ -118,11 +118,11 @@ class Coalescer:
     def add(
         self, buffer: bytes | bytearray | memoryview, at: int, end: int, stride: int, lengths: array[int]
     ) -> int:
-        """Take the plaintexts of an opened train; return how many were dropped as malformed (or for want of room).
+        """Take the plaintexts of an opened train; return how many were dropped as malformed, or for want of room.
 
-        The plaintext of datagram i is at ``buffer[at + i * stride + 16]`` and ``lengths[i]`` long; lengths of 0 and below
-        are skipped. Padding is trimmed by the IP header's own length. The buffer is free for other use on return. Raises
-        ValueError for a train that does not fit its buffer or ``lengths``.
+        The plaintext of datagram i starts at ``buffer[at + i * stride + 16]`` and has ``lengths[i]`` bytes; lengths of
+        0 and below are skipped. Padding is trimmed by the IP header's own length. The buffer is free for other use on
+        return. Raises ValueError for a train that does not fit its buffer or ``lengths``, an ``array('i')``.
         """
         if not 0 <= at <= end <= len(buffer) or stride <= 0:
             raise ValueError("the train lies outside its buffer or has no stride")

@@ -1,7 +1,7 @@
 """Outbound: one frame read from TUN becomes the slots of a train, ready to be sealed.
 
-A train is a run of datagrams back to back, all of one length (the stride) but the last. Each slot leaves room around its
-packet for what WireGuard adds in place::
+A train is a run of datagrams back to back, all of one length (the stride) but the last. Each slot leaves room around
+its packet for what WireGuard adds in place::
 
     | HEADROOM 16 | packet | zeros to a multiple of 16 | TAILROOM 16 |
 """
@@ -43,14 +43,15 @@ def split(
 ) -> tuple[int, int, int]:
     """Turn one TUN frame into slots of a train in ``out``, segmented and with every checksum complete.
 
-    ``frame[:length]`` is a virtio header and an IP packet. Slot i starts at ``out[at + i * stride]``; its packet is
-    zero-padded to a multiple of 16, but not beyond ``max(mtu, packet length)`` (WireGuard §5.4.6). Returns
-    ``(count, stride, end)``: the slots fill ``out[at:end]`` and all but the last are ``stride`` bytes. A count of 0 means
-    that nothing was written, and the stride is the reason: MALFORMED or NO_ROOM.
+    ``frame[:length]`` is a virtio header and an IP packet of at most 65,535 bytes. Slot i starts at ``out[at + i *
+    stride]``; its packet is zero-padded to a multiple of 16, but not beyond ``max(mtu, packet length)`` (WireGuard
+    §5.4.6). Returns ``(count, stride, end)``: the slots fill ``out[at:end]`` and all but the last are ``stride`` bytes.
+    A count of 0 means that nothing was written, and the stride is the reason: MALFORMED or NO_ROOM.
 
     A super-packet (TCPv4, TCPv6, UDP_L4) is cut as the kernel would: rising IPv4 identification and TCP sequence, FIN
     and PSH on the last segment only, CWR on the first only. Where the headers end is read from the packet;
-    ``csum_start`` must agree, ``hdr_len`` is not trusted. Raises ValueError for a length or position outside its buffer.
+    ``csum_start`` must agree, ``hdr_len`` is not trusted. Raises ValueError for a length or position outside its
+    buffer.
     """
     if not 0 <= length <= len(frame) or not 0 <= at <= len(out) or mtu < 0:
         raise ValueError("the frame or the position lies outside its buffer")
@@ -87,7 +88,7 @@ def _ip_header_length(packet: bytes) -> int:
 
 
 def _put_single(packet: bytes, out: bytearray, at: int, end: int, field: int, start: int) -> None:
-    """Write one packet as the slot ``out[at:end]``; a nonzero ``field`` is where its checksum from ``start`` belongs."""
+    """Write one packet as the slot ``out[at:end]``; a nonzero ``field`` is where its checksum from ``start`` goes."""
     first = at + HEADROOM
     last = first + len(packet)
     out[first : end - TAILROOM] = packet + bytes(end - TAILROOM - last)
