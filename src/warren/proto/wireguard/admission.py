@@ -1,9 +1,9 @@
 """Which handshake messages are worth a scalar multiplication (WireGuard §5.3).
 
-A handshake message costs some 300 µs, so nothing unauthenticated may cause one unchecked: mac1 is looked at on arrival, and what passes
-waits in a queue that the owner works off at its own pace. *Under load*, from when the queue is an eighth full until a second after, the
-sender must also prove that it receives at its address (mac2), and may send only so often; who cannot prove it gets a cookie, which is
-smaller than what asked for it.
+A handshake message costs some 300 µs, so nothing unauthenticated may cause one unchecked: mac1 is looked at on
+arrival, and what passes waits in a queue that the owner works off at its own pace. *Under load*, from when the queue
+is an eighth full until a second after, the sender must also prove that it receives at its address (mac2), and may
+send only so often; who cannot prove it gets a cookie, which is smaller than what asked for it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ from warren.proto.wireguard.peer import LONG_AGO, Endpoint
 from warren.proto.wireguard.ratelimit import RateLimiter, source_prefix
 
 HANDSHAKE_QUEUE_MAX = 1024
-"""Messages that wait: about a second of work, more would be stale before its turn; the reference implementations' 1024 too."""
+"""Messages that wait: about a second of work, more would be stale before its turn; the reference implementations'
+1024 too.
+"""
 _LOAD_THRESHOLD = HANDSHAKE_QUEUE_MAX // 8
 
 COOKIES_PER_S = 20_000.0
@@ -49,7 +51,12 @@ class Admission:
     """The gate and the queue of one device's handshake messages. ``enabled`` is False while the device is down."""
 
     def __init__(
-        self, identity: Identity, indices: IndexTable, handshakes: Handshakes, outbound: Outbound, counters: dict[str, int]
+        self,
+        identity: Identity,
+        indices: IndexTable,
+        handshakes: Handshakes,
+        outbound: Outbound,
+        counters: dict[str, int],
     ) -> None:
         self.enabled = False
         self.queue: deque[tuple[bytes, SocketAddress, bytes]] = deque()
@@ -105,7 +112,9 @@ class Admission:
         return now < self._under_load_until
 
     def _send_cookie(self, checker: CookieChecker, message: memoryview, source: SocketAddress, now: float) -> None:
-        allowed = self._cookies.allows(0, now) and self._cookie_prefixes.allows(source_prefix(source[0], *_PREFIX_BITS), now)
+        allowed = self._cookies.allows(0, now) and self._cookie_prefixes.allows(
+            source_prefix(source[0], *_PREFIX_BITS), now
+        )
         if not allowed:
             self._counters["cookies_withheld"] += 1
             return

@@ -1,8 +1,8 @@
 """AllowedIPs: which peer an inner address belongs to (WireGuard §2, "cryptokey routing").
 
-One binary trie per family, path-compressed: a node is a prefix, its children are longer prefixes inside it. A node without an owner only
-joins two branches. In front of the tries stands a dictionary of addresses seen lately, because the data path asks the same few over and
-over; any change empties it.
+One binary trie per family, path-compressed: a node is a prefix, its children are longer prefixes inside it. A node
+without an owner only joins two branches. In front of the tries stands a dictionary of addresses seen lately, because
+the data path asks the same few over and over; any change empties it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class _Trie(Generic[Owner]):
         return before
 
     def _join(self, child: _Node[Owner], bits: int, length: int, owner: Owner) -> _Node[Owner]:
-        """A node that holds both ``child`` and the new prefix, neither of which lies inside the other unless ``child`` is longer."""
+        """A node that holds both ``child`` and the new prefix, neither of which lies inside the other unless
+        ``child`` is longer.
+        """
         common = min(length, self.width - (child.bits ^ bits).bit_length())
         spare = self.width - common
         fork: _Node[Owner] = _Node(bits >> spare << spare, common, spare, owner if common == length else None)
@@ -104,9 +106,11 @@ class _Trie(Generic[Owner]):
 
 
 class AllowedIps(Generic[Owner]):
-    """The table of one device. A prefix belongs to one owner; the newer claim wins, the longest prefix around an address counts.
+    """The table of one device. A prefix belongs to one owner; the newer claim wins, the longest prefix around an
+    address counts.
 
-    ``cached`` is the cache: the data path looks there first (by the 4 or 16 address bytes) and calls :meth:`lookup` on a miss.
+    ``cached`` is the cache: the data path looks there first (by the 4 or 16 address bytes) and calls :meth:`lookup`
+    on a miss.
     """
 
     __slots__ = ("_cached_max", "_owned", "_tries", "cached")

@@ -1,7 +1,7 @@
 """The two MACs of handshake messages, and cookies (WireGuard §5.3, §5.4.4, §5.4.7).
 
-mac1 shows that the sender knows our public key. mac2 shows, when we ask for it, that the sender receives what we send to its address:
-its key is a cookie that we gave to that address and nobody else.
+mac1 shows that the sender knows our public key. mac2 shows, when we ask for it, that the sender receives what we send
+to its address: its key is a cookie that we gave to that address and nobody else.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from warren.proto.wireguard.messages import Buffer, CookieReply
 from warren.proto.wireguard.xchacha import PREFIX_BYTES, XChaCha20Poly1305
 
 _NEVER = float("-inf")
-
 
 
 def _mac(key: bytes, data: Buffer) -> bytes:
@@ -39,7 +38,9 @@ class CookieChecker:
 
     def mac1_matches(self, message: memoryview) -> bool:
         """Whether ``message`` (an initiation or response) was made for our public key. Constant time."""
-        return hmac.compare_digest(_mac(self._mac1_key, message[: -2 * MAC_BYTES]), message[-2 * MAC_BYTES : -MAC_BYTES])
+        return hmac.compare_digest(
+            _mac(self._mac1_key, message[: -2 * MAC_BYTES]), message[-2 * MAC_BYTES : -MAC_BYTES]
+        )
 
     def mac2_matches(self, message: memoryview, source: SocketAddress, now: float) -> bool:
         """Whether ``message`` carries a cookie given to ``source`` within the last two minutes. Constant time."""
@@ -87,7 +88,9 @@ class CookieJar:
         return message + _mac(self._cookie, message)
 
     def take(self, reply: CookieReply, now: float) -> bool:
-        """Keep the cookie in ``reply`` if it answers our last message; one answer counts, so a replay of it does nothing."""
+        """Keep the cookie in ``reply`` if it answers our last message; one answer counts, so a replay of it does
+        nothing.
+        """
         if not self._last_mac1:
             return False
         aead = XChaCha20Poly1305.for_nonce(self._cookie_key, reply.nonce)

@@ -1,7 +1,7 @@
 """From opened trains to frames for the host, none of which has a source address that its sender does not own.
 
-All packets that a coalescer merges are of one peer, and all packets in one frame have the same source address, so one look at each frame
-checks every packet (WireGuard §2, §3: cryptokey routing of what is received).
+All packets that a coalescer merges are of one peer, and all packets in one frame have the same source address, so one
+look at each frame checks every packet (WireGuard §2, §3: cryptokey routing of what is received).
 """
 
 from __future__ import annotations
@@ -24,7 +24,9 @@ class Delivery:
 
     __slots__ = ("_allowed_ips", "_coalescers", "_counters", "_frames", "_peer", "_used")
 
-    def __init__(self, coalescer: type[Coalescer], udp: bool, allowed_ips: AllowedIps[Peer], counters: dict[str, int]) -> None:
+    def __init__(
+        self, coalescer: type[Coalescer], udp: bool, allowed_ips: AllowedIps[Peer], counters: dict[str, int]
+    ) -> None:
         self._allowed_ips = allowed_ips
         self._counters = counters
         self._coalescers = [coalescer(CAPACITY_BYTES, udp) for _ in range(COALESCERS)]
@@ -67,7 +69,9 @@ class Delivery:
         view = memoryview(coalescer.frames)
         for start, end in coalescer.flush():
             packet = start + VNET
-            source = bytes(view[packet + 12 : packet + 16] if view[packet] >> 4 == 4 else view[packet + 8 : packet + 24])
+            source = bytes(
+                view[packet + 12 : packet + 16] if view[packet] >> 4 == 4 else view[packet + 8 : packet + 24]
+            )
             if (cached.get(source) or lookup(source)) is peer:
                 frames.append(view[start:end])
             else:

@@ -1,6 +1,7 @@
 """A WireGuard device without I/O: frames of the host and datagrams of the network in, the other out (WireGuard §2–§6).
 
-The machines of a device each have a file of their own; here they are joined. The life of a packet, and who has a say in it::
+The machines of a device each have a file of their own; here they are joined. The life of a packet, and who has a say
+in it::
 
     host → send → outbound: allowed_ips → peer → split ─ flush → keypairs → seal → take_transmits → network
                                                     └ no session: staging, handshake
@@ -8,7 +9,8 @@ The machines of a device each have a file of their own; here they are joined. Th
                                 └ handshake: admission (mac1, cookies, limits) → queue ─ handshake_work → handshake
     time → handle_timeout → timers → keepalive, handshake, forget
 
-Single owner, no threads. ``now`` is seconds of a clock that never goes back and also counts while the machine sleeps (keys age then, too).
+Single owner, no threads. ``now`` is seconds of a clock that never goes back and also counts while the machine sleeps
+(keys age then, too).
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ from warren.proto.wireguard.constants import HANDSHAKE_ATTEMPTS_MAX, REKEY_JITTE
 from warren.proto.wireguard.counters import new_counters
 from warren.proto.wireguard.datapaths import DataPath
 from warren.proto.wireguard.delivery import Delivery
-from warren.proto.wireguard.events import Event, HandshakeGaveUp, SessionsForgotten, SocketAddress, TimestampUsed
+from warren.proto.wireguard.events import Event, HandshakeGaveUp, SessionsForgotten, TimestampUsed
 from warren.proto.wireguard.handshake import Handshakes
 from warren.proto.wireguard.identity import Identity
 from warren.proto.wireguard.inbound import Inbound
@@ -38,17 +40,22 @@ from warren.proto.wireguard.timestamp import TimestampSource
 __all__ = ["Deadline", "Device", "Endpoint", "Transmit"]
 
 EVENTS_MAX = 1024
-"""Events kept for an owner that does not take them; further ones are lost. Timestamps are never lost: one value stands for all."""
+"""Events kept for an owner that does not take them; further ones are lost. Timestamps are never lost: one value
+stands for all.
+"""
 TIMEOUTS_AT_ONCE = 16
-"""Peers served by one ``handle_timeout``: at worst so many initiations, 4 ms. The next deadline tells whether more are due."""
+"""Peers served by one ``handle_timeout``: at worst so many initiations, 4 ms. The next deadline tells whether more
+are due.
+"""
 
 
 class Device:
-    """One tunnel's protocol. Nothing leaves or enters but through the methods; nothing raises for what the network sends.
+    """One tunnel's protocol. Nothing leaves or enters but through the methods; nothing raises for what the network
+    sends.
 
-    ``random`` returns that many unpredictable bytes; ``wall_clock_ns`` the time since 1970, for handshake timestamps only;
-    ``timestamp_floor_ns`` is at least the greatest timestamp this key ever used. ``datapath`` chooses the batch functions.
-    ``counters`` may be read at any time; its names are explained in ``counters.COUNTERS``.
+    ``random`` returns that many unpredictable bytes; ``wall_clock_ns`` the time since 1970, for handshake timestamps
+    only; ``timestamp_floor_ns`` is at least the greatest timestamp this key ever used. ``datapath`` chooses the batch
+    functions. ``counters`` may be read at any time; its names are explained in ``counters.COUNTERS``.
     """
 
     def __init__(
@@ -103,12 +110,14 @@ class Device:
     # Configuration.
 
     def configure(self, change: TunnelChange, now: float) -> None:
-        """Apply ``change`` at once. Raises OperationFailed, with nothing changed, when there would be too many peers."""
+        """Apply ``change``. Raises OperationFailed, with nothing changed, when there would be too many peers."""
         self._configuration.apply(change, now)
         self.handle_timeout(now)
 
     def status(self) -> TunnelStatus:
-        """What is configured and counted now. Port and mark are what ``configure`` gave; they are the owner's business."""
+        """What is configured and counted now. Port and mark are what ``configure`` gave; they are the owner's
+        business.
+        """
         return self._configuration.status()
 
     def set_mtu(self, mtu: int) -> None:
@@ -140,7 +149,9 @@ class Device:
         self._outbound.enabled = self._admission.enabled = enabled
 
     def forget_source(self, peer: Peer | None) -> None:
-        """Let the kernel choose the source address for ``peer`` again (of a transmit; None is allowed and means nobody)."""
+        """Let the kernel choose the source address for ``peer`` again (of a transmit; None is allowed and means
+        nobody).
+        """
         if peer is not None and peer.endpoint is not None and peer.endpoint.local:
             peer.endpoint = Endpoint(peer.endpoint.address)
 
@@ -215,7 +226,7 @@ class Device:
         self.forget_source(peer)
         self._handshakes.begin(peer, now)
 
-    def _zero_keys(self, peer: Peer, now: float) -> None:
+    def _zero_keys(self, peer: Peer, now: float) -> None:  # noqa: ARG002 - as all in the table
         self._handshakes.forget(peer)
         self._tell(SessionsForgotten(peer.public_key))
 

@@ -28,7 +28,9 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class TimestampUsed(Event):
-    """A handshake with this timestamp (ns since 1970) is among the transmits taken next: store that it was used, then send."""
+    """A handshake with this timestamp (ns since 1970) is among the transmits taken next: store that it was used, then
+    send.
+    """
 
     level: ClassVar[str] = "DEBUG"
     timestamp_ns: int
@@ -56,7 +58,9 @@ class HandshakeGaveUp(Event):
     peer: PublicKey
 
     def __str__(self) -> str:
-        return f"peer {self.peer.short}: no answer for 90 s, waiting packets dropped; check its endpoint, keys and clock"
+        return (
+            f"peer {self.peer.short}: no answer for 90 s, waiting packets dropped; check its endpoint, keys and clock"
+        )
 
 
 @dataclass(frozen=True, slots=True)

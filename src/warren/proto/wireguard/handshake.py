@@ -11,8 +11,8 @@ first data under *next*       opened by the data path                           
                                                                                   initiation dropped, packets sent
 ============================  ==================================================  ====================================
 
-When both sides initiate at once, each answers the other *and* completes its own: the slots of ``keypairs`` keep both sessions open until
-one side's traffic settles it, so no one waits for a retransmission.
+When both sides initiate at once, each answers the other *and* completes its own: the slots of ``keypairs`` keep both
+sessions open until one side's traffic settles it, so no one waits for a retransmission.
 
 Errors: a message that is not genuine is counted and changes nothing; no method raises for hostile bytes.
 """
@@ -46,7 +46,8 @@ _ROAMING_TOLD_EVERY_S = 1.0  # two hosts with one key would otherwise make an ev
 
 
 class Handshakes:
-    """The handshakes of one device with all its ``peers`` (by raw public key). ``enabled`` is False while the device is down.
+    """The handshakes of one device with all its ``peers`` (by raw public key). ``enabled`` is False while the device
+    is down.
 
     ``outbound`` must be set before first use (it needs :meth:`begin`, this needs it).
     """
@@ -87,7 +88,8 @@ class Handshakes:
         if keys is None or not self.enabled:
             return
         if peer.endpoint is None or now - peer.handshake_sent_at < REKEY_TIMEOUT_S:
-            # Too early, or nowhere to send to yet: look again when an answer would be due. Packets do not wait for ever.
+            # Too early, or nowhere to send to yet: look again when an answer would be due. Packets do not wait for
+            # ever.
             if timers.retransmit_handshake_at == NEVER:
                 timers.initiation_sent(now)
             return
@@ -181,7 +183,9 @@ class Handshakes:
         self.outbound.handshake(peer, message, now)
 
     def confirm(self, peer: Peer, now: float) -> None:
-        """The first data message under the session in *next* was opened: the peer has it, so we may send under it (§5.4.5)."""
+        """The first data message under the session in *next* was opened: the peer has it, so we may send under it
+        (§5.4.5).
+        """
         self._retire(peer.keypairs.confirm_next())
         self.drop_initiation(peer)
         self._completed(peer, by_us=False)
@@ -190,7 +194,9 @@ class Handshakes:
     # Both.
 
     def heard_from(self, peer: Peer, source: SocketAddress, local: bytes, now: float) -> None:
-        """An authenticated message of ``peer`` came from ``source`` to our address ``local``: answer from there to there (§2.1)."""
+        """An authenticated message of ``peer`` came from ``source`` to our address ``local``: answer from there to
+        there (§2.1).
+        """
         before = peer.endpoint
         peer.endpoint = Endpoint(source, local)
         if before is not None and before.address == source:
@@ -201,7 +207,9 @@ class Handshakes:
             self._tell(PeerRoamed(peer.public_key, before.address if before is not None else None, source))
 
     def expire(self, peer: Peer) -> None:
-        """Our private key changed: send nothing more under old sessions, and handshake at once when there is something to send."""
+        """Our private key changed: send nothing more under old sessions, and handshake at once when there is
+        something to send.
+        """
         self.drop_initiation(peer)
         peer.keypairs.expire()
         peer.static_static = None
@@ -225,7 +233,9 @@ class Handshakes:
         if endpoint is None or endpoint.address != source or endpoint.local != local:
             self.heard_from(peer, source, local, now)
 
-    def _keypair(self, peer: Peer, keys: tuple[bytes, bytes], remote_index: int, own_index: int, *, by_us: bool, now: float) -> Keypair:
+    def _keypair(
+        self, peer: Peer, keys: tuple[bytes, bytes], remote_index: int, own_index: int, *, by_us: bool, now: float
+    ) -> Keypair:
         sending = self._datapath.sealing_key(keys[0], remote_index)
         receiving = self._datapath.opening_key(keys[1], own_index)
         return Keypair(peer, sending, receiving, own_index, by_us, now)

@@ -1,6 +1,7 @@
 """Inbound: from a train of datagrams to frames for the host.
 
-Data messages of a known session are opened in place, all of a train by one call. Everything else is judged one by one and cheaply.
+Data messages of a known session are opened in place, all of a train by one call. Everything else is judged one by one
+and cheaply.
 """
 
 from __future__ import annotations
@@ -39,7 +40,12 @@ class Inbound:
     __slots__ = ("_admission", "_counters", "_delivery", "_handshakes", "_lengths", "_sessions")
 
     def __init__(
-        self, indices: IndexTable, handshakes: Handshakes, admission: Admission, delivery: Delivery, counters: dict[str, int]
+        self,
+        indices: IndexTable,
+        handshakes: Handshakes,
+        admission: Admission,
+        delivery: Delivery,
+        counters: dict[str, int],
     ) -> None:
         self._sessions = indices.sessions
         self._handshakes = handshakes
@@ -51,7 +57,8 @@ class Inbound:
     def receive(
         self, buffer: bytearray, length: int, stride: int, source: SocketAddress, local: bytes, ecn: int, now: float
     ) -> None:
-        """Take one train, ``buffer[:length]`` (at most 64 KB), of datagrams of ``stride`` bytes from ``source`` to ``local``.
+        """Take one train, ``buffer[:length]`` (at most 64 KB), of datagrams of ``stride`` bytes from ``source`` to
+        ``local``.
 
         Data messages are opened in place. Never raises for what is in the datagrams.
         """
@@ -111,7 +118,9 @@ class Inbound:
             self._one_by_one(foreign, buffer, end, stride, source, local, ecn, now)
 
     def _tally(self, at: int, end: int, stride: int, count: int) -> tuple[list[int], int, bool]:
-        """Of a train not opened completely: where foreign datagrams begin, the bytes that were opened, and whether data is among them."""
+        """Of a train not opened completely: where foreign datagrams begin, the bytes that were opened, and whether
+        data is among them.
+        """
         foreign = []
         size = 0
         data = False

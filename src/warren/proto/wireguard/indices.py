@@ -11,9 +11,11 @@ if TYPE_CHECKING:
 
 
 class IndexTable:
-    """Random, unique indices. At most one handshake and three sessions per peer, so the table is as bounded as the peers are.
+    """Random, unique indices. At most one handshake and three sessions per peer, so the table is as bounded as the
+    peers are.
 
-    ``sessions`` is read by the data path directly. An index is of a handshake first and of the session that comes of it afterwards.
+    ``sessions`` is read by the data path directly. An index is of a handshake first and of the session that comes of
+    it afterwards.
     """
 
     __slots__ = ("_handshakes", "_random", "sessions")

@@ -1,7 +1,8 @@
 """Sessions and their three slots: previous, current, next (WireGuard §6.2, §6.3).
 
-The initiator of a handshake may use a session at once. The responder keeps it as *next* until the first data message under it shows that
-the initiator has it too; till then it goes on sending under *current*. *previous* still opens what was under way.
+The initiator of a handshake may use a session at once. The responder keeps it as *next* until the first data message
+under it shows that the initiator has it too; till then it goes on sending under *current*. *previous* still opens
+what was under way.
 """
 
 from __future__ import annotations
@@ -9,7 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from warren.proto.datapath import OpeningKey, SealingKey
-from warren.proto.wireguard.constants import RECEIVER_REKEY_AFTER_S, REJECT_AFTER_MESSAGES, REJECT_AFTER_S, REKEY_AFTER_S
+from warren.proto.wireguard.constants import (
+    RECEIVER_REKEY_AFTER_S,
+    REJECT_AFTER_MESSAGES,
+    REJECT_AFTER_S,
+    REKEY_AFTER_S,
+)
 
 if TYPE_CHECKING:
     from warren.proto.wireguard.peer import Peer
@@ -20,8 +26,9 @@ _NEVER = float("inf")
 class Keypair:
     """The two transport keys of one handshake.
 
-    ``send_until`` and ``receive_until`` are when the session may no longer be used that way (180 s); ``renew_sending_after`` and
-    ``renew_receiving_after`` when its initiator has to make a new one (120 s and 165 s; never for the responder).
+    ``send_until`` and ``receive_until`` are when the session may no longer be used that way (180 s);
+    ``renew_sending_after`` and ``renew_receiving_after`` when its initiator has to make a new one (120 s and 165 s;
+    never for the responder).
     """
 
     __slots__ = (
@@ -36,7 +43,9 @@ class Keypair:
         "send_until",
     )
 
-    def __init__(self, peer: Peer, sending: SealingKey, receiving: OpeningKey, own_index: int, by_us: bool, now: float) -> None:
+    def __init__(
+        self, peer: Peer, sending: SealingKey, receiving: OpeningKey, own_index: int, by_us: bool, now: float
+    ) -> None:
         self.peer = peer
         self.sealing = sending
         self.opening = receiving

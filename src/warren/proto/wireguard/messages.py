@@ -59,7 +59,9 @@ class Response(NamedTuple):
 
 
 class CookieReply(NamedTuple):
-    """What a responder under load answers instead (§5.4.7). ``sealed`` is the encrypted cookie and its tag (32 bytes)."""
+    """What a responder under load answers instead (§5.4.7). ``sealed`` is the encrypted cookie and its tag (32
+    bytes).
+    """
 
     receiver: int
     nonce: bytes

@@ -4,8 +4,8 @@
 
 Prologue and payloads are arguments, so this is Noise as specified; WireGuard's choices of them are in ``handshake``.
 
-Errors: everything that reads raises only :class:`Rejected`, and the machine is then as it was before the call, so that a forged
-message does not end a handshake that is under way.
+Errors: everything that reads raises only :class:`Rejected`, and the machine is then as it was before the call, so
+that a forged message does not end a handshake that is under way.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ class KeyPair:
         self.public = self.private.public_key().public_bytes_raw()
 
     def exchange(self, public: bytes) -> bytes:
-        """The shared secret with ``public``. Raises Rejected for a low-order point (RFC 7748 §6.1: the all-zero secret)."""
+        """The shared secret with ``public``. Raises Rejected for a low-order point (RFC 7748 §6.1: the all-zero
+        secret).
+        """
         try:
             return self.private.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError:
@@ -60,7 +62,9 @@ class SymmetricState:
     __slots__ = ("_chaining_key", "_cipher", "_nonce", "hash")
 
     def __init__(self, protocol: bytes, prologue: bytes) -> None:
-        self.hash = protocol.ljust(HASH_BYTES, b"\0") if len(protocol) <= HASH_BYTES else hashlib.blake2s(protocol).digest()
+        self.hash = (
+            protocol.ljust(HASH_BYTES, b"\0") if len(protocol) <= HASH_BYTES else hashlib.blake2s(protocol).digest()
+        )
         self._chaining_key = self.hash
         self._cipher: ChaCha20Poly1305 | None = None
         self._nonce = 0
@@ -68,7 +72,12 @@ class SymmetricState:
 
     def copy(self) -> Self:
         other = object.__new__(type(self))
-        other.hash, other._chaining_key, other._cipher, other._nonce = self.hash, self._chaining_key, self._cipher, self._nonce
+        other.hash, other._chaining_key, other._cipher, other._nonce = (
+            self.hash,
+            self._chaining_key,
+            self._cipher,
+            self._nonce,
+        )
         return other
 
     def mix_hash(self, data: bytes) -> None:
@@ -129,7 +138,9 @@ class Initiator:
         self._ephemeral: KeyPair | None = None
 
     def write(self, remote_static: bytes, static_static: bytes, ephemeral: KeyPair, payload: bytes) -> bytes:
-        """→ e, es, s, ss. ``static_static`` is the precomputed exchange of both static keys. Raises Rejected (low order)."""
+        """→ e, es, s, ss. ``static_static`` is the precomputed exchange of both static keys. Raises Rejected (low
+        order).
+        """
         state = self._symmetric
         state.mix_hash(remote_static)
         state.mix_hash(ephemeral.public)
@@ -165,8 +176,8 @@ class Initiator:
 class Responder:
     """The right side: :meth:`read_static`, :meth:`read_payload`, :meth:`write`, then :meth:`split`.
 
-    Reading takes two steps because the static key in the first message tells which precomputed secret opens the rest. The key that
-    :meth:`read_static` returns is only a claim until :meth:`read_payload` has succeeded.
+    Reading takes two steps because the static key in the first message tells which precomputed secret opens the rest.
+    The key that :meth:`read_static` returns is only a claim until :meth:`read_payload` has succeeded.
     """
 
     __slots__ = ("_remote_ephemeral", "_remote_static", "_sealed_payload", "_static", "_symmetric")

@@ -1,7 +1,8 @@
 """Outbound: from packets of the host to sealed trains, and everything else that is sent.
 
-``send`` runs for every frame the host writes and ``flush`` for every batch of them, so both keep to local names, tuples and one reused
-buffer. Packets of one peer, size and ECN mark that follow each other become one train, sealed by one call and sent by one.
+``send`` runs for every frame the host writes and ``flush`` for every batch of them, so both keep to local names,
+tuples and one reused buffer. Packets of one peer, size and ECN mark that follow each other become one train, sealed
+by one call and sent by one.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ Split = Callable[[Any, int, bytearray, int, int], tuple[int, int, int]]
 class Transmit(NamedTuple):
     """A train to send to ``endpoint``: datagrams of ``stride`` bytes back to back, the last may be shorter.
 
-    ``data`` of packets is a view of a reused buffer, valid until the next ``send``. ``ecn`` goes into the outer header. ``peer`` is for
-    feedback to the device; None for cookie replies.
+    ``data`` of packets is a view of a reused buffer, valid until the next ``send``. ``ecn`` goes into the outer
+    header. ``peer`` is for feedback to the device; None for cookie replies.
     """
 
     data: memoryview | bytes
@@ -47,7 +48,8 @@ class Transmit(NamedTuple):
 
 
 class Outbound:
-    """The sending side of one device. ``begin_handshake`` is called when a peer has no session to send under, or an ageing one.
+    """The sending side of one device. ``begin_handshake`` is called when a peer has no session to send under, or an
+    ageing one.
 
     ``mtu`` bounds padding; ``enabled`` is False while the device is down: packets are then dropped.
     """
@@ -90,7 +92,9 @@ class Outbound:
         self._out = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._out)
         self._end = 0
-        self._trains: list[tuple[Peer, int, int, int, int, int]] = []  # peer, at, end, stride, count, ecn; not sealed yet
+        self._trains: list[
+            tuple[Peer, int, int, int, int, int]
+        ] = []  # peer, at, end, stride, count, ecn; not sealed yet
         self._transmits: list[Transmit] = []
         # The open train, to which more may be joined; none while _peer is None.
         self._peer: Peer | None = None
@@ -99,8 +103,10 @@ class Outbound:
     def room(self) -> bool:
         return self._end <= BUFFER_BYTES - FRAME_ROOM
 
-    def send(self, frame: memoryview, length: int, now: float) -> None:
-        """Stage one frame of the host, ``frame[:length]``: virtio header and IP packet. It goes out with the next :meth:`flush`."""
+    def send(self, frame: memoryview, length: int, now: float) -> None:  # noqa: ARG002 - as all verbs
+        """Stage one frame of the host, ``frame[:length]``: virtio header and IP packet. It goes out with the next
+        :meth:`flush`.
+        """
         version = frame[_VERSION_AT] >> 4 if length >= _IPV4_FRAME_MIN else 0
         if version == 4:
             destination = bytes(frame[_IPV4_DESTINATION])
@@ -181,10 +187,12 @@ class Outbound:
             if pair is None or endpoint is None or not pair.may_send(staged.first.datagrams, now):
                 self._begin_handshake(peer, now)
                 return
-            slots, stride, count, ecn = staged.get()
+            slots, stride, _, ecn = staged.get()
             pair.sealing.seal(slots, 0, len(slots), stride)
             peer.tx_bytes += len(slots)
-            peer.timers.sent(now, len(slots) != KEEPALIVE_BYTES)
+            keepalive = len(slots) == KEEPALIVE_BYTES
+            self._counters["keepalives_sent"] += keepalive
+            peer.timers.sent(now, not keepalive)
             self._transmits.append(Transmit(memoryview(slots), stride, endpoint, ecn, peer))
             if now > pair.renew_sending_after or pair.sealing.counter > REKEY_AFTER_MESSAGES:
                 self._begin_handshake(peer, now)

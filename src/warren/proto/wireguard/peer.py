@@ -21,8 +21,9 @@ LONG_AGO = float("-inf")
 class Endpoint:
     """Where a peer is, and from where it is answered.
 
-    ``address`` is a socket address exactly as Python's socket module gives and takes it. ``local`` is the ancillary data (``in_pktinfo`` or
-    ``in6_pktinfo``) that makes answers leave from the address the peer used ("sticky source"); empty: the kernel chooses.
+    ``address`` is a socket address exactly as Python's socket module gives and takes it. ``local`` is the ancillary
+    data (``in_pktinfo`` or ``in6_pktinfo``) that makes answers leave from the address the peer used ("sticky
+    source"); empty: the kernel chooses.
     """
 
     address: SocketAddress
@@ -38,7 +39,9 @@ class PendingInitiation:
 
 
 class Peer:
-    """One peer. ``static_static`` is the precomputed exchange of both static keys; None: not computed yet under this private key."""
+    """One peer. ``static_static`` is the precomputed exchange of both static keys; None: not computed yet under this
+    private key.
+    """
 
     __slots__ = (
         "cookies",

@@ -9,7 +9,8 @@ SOURCES_MAX = 16384
 
 
 def source_prefix(host: str, ipv4_bits: int, ipv6_bits: int) -> int:
-    """Who sent from ``host`` (a numeric address), as far as limits care: its first bits, different for the two families.
+    """Who sent from ``host`` (a numeric address), as far as limits care: its first bits, different for the two
+    families.
 
     An IPv4 address written in IPv6 (``::ffff:192.0.2.1``) counts as the IPv4 address; a zone does not count.
     """

@@ -6,7 +6,9 @@ from collections import deque
 from typing import NamedTuple
 
 STAGED_DATAGRAMS_MAX = 128
-"""Per peer, as the reference implementations: enough for the beginning of many flows, and old packets are worth little."""
+"""Per peer, as the reference implementations: enough for the beginning of many flows, and old packets are worth
+little.
+"""
 STAGED_BYTES_MAX = 1 << 18
 """Per peer: 128 full packets of an ordinary MTU; fewer when packets are larger."""
 STAGED_BYTES_OF_DEVICE_MAX = 1 << 24
@@ -14,7 +16,9 @@ STAGED_BYTES_OF_DEVICE_MAX = 1 << 24
 
 
 class Train(NamedTuple):
-    """Datagrams with room for header and tag, not sealed yet: ``datagrams`` slots of ``stride`` bytes, the last may be shorter."""
+    """Datagrams with room for header and tag, not sealed yet: ``datagrams`` slots of ``stride`` bytes, the last may
+    be shorter.
+    """
 
     slots: bytearray
     stride: int
@@ -46,11 +50,15 @@ class StagedTrains:
         return len(self._trains)
 
     def put(self, train: Train) -> int:
-        """Stage ``train``, which must not be changed any more. Returns how many datagrams were dropped for it or with it."""
+        """Stage ``train``, which must not be changed any more. Returns how many datagrams were dropped for it or with
+        it.
+        """
         dropped = 0
         size = len(train.slots)
         while self._trains and (
-            self._datagrams + train.datagrams > STAGED_DATAGRAMS_MAX or self._bytes + size > STAGED_BYTES_MAX or size > self._budget.free
+            self._datagrams + train.datagrams > STAGED_DATAGRAMS_MAX
+            or self._bytes + size > STAGED_BYTES_MAX
+            or size > self._budget.free
         ):
             dropped += self.get().datagrams
         if size > self._budget.free:

@@ -1,8 +1,8 @@
 """The timers of a peer (WireGuard §6) and the queue that finds the next one due.
 
-The data path sets timers for every train of packets, so setting one only stores a number. The queue holds one entry per peer, at or before
-its earliest timer: a timer that moved later leaves the entry alone, and the entry is corrected when it comes up. A peer without timers is
-not in the queue at all.
+The data path sets timers for every train of packets, so setting one only stores a number. The queue holds one entry
+per peer, at or before its earliest timer: a timer that moved later leaves the entry alone, and the entry is corrected
+when it comes up. A peer without timers is not in the queue at all.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from warren.proto.wireguard.constants import (
 
 Owner = TypeVar("Owner")
 NEVER = float("inf")
-_CEILING_MIN = 256  # queue entries kept before overtaken ones are cleared out; twice the number of peers when that is more
+_CEILING_MIN = (
+    256  # queue entries kept before overtaken ones are cleared out; twice the number of peers when that is more
+)
 
 
 class Timer(enum.Enum):
@@ -81,7 +83,8 @@ class PeerTimers(Generic[Owner]):
         self.retransmit_handshake_at = self.send_keepalive_at = self.new_handshake_at = NEVER
         self.zero_keys_at = self.persistent_keepalive_at = NEVER
 
-    # What happens to a peer, and what it starts and stops. "Message" is an authenticated one: handshake, data or keepalive.
+    # What happens to a peer, and what it starts and stops. "Message" is an authenticated one: handshake, data or
+    # keepalive.
 
     def sent(self, now: float, data: bool) -> None:
         """A message is being sent; ``data``: it carries a packet."""
@@ -223,7 +226,9 @@ class TimerQueue(Generic[Owner]):
         return None
 
     def pop_due(self, now: float) -> PeerTimers[Owner] | None:
-        """Some peer with a timer due at ``now``; None when there is none. :meth:`settle` it after its timers were taken."""
+        """Some peer with a timer due at ``now``; None when there is none. :meth:`settle` it after its timers were
+        taken.
+        """
         deadline = self.next_deadline()
         if deadline is None or deadline.at > now:
             return None

@@ -18,8 +18,9 @@ _CONSTANTS = _half.unpack(b"expand 32-byte k")
 def hchacha20(key: bytes, prefix: bytes) -> bytes:
     """§2.2: a key of 32 bytes out of ``key`` (32) and ``prefix`` (16).
 
-    A ChaCha20 block is its state after the rounds plus its state before them. HChaCha20 wants the former: so the known words of the
-    state before (the constants and the nonce words) are subtracted from the first and last row of the key stream block.
+    A ChaCha20 block is its state after the rounds plus its state before them. HChaCha20 wants the former: so the
+    known words of the state before (the constants and the nonce words) are subtracted from the first and last row of
+    the key stream block.
     """
     block = Cipher(ChaCha20(key, prefix), mode=None).encryptor().update(bytes(_words.size))
     words = _words.unpack(block)
@@ -29,7 +30,9 @@ def hchacha20(key: bytes, prefix: bytes) -> bytes:
 
 
 class XChaCha20Poly1305:
-    """An AEAD for one ``key`` and all nonces that begin with the same ``prefix`` of 16 bytes: the derived cipher is kept."""
+    """An AEAD for one ``key`` and all nonces that begin with the same ``prefix`` of 16 bytes: the derived cipher is
+    kept.
+    """
 
     __slots__ = ("_cipher", "prefix")
 
