@@ -33,11 +33,11 @@ class UserspaceBench:
         engine = await UserspaceEngine.start(f"wg-{name}")
         self._engines.append(engine)
         subprocess.run(["sysctl", "-qw", f"net.ipv6.conf.{engine.interface}.disable_ipv6=1"], check=True)
+        subprocess.run(["ip", "link", "set", engine.interface, "up"], check=True)
         tap = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, 0)
         tap.bind((engine.interface, ETH_P_ALL))
         tap.setblocking(False)
         self._taps[engine.interface] = tap
-        subprocess.run(["ip", "link", "set", engine.interface, "up"], check=True)
         async with asyncio.timeout(PATIENCE_S):
             while not (await engine.status()).listen_port:
                 await asyncio.sleep(POLL_S)

@@ -76,7 +76,7 @@ def test_a_more_specific_allowed_ip_takes_the_address_away(pair: tuple[TunnelEnd
     assert right.ping(LEFT)
     left.set("peer", stranger, "allowed-ips", f"{RIGHT}/32")
     assert not right.ping(LEFT, wait_s=1), "the source belongs to the stranger now"
-    assert left.statistics()["inner_source_refused"] >= 1
+    assert left.statistics()["inner_spoofed"] >= 1
     left.set("peer", stranger, "remove")
     assert right.ping(LEFT)
 
@@ -86,7 +86,7 @@ def test_a_source_outside_the_allowed_ips_is_dropped(pair: tuple[TunnelEnd, Tunn
     right.host.run(["ip", "address", "add", "10.77.0.99/24", "dev", INTERFACE])
     done = right.host.run(["ping", "-c1", "-W1", "-I", "10.77.0.99", LEFT], check=False)
     assert done.returncode == 1
-    assert left.statistics()["inner_source_refused"] == 1
+    assert left.statistics()["inner_spoofed"] == 1
     assert right.ping(LEFT)
 
 

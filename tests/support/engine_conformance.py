@@ -160,7 +160,7 @@ async def an_inner_source_that_is_not_the_peers_is_dropped(bench: Bench) -> None
     honest = udp_packet(_A4, _B4, b"honest")
     await bench.inject(a, honest)
     await bench.expect(b, honest)
-    assert (await b.statistics())["inner_source_refused"] == 5
+    assert (await b.statistics())["inner_spoofed"] == 5
 
 
 @_scenario

@@ -133,7 +133,7 @@ class MemoryEngine:
 
     def inject(self, packet: bytes) -> None:
         """Send one IP packet from the host into the tunnel, and let everything it causes happen."""
-        frame = bytes(VNET.size) + packet
+        frame = bytes(VNET) + packet
         self._device.send(memoryview(bytearray(frame)), len(frame), self._network.now)
         self._device.flush(self._network.now)
         self._emit()
