@@ -8,6 +8,7 @@
 Needs root, or :func:`warren.lab.privilege.ensure` before. Linux ≥ 5.9, iproute2; nftables for routers with NAT.
 """
 
+from warren.lab.capture import Capture
 from warren.lab.host import Host
 from warren.lab.lab import Lab
 from warren.lab.link import End, Link
@@ -15,4 +16,4 @@ from warren.lab.program import Process
 from warren.lab.remote import Call
 from warren.lab.router import Masquerade, Router
 
-__all__ = ["Call", "End", "Host", "Lab", "Link", "Masquerade", "Process", "Router"]
+__all__ = ["Call", "Capture", "End", "Host", "Lab", "Link", "Masquerade", "Process", "Router"]

@@ -10,6 +10,7 @@ from subprocess import CompletedProcess
 from typing import TypeVar
 
 from warren.errors import OperationFailed
+from warren.lab.capture import Capture
 from warren.lab.configure import apply_ip, apply_nft, checked_interface_name
 from warren.lab.holder import Holder, end_holder, start_holder
 from warren.lab.program import Command, Place, Process, describe, run_program, start_program
@@ -40,6 +41,7 @@ class Host:
         self._place = Place(name, self._holder.pidfd)
         self._routes: list[str] = []
         self._processes: list[Process] = []
+        self._captures: list[Capture] = []
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} pid {self.pid}>"
@@ -175,6 +177,20 @@ class Host:
             raise OperationFailed(f"host {self.name}: cannot set {name} to {value}: {error.strerror}") from error
 
     # Artifacts and end
+
+    def capture(self, interface: str) -> Capture:
+        """Start capturing the packets of an interface into HOST-INTERFACE.pcap among the artifacts.
+
+        Raises OperationFailed when there is no such interface.
+        """
+        capture = Capture(self._place, interface, self.new_artifact(checked_interface_name(interface), ".pcap"))
+        self._captures.append(capture)
+        return capture
+
+    def stop_captures(self) -> None:
+        """Complete the files of all captures on this host."""
+        for capture in self._captures:
+            capture.stop()
 
     def new_artifact(self, stem: str, suffix: str) -> Path:
         """A new, empty file HOST-STEM.SUFFIX among the artifacts, with a number if that name is taken."""

@@ -95,6 +95,8 @@ class Lab:
         if self._pidfd < 0 or os.getpid() != self._owner:
             return
         hosts = list(self.hosts.values())
+        for host in hosts:
+            host.stop_captures()
         namespaces = frozenset().union(*(host.namespaces for host in hosts))
         end_processes(namespaces, spare={host.pid for host in hosts}, grace_s=_GRACE_S)
         for host in hosts:
