@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from warren.lab.traffic import tcp_transfer
 
-from tests.support.tunnels import TunnelEnd, needs_wireguard_go, warren_end, wireguard_go_end
+from tests.support.tunnels import TunnelEnd, needs_wireguard_go, readdress, warren_end, wireguard_go_end
 from warren.lab import Host, Impairment, Lab, Link
 
 pytestmark = needs_wireguard_go
@@ -137,8 +137,7 @@ def test_our_address_roams(make: Callable[..., Pair]) -> None:
     warren, other, _ = make()
     know_each_other(warren, other)
     assert warren.ping(GO4)
-    warren.host.run(["ip", "address", "add", "10.9.0.7/24", "dev", "eth0"])
-    warren.host.run(["ip", "address", "del", "10.9.0.1/24", "dev", "eth0"])
+    readdress(warren.host, "10.9.0.1", "10.9.0.7")
     assert warren.ping(GO4)
     assert other.endpoint() == "10.9.0.7:51820"
 
@@ -147,8 +146,7 @@ def test_the_other_roams_in_address_and_port(make: Callable[..., Pair]) -> None:
     warren, other, _ = make()
     know_each_other(warren, other)
     assert warren.ping(GO4)
-    other.host.run(["ip", "address", "add", "10.9.0.8/24", "dev", "eth0"])
-    other.host.run(["ip", "address", "del", "10.9.0.2/24", "dev", "eth0"])
+    readdress(other.host, "10.9.0.2", "10.9.0.8")
     other.set("listen-port", "41000")
     assert other.ping(WARREN4)
     assert warren.endpoint() == "10.9.0.8:41000"

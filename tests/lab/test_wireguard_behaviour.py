@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.tunnels import INTERFACE, TunnelEnd, private_key, warren_end
+from tests.support.tunnels import INTERFACE, TunnelEnd, private_key, readdress, warren_end
 from warren.lab import Host, Lab
 
 pytestmark = pytest.mark.skipif(
@@ -36,8 +36,7 @@ def pair(lab: Lab) -> tuple[TunnelEnd, TunnelEnd]:
 def test_a_new_source_address_is_used_when_the_old_one_is_gone(pair: tuple[TunnelEnd, TunnelEnd]) -> None:
     left, right = pair
     assert right.endpoint() == "10.9.0.1:51820"
-    left.host.run(["ip", "address", "add", "10.9.0.10/24", "dev", "eth0"])
-    left.host.run(["ip", "address", "del", "10.9.0.1/24", "dev", "eth0"])
+    readdress(left.host, "10.9.0.1", "10.9.0.10")
     assert left.ping(RIGHT)
     assert right.endpoint() == "10.9.0.10:51820"
 

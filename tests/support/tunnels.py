@@ -77,6 +77,14 @@ class TunnelEnd:
         return done.returncode == 0
 
 
+def readdress(host: Host, old: str, new: str) -> None:
+    """Replace an address of eth0, as a new DHCP lease would."""
+    host.run(["ip", "address", "add", f"{new}/24", "dev", "eth0"])
+    # Without it the kernel deletes a secondary address along with its primary.
+    host.run(["sysctl", "-qw", "net.ipv4.conf.eth0.promote_secondaries=1"])
+    host.run(["ip", "address", "del", f"{old}/24", "dev", "eth0"])
+
+
 def secret_file(host: Host, name: str, text: str) -> Path:
     path = host.directory / name
     path.write_text(text + "\n")

@@ -230,13 +230,13 @@ def pack_statistics(statistics: Mapping[str, int]) -> bytes:
 
 
 def pack_errno(number: int) -> bytes:
-    """The answer that only says how it went."""
-    return b"errno=%d\n\n" % number
+    """The answer that only says how it went: 0, or an errno, which travels negative as the kernel gives it."""
+    return b"errno=%d\n\n" % -number
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer, split into its lines; ``errno`` 0 means done."""
+    """One answer, split into its lines; ``errno`` 0 means done, else it is positive as in :mod:`errno`."""
 
     errno: int
     pairs: tuple[tuple[str, str], ...]
@@ -248,7 +248,7 @@ def unpack_answer_untrusted(text: bytes) -> Answer:
         pairs = [tuple(line.split("=", 1)) for line in text.decode("ascii").split("\n")]
         if any(len(pair) != 2 for pair in pairs) or pairs[-1][0] != "errno":
             raise MalformedPacket("an answer is key=value lines and ends with errno")
-        return Answer(int(pairs[-1][1]), tuple((key, value) for key, value in pairs[:-1]))
+        return Answer(abs(int(pairs[-1][1])), tuple((key, value) for key, value in pairs[:-1]))
     except (UnicodeDecodeError, ValueError):
         raise MalformedPacket("an answer is ASCII text that ends with errno=NUMBER") from None
 
