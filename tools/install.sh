@@ -1,7 +1,9 @@
 #!/bin/sh
 # Make the virtual environment and install into it. Silent when there is nothing to do, one line a step otherwise;
 # what a step printed is shown only when it failed.
-# Usage: install.sh VENV venv | install.sh VENV locked NAME… (requirements/NAME.txt) | install.sh VENV project
+# Usage: install.sh VENV venv
+#        install.sh VENV locked NAME…   requirements/NAME.txt
+#        install.sh VENV project
 set -eu
 here=$(dirname "$0")
 venv=$1
@@ -13,7 +15,7 @@ trap 'rm -f "$log"' EXIT
 
 quietly() {
     "$@" >"$log" 2>&1 </dev/null || {
-        tail -n 40 "$log" >&2
+        tail -n 20 "$log" >&2
         echo "error: failed: $*" >&2
         exit 1
     }
@@ -43,10 +45,11 @@ project)
         "$here/debian-packages.sh" python3-dev
     fi
     echo "building Warren"
-    pip --no-build-isolation --no-deps --no-index --editable .
-    if ! "$python" -c 'import sys; from warren.proto import datapath; sys.exit(not datapath.COMPILED)' 2>"$log"; then
-        echo "the speedups could not be compiled (they need a C compiler and the headers of Python and OpenSSL): \
-the pure Python variant is used (rm -r .stamps makes the next run try again)"
+    WARREN_BUILD_PURE=1 pip --no-build-isolation --no-deps --no-index --editable .
+    quietly "$python" hatch_build.py
+    if ! "$python" -c 'import sys; from warren.proto import datapath; sys.exit(not datapath.COMPILED)' 2>/dev/null; then
+        tail -n 1 "$log"
+        echo "the pure Python variant is used; the compiled one needs a C compiler and the headers of Python and OpenSSL (then: rm -r .stamps)"
     fi
     ;;
 esac
