@@ -8,12 +8,29 @@
 Needs root, or :func:`warren.lab.privilege.ensure` before. Linux ≥ 5.9, iproute2; nftables for routers with NAT.
 """
 
+from warren.lab.bridge import Bridge
 from warren.lab.capture import Capture
+from warren.lab.direction import Counters
 from warren.lab.host import Host
+from warren.lab.impairment import Impairment
 from warren.lab.lab import Lab
-from warren.lab.link import End, Link
+from warren.lab.link import End, ImpairedLink, Link
 from warren.lab.program import Process
 from warren.lab.remote import Call
 from warren.lab.router import Masquerade, Router
 
-__all__ = ["Call", "Capture", "End", "Host", "Lab", "Link", "Masquerade", "Process", "Router"]
+__all__ = [
+    "Bridge",
+    "Call",
+    "Capture",
+    "Counters",
+    "End",
+    "Host",
+    "ImpairedLink",
+    "Impairment",
+    "Lab",
+    "Link",
+    "Masquerade",
+    "Process",
+    "Router",
+]

@@ -38,7 +38,8 @@ class Host:
         """The host's own directory for files such as configurations and keys; it ends with the lab."""
         directory.mkdir()
         self._holder: Holder = start_holder(name)
-        self._place = Place(name, self._holder.pidfd)
+        self.place = Place(name, self._holder.pidfd)
+        """Where its programs run; for the lab's own helpers."""
         self._routes: list[str] = []
         self._processes: list[Process] = []
         self._captures: list[Capture] = []
@@ -82,7 +83,7 @@ class Host:
         ``user`` drops privileges to that account; ``env`` adds to the environment. Raises OperationFailed when the program
         is missing, takes more than ``timeout`` seconds or, with ``check``, ends with another status than 0.
         """
-        return run_program(self._place, command, input=input, timeout=timeout, check=check, user=user, env=env)
+        return run_program(self.place, command, input=input, timeout=timeout, check=check, user=user, env=env)
 
     def start(
         self,
@@ -97,7 +98,7 @@ class Host:
         A second program of the same ``name`` (default: that of the program file) gets a number.
         """
         log = self.new_artifact(name or Path(command[0]).name, ".log")
-        process = start_program(self._place, command, log, user=user, env=env)
+        process = start_program(self.place, command, log, user=user, env=env)
         self._processes.append(process)
         return process
 
@@ -110,7 +111,7 @@ class Host:
         pause = _FIRST_POLL_S
         while not self._holds(condition):
             if time.monotonic() >= deadline:
-                what = _name_of(condition) if callable(condition) else describe(self._place, condition)
+                what = _name_of(condition) if callable(condition) else describe(self.place, condition)
                 raise OperationFailed(f"host {self.name}: waited {timeout:g} s in vain for {what}")
             time.sleep(pause)
             pause = min(2 * pause, _SLOWEST_POLL_S)
@@ -132,7 +133,7 @@ class Host:
 
     def begin(self, function: Callable[..., Result], *args: object) -> Call[Result]:
         """Start :meth:`call` in the background; ask the answer for its ``result(timeout)``."""
-        return Call(self._place, function, args)
+        return Call(self.place, function, args)
 
     def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> socket.socket:
         """A socket of this host, to be used from here: it stays in the network namespace it was made in."""
@@ -183,7 +184,7 @@ class Host:
 
         Raises OperationFailed when there is no such interface.
         """
-        capture = Capture(self._place, interface, self.new_artifact(checked_interface_name(interface), ".pcap"))
+        capture = Capture(self.place, interface, self.new_artifact(checked_interface_name(interface), ".pcap"))
         self._captures.append(capture)
         return capture
 

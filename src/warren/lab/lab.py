@@ -10,14 +10,17 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, overload
 
 from warren.errors import UsageError
+from warren.lab.bridge import Bridge
 from warren.lab.host import Host
-from warren.lab.link import Link, connect_veth, make_end
+from warren.lab.impairment import Impairment
+from warren.lab.link import End, ImpairedLink, Link, connect_impaired, connect_veth, make_end
 from warren.lab.reaper import end_processes
 from warren.lab.router import Router
 
+Addresses = Sequence[str] | str
 AnyHost = TypeVar("AnyHost", bound=Host)
 
 MTU = 1500
@@ -65,29 +68,74 @@ class Lab:
         """
         return self._make(Host, name)
 
+    def bridge(self, name: str) -> Bridge:
+        """A new switch, with a name from the same set as hosts; raises as :meth:`host` does."""
+        return self._make(Bridge, name)
+
     def router(self, name: str) -> Router:
         """A new host that forwards IPv4 and IPv6 between its interfaces; raises as :meth:`host` does."""
         return self._make(Router, name)
+
+    @overload
+    def link(
+        self,
+        a: Host,
+        b: Host,
+        a_addresses: Addresses = ...,
+        b_addresses: Addresses = ...,
+        *,
+        interfaces: tuple[str, str] = ...,
+        mtu: int = ...,
+        impairment: Impairment,
+    ) -> ImpairedLink: ...
+
+    @overload
+    def link(
+        self,
+        a: Host,
+        b: Host,
+        a_addresses: Addresses = ...,
+        b_addresses: Addresses = ...,
+        *,
+        interfaces: tuple[str, str] = ...,
+        mtu: int = ...,
+        offloads: bool = ...,
+        impairment: Impairment | None = ...,
+    ) -> Link: ...
 
     def link(
         self,
         a: Host,
         b: Host,
-        a_addresses: Sequence[str] | str = (),
-        b_addresses: Sequence[str] | str = (),
+        a_addresses: Addresses = (),
+        b_addresses: Addresses = (),
         *,
         interfaces: tuple[str, str] = ("eth0", "eth0"),
         mtu: int = MTU,
         offloads: bool = True,
+        impairment: Impairment | None = None,
     ) -> Link:
         """Connect two hosts; the addresses ("10.0.0.1/24", "fd00::1/64") are usable when this returns.
 
-        ``offloads=False`` makes every packet on the wire one packet with a complete checksum, for packet-exact work.
+        Without an impairment the link is a veth pair at full speed; there ``offloads=False`` makes every packet on the wire
+        one packet with a complete checksum, for packet-exact work. With one (``Impairment()`` has no faults yet) it is a
+        TUN pair whose faults can be changed, and offloads are always off.
         """
         ends = make_end(a, interfaces[0], a_addresses), make_end(b, interfaces[1], b_addresses)
-        indexes = next(self._indexes), next(self._indexes)
-        link = connect_veth(self._pidfd, *ends, indexes=indexes, mtu=mtu, offloads=offloads)
+        if impairment is None:
+            return self._connect(*ends, mtu=mtu, offloads=offloads)
+        seed = f"{self.seed} link {len(self.links)}"
+        link = connect_impaired(*ends, mtu=mtu, impairment=impairment, seed=seed)
         self.links.append(link)
+        return link
+
+    def attach(
+        self, host: Host, bridge: Bridge, *addresses: str, interface: str = "eth0", mtu: int = MTU, offloads: bool = True
+    ) -> Link:
+        """Connect a host to a bridge by a veth pair. The addresses are those of the host's ``interface``."""
+        port = make_end(bridge, bridge.new_port(), ())
+        link = self._connect(make_end(host, interface, addresses), port, mtu=mtu, offloads=offloads)
+        bridge.take_port(port.interface)
         return link
 
     def close(self) -> None:
@@ -99,12 +147,21 @@ class Lab:
             host.stop_captures()
         namespaces = frozenset().union(*(host.namespaces for host in hosts))
         end_processes(namespaces, spare={host.pid for host in hosts}, grace_s=_GRACE_S)
+        for link in self.links:
+            link.end()
         for host in hosts:
             host.end()
         self.hosts.clear()
+        self.links.clear()
         os.close(self._pidfd)
         self._pidfd = -1
         shutil.rmtree(self._scratch, ignore_errors=True)
+
+    def _connect(self, a: End, b: End, *, mtu: int, offloads: bool) -> Link:
+        indexes = next(self._indexes), next(self._indexes)
+        link = connect_veth(self._pidfd, a, b, indexes=indexes, mtu=mtu, offloads=offloads)
+        self.links.append(link)
+        return link
 
     def _make(self, kind: type[AnyHost], name: str) -> AnyHost:
         if not _HOST_NAME.fullmatch(name):

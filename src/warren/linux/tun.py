@@ -42,8 +42,10 @@ class Tun:
         self.udp_offload = udp_offload
 
     @classmethod
-    def create(cls, name: str) -> Tun:
+    def create(cls, name: str, *, offloads: bool = True) -> Tun:
         """Make the interface ``name``, non-blocking, down, with every offload that this kernel has.
+
+        Without ``offloads`` each frame is one finished packet and has no virtio header.
 
         Raises OperationFailed when the device file is missing, the privilege is, or the name is taken.
         """
@@ -54,10 +56,11 @@ class Tun:
         except OSError as error:
             raise OperationFailed(_why_no_device(error)) from error
         try:
-            flags = _IFF_TUN | _IFF_NO_PI | _IFF_VNET_HDR | _IFF_TUN_EXCL
+            flags = _IFF_TUN | _IFF_NO_PI | _IFF_TUN_EXCL | (_IFF_VNET_HDR if offloads else 0)
             fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
-            fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", VIRTIO_HEADER_BYTES))
-            udp_offload = _switch_on_offloads(fd)
+            if offloads:
+                fcntl.ioctl(fd, _TUNSETVNETHDRSZ, struct.pack("i", VIRTIO_HEADER_BYTES))
+            udp_offload = offloads and _switch_on_offloads(fd)
         except OSError as error:
             os.close(fd)
             raise OperationFailed(_why_no_interface(name, error)) from error
