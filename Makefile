@@ -41,8 +41,8 @@ check: $(STAMPS)/dev ## lint, formatting and types
 	@$(VENV)/bin/ruff format --quiet --check .
 	@$(VENV)/bin/mypy
 
-bench: lab-packages bench-packages $(STAMPS)/project $(STAMPS)/bench ## measure side by side with wireguard-go and nebula (long)
-	@$(VENV)/bin/python benchmarks/run.py $(ARGS)
+bench: lab-packages bench-packages $(STAMPS)/project ## measure side by side with wireguard-go and nebula (long)
+	@$(VENV)/bin/python -m benchmarks.run $(ARGS)
 
 format: $(STAMPS)/dev ## put the sources into the agreed form
 	@$(VENV)/bin/ruff check --quiet --fix . ; $(VENV)/bin/ruff format --quiet .
@@ -74,10 +74,6 @@ $(STAMPS)/runtime: requirements/runtime.txt requirements/build.txt $(STAMPS)/ven
 
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/runtime
 	@tools/install.sh $(VENV) locked dev
-	@touch $@
-
-$(STAMPS)/bench: requirements/bench.txt $(STAMPS)/runtime
-	@tools/install.sh $(VENV) locked bench
 	@touch $@
 
 $(STAMPS)/project: pyproject.toml $(SPEEDUPS) $(STAMPS)/runtime | build-packages

@@ -17,4 +17,3 @@ lock() {
 lock runtime pyproject.toml
 lock build requirements/build.in --constraints requirements/runtime.txt
 lock dev requirements/dev.in --constraints requirements/runtime.txt --constraints requirements/build.txt
-lock bench requirements/bench.in --constraints requirements/dev.txt
