@@ -5,9 +5,11 @@ A conftest of tests that need it imports all public names of this module.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +17,20 @@ import pytest
 from warren.errors import OperationFailed
 from warren.lab import Lab, privilege
 
-ARTIFACTS = Path("lab-artifacts")
+ARTIFACTS = Path("lab-artifacts").resolve()
+_LOG_CHARACTERS_SHOWN = 3000
 _FAILED = pytest.StashKey[bool]()
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
     item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if report.failed and isinstance(lab, Lab):
+        report.sections.append(("lab", f"logs and captures are kept in {lab.artifacts}"))
+        for log in sorted(lab.artifacts.glob("*.log")):
+            report.sections.append((log.name, log.read_text(errors="replace")[-_LOG_CHARACTERS_SHOWN:]))
     return report
 
 
@@ -37,10 +45,15 @@ def lab_privilege() -> None:
 
 @pytest.fixture
 def lab(request: pytest.FixtureRequest, lab_privilege: None) -> Iterator[Lab]:
-    """An empty lab. When the test fails, its logs and captures stay in ``lab-artifacts/TEST``."""
+    """An empty lab. When the test fails, its logs and captures stay in ``lab-artifacts/TEST``.
+
+    With WARREN_CAPTURE=1 in the environment the packets of every link are captured.
+    """
     directory = ARTIFACTS / re.sub(r"[^A-Za-z0-9._-]+", "-", request.node.nodeid)
     shutil.rmtree(directory, ignore_errors=True)
-    with Lab(name="test", seed=1, artifacts=directory) as made:
+    with Lab(name="test", seed=1, artifacts=directory, captures=bool(os.environ.get("WARREN_CAPTURE"))) as made:
         yield made
     if not request.node.stash.get(_FAILED, False):
         shutil.rmtree(directory, ignore_errors=True)
+    with contextlib.suppress(OSError):  # another test keeps something there
+        ARTIFACTS.rmdir()

@@ -110,7 +110,9 @@ class _Recorder:
         """Record the packets that are waiting: at most ``limit``, and none that arrived after ``until_ns``."""
         for _ in range(limit):
             try:
-                length, ancillary, _, address = self._packets.recvmsg_into((self._buffer,), _ANCILLARY_BYTES, _MSG_TRUNC)
+                length, ancillary, _, address = self._packets.recvmsg_into(
+                    (self._buffer,), _ANCILLARY_BYTES, _MSG_TRUNC
+                )
             except BlockingIOError:
                 return
             time_ns = _time_of(ancillary)

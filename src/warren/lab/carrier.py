@@ -20,15 +20,17 @@ MESSAGE_BYTES_MAX = 1 << 16
 
 _PACKET_BYTES_MAX = 65535
 _BATCH_PACKETS = 64  # read at a time from one side before the other has its turn
-_LINGER_S = 0.0001  # packets due so soon after one another leave together: waking for each would cost half the throughput
+_LINGER_S = (
+    0.0001  # packets due so soon after one another leave together: waking for each would cost half the throughput
+)
 _FIRST_FD = 3
 
 
 def carry(tuns: tuple[int, int], directions: tuple[Direction, Direction], control: socket.socket) -> None:
     """Carry packets between two non-blocking TUN devices, with ``directions[i]`` for what is read from ``tuns[i]``.
 
-    Returns when the other end of ``control`` is closed or an interface has been deleted. Each message on it is a request,
-    see :func:`encode_request`.
+    Returns when the other end of ``control`` is closed or an interface has been deleted. Each message on it is a
+    request, see :func:`encode_request`.
     """
     gc.disable()  # a pause would look like jitter; nothing here makes cycles
     ends = _low(tuns[0]), _low(tuns[1])

@@ -1,4 +1,4 @@
-"""Configuring a host's network with iproute2 and nft: many lines in one process, run in the host's network namespace."""
+"""Configuring a host's network with iproute2 and nft: many lines in one process in the host's network namespace."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def apply_ip(pidfd: int, commands: Iterable[str], *, keep_going: bool = False) -
 
 
 def apply_nft(pidfd: int, ruleset: str) -> None:
-    """Load an nftables ruleset as one transaction. Raises OperationFailed when nft refuses it; nothing has changed then."""
+    """Load an nftables ruleset as one transaction. Raises OperationFailed, nothing changed, when nft refuses."""
     done = _feed(pidfd, ["nft", "-f", "-"], ruleset, package="nftables")
     if done.returncode != 0:
         reason = (done.stderr.strip() or "no reason given").splitlines()[0]

@@ -13,8 +13,8 @@ _IPV6_HEADER_BYTES = 40
 def flip_one_bit(packet: bytes, rng: random.Random, *, pass_udp: bool) -> bytes:
     """A copy of an IP packet with one bit behind its IP header inverted; itself when nothing is behind it.
 
-    With ``pass_udp`` the bit of a UDP datagram is one of its payload and the checksum is made to agree. Draws twice from
-    ``rng``, whatever the packet.
+    With ``pass_udp`` the bit of a UDP datagram is one of its payload and the checksum is made to agree. Draws twice
+    from ``rng``, whatever the packet.
     """
     where, bit = rng.random(), 1 << rng.getrandbits(3)
     header, protocol = _transport(packet)

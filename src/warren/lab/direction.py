@@ -1,4 +1,4 @@
-"""One direction of an impaired link, without sockets or clocks: packets and the time come in, packets come out when due."""
+"""One direction of an impaired link without sockets or clocks: packets and the time come in, packets come out."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ class _Held:
 class Direction:
     """Decides for every packet what becomes of it, and keeps it until it is due.
 
-    ``now`` is a monotonic time in seconds that never goes back. Every fault draws from a random sequence of its own, which
-    depends on ``seed`` alone, one step for each packet it sees: the same packets meet the same fate in every run, and
-    switching one fault on does not change what another does. No input makes it fail.
+    ``now`` is a monotonic time in seconds that never goes back. Every fault draws from a random sequence of its own,
+    which depends on ``seed`` alone, one step for each packet it sees: the same packets meet the same fate in every
+    run, and switching one fault on does not change what another does. No input makes it fail.
     """
 
     def __init__(self, impairment: Impairment, seed: str) -> None:

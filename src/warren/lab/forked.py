@@ -39,7 +39,7 @@ def fork_child(body: Callable[[], None]) -> int:
         os.setsid()
         body()
         status = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001  the child must never unwind into what its parent was doing
         traceback.print_exc()
     finally:
         with contextlib.suppress(Exception):

@@ -44,8 +44,8 @@ class Holder:
 def start_holder(name: str) -> Holder:
     """Make network, mount and UTS namespaces with host name ``name``, and a child process that holds them.
 
-    Returns once the namespaces are ready: loopback up, IPv6 addresses usable at once, a private /run, /etc/resolv.conf and
-    /sys. Raises OperationFailed when the kernel refuses.
+    Returns once the namespaces are ready: loopback up, IPv6 addresses usable at once, a private /run,
+    /etc/resolv.conf and /sys. Raises OperationFailed when the kernel refuses.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     lab = os.pidfd_open(os.getpid())

@@ -80,8 +80,8 @@ class Host:
     ) -> CompletedProcess[str]:
         """Run a program to its end, with messages in English, ``input`` as its stdin (default: empty).
 
-        ``user`` drops privileges to that account; ``env`` adds to the environment. Raises OperationFailed when the program
-        is missing, takes more than ``timeout`` seconds or, with ``check``, ends with another status than 0.
+        ``user`` drops privileges to that account; ``env`` adds to the environment. Raises OperationFailed when the
+        program is missing, takes more than ``timeout`` seconds or, with ``check``, ends with another status than 0.
         """
         return run_program(self.place, command, input=input, timeout=timeout, check=check, user=user, env=env)
 
@@ -126,8 +126,8 @@ class Host:
     def call(self, function: Callable[..., Result], *args: object, timeout: float = RUN_TIMEOUT_S) -> Result:
         """Run a function in a forked child inside the host; its result or exception must be picklable.
 
-        What it changes in this program's memory is lost. Raises what the function raises, with the remote traceback as a
-        note, and OperationFailed after ``timeout`` seconds.
+        What it changes in this program's memory is lost. Raises what the function raises, with the remote traceback
+        as a note, and OperationFailed after ``timeout`` seconds.
         """
         return self.begin(function, *args).result(timeout)
 
@@ -164,7 +164,7 @@ class Host:
         self._routes.append(line)
 
     def restore_routes(self) -> None:
-        """Add again the routes of :meth:`route` that the kernel dropped with an interface; those still impossible are left."""
+        """Add again those routes of :meth:`route` that the kernel dropped with an interface and now takes back."""
         if self._routes:
             apply_ip(self.pidfd, self._routes, keep_going=True)
 

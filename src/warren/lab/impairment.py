@@ -21,10 +21,10 @@ class Impairment:
 
     loss: float = 0.0
     loss_burst: float | None = None
-    """Mean number of packets lost in a row (a Gilbert model, with ``loss`` still the share of all); None: independent."""
+    """Mean number of packets lost in a row (a Gilbert model; ``loss`` is still the share of all); None: independent."""
     delay_s: float = 0.0
     jitter_s: float = 0.0
-    """The delay varies evenly by this much to both sides. It never changes the order: a packet waits for those before it."""
+    """The delay varies evenly by this much to both sides. The order stays: a packet waits for those before it."""
     reorder: float = 0.0
     """How many packets are held back, so that later ones overtake them."""
     reorder_depth: int = 10

@@ -32,16 +32,21 @@ _FIRST_INTERFACE_INDEX = 100  # above what a host makes by itself
 class Lab:
     """Hosts, links and programs that end together.
 
-    ``seed`` decides what the impaired links do to each packet. ``artifacts`` is the directory for logs and captures, made if
-    missing; without one they end with the lab.
+    ``seed`` decides what the impaired links do to each packet. ``artifacts`` is the directory for logs and captures,
+    made if missing; without one they end with the lab.
+
+    With ``captures`` the packets of every link are captured at its first end, which slows down the fast ones.
 
     Leaving the with-block ends every process in the lab's hosts: SIGTERM, and SIGKILL a second later. When the program
     ends in any other way, each host notices by itself and does the same, at once.
     """
 
-    def __init__(self, name: str = "lab", *, seed: int = 1, artifacts: Path | None = None) -> None:
+    def __init__(
+        self, name: str = "lab", *, seed: int = 1, artifacts: Path | None = None, captures: bool = False
+    ) -> None:
         self.name = name
         self.seed = seed
+        self._captures = captures
         self._scratch = Path(tempfile.mkdtemp(prefix=f"warren-{name}-"))
         self._hosts_directory = self._scratch / "hosts"
         self._hosts_directory.mkdir()
@@ -117,20 +122,24 @@ class Lab:
     ) -> Link:
         """Connect two hosts; the addresses ("10.0.0.1/24", "fd00::1/64") are usable when this returns.
 
-        Without an impairment the link is a veth pair at full speed; there ``offloads=False`` makes every packet on the wire
-        one packet with a complete checksum, for packet-exact work. With one (``Impairment()`` has no faults yet) it is a
-        TUN pair whose faults can be changed, and offloads are always off.
+        Without an impairment the link is a veth pair at full speed; there ``offloads=False`` makes every packet on
+        the wire one packet with a complete checksum, for packet-exact work. With one (``Impairment()`` has no faults
+        yet) it is a TUN pair whose faults can be changed, and offloads are always off.
         """
         ends = make_end(a, interfaces[0], a_addresses), make_end(b, interfaces[1], b_addresses)
         if impairment is None:
             return self._connect(*ends, mtu=mtu, offloads=offloads)
         seed = f"{self.seed} link {len(self.links)}"
-        link = connect_impaired(*ends, mtu=mtu, impairment=impairment, seed=seed)
-        self.links.append(link)
-        return link
+        return self._keep(connect_impaired(*ends, mtu=mtu, impairment=impairment, seed=seed))
 
     def attach(
-        self, host: Host, bridge: Bridge, *addresses: str, interface: str = "eth0", mtu: int = MTU, offloads: bool = True
+        self,
+        host: Host,
+        bridge: Bridge,
+        *addresses: str,
+        interface: str = "eth0",
+        mtu: int = MTU,
+        offloads: bool = True,
     ) -> Link:
         """Connect a host to a bridge by a veth pair. The addresses are those of the host's ``interface``."""
         port = make_end(bridge, bridge.new_port(), ())
@@ -159,8 +168,13 @@ class Lab:
 
     def _connect(self, a: End, b: End, *, mtu: int, offloads: bool) -> Link:
         indexes = next(self._indexes), next(self._indexes)
-        link = connect_veth(self._pidfd, a, b, indexes=indexes, mtu=mtu, offloads=offloads)
+        return self._keep(connect_veth(self._pidfd, a, b, indexes=indexes, mtu=mtu, offloads=offloads))
+
+    def _keep(self, link: Link) -> Link:
         self.links.append(link)
+        if self._captures:
+            first = link.ends[0]
+            first.host.capture(first.interface)
         return link
 
     def _make(self, kind: type[AnyHost], name: str) -> AnyHost:

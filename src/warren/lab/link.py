@@ -47,7 +47,7 @@ class Link:
         """Stop what carries the packets. The interfaces go with their hosts."""
 
     def down(self) -> None:
-        """Pull the cable: both interfaces go down. Addresses stay; the routes through them go, as they do on any Linux."""
+        """Pull the cable: both interfaces go down. Addresses stay; routes through them go, as they do on any Linux."""
         for end in self.ends:
             end.host.ip(f"link set {end.interface} down")
 
@@ -62,7 +62,8 @@ class Link:
 class ImpairedLink(Link):
     """A cable that treats packets badly: two TUN interfaces with a process between them.
 
-    Every packet of the wire is one decision: segmentation offload is off. Both directions begin with the same impairment.
+    Every packet of the wire is one decision: segmentation offload is off. Both directions begin with the same
+    impairment.
     """
 
     def __init__(self, a: End, b: End, worker: Worker) -> None:

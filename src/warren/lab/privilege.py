@@ -28,9 +28,10 @@ _TUN_DEVICE = Path("/dev/net/tun")
 def ensure() -> None:
     """Make sure that this process may run a lab; afterwards it may, or OperationFailed says why not and what to do.
 
-    For root with /dev/net/tun nothing changes. Anyone else becomes root of a new user namespace: the process itself, once
-    and for all, moves into it together with network, mount and UTS namespaces of its own, an empty /run among them. It keeps
-    its files and its rights to them; it cannot become another user any more. Call it before starting any thread.
+    For root with /dev/net/tun nothing changes. Anyone else becomes root of a new user namespace: the process itself,
+    once and for all, moves into it together with network, mount and UTS namespaces of its own, an empty /run among
+    them. It keeps its files and its rights to them; it cannot become another user any more. Call it before starting
+    any thread.
     """
     if obstacle() is None:
         return
@@ -110,7 +111,8 @@ def _enter_user_namespace(user: int, group: int) -> None:
 def _why_no_user_namespace(error: OSError) -> str:
     if _setting("kernel/unprivileged_userns_clone") == "0":
         return (
-            "user namespaces are switched off for ordinary users: run as root, or `sysctl -w kernel.unprivileged_userns_clone=1`"
+            "user namespaces are switched off for ordinary users: run as root, or "
+            "`sysctl -w kernel.unprivileged_userns_clone=1`"
         )
     if _setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
         return (

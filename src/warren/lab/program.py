@@ -32,7 +32,7 @@ class Place:
 
     def enter(self) -> None:
         """Move the calling single-threaded process into the host's namespaces. The working directory stays."""
-        directory = os.getcwd()
+        directory = Path.cwd()
         netns.join(self.pidfd, _HOST_NAMESPACES)
         os.chdir(directory)
 
@@ -62,7 +62,7 @@ class Process:
         self._popen.send_signal(number)
 
     def stop(self, timeout: float = _STOP_GRACE_S) -> int:
-        """SIGTERM to the group, SIGKILL after ``timeout`` seconds; returns the exit status. No error when it has ended."""
+        """SIGTERM to the group, SIGKILL after ``timeout`` seconds; returns the status. It may have ended before."""
         self._signal_group(SIGTERM)
         try:
             return self._popen.wait(timeout)
@@ -75,7 +75,7 @@ class Process:
         return self._popen.wait()
 
     def wait(self, timeout: float) -> int:
-        """Wait for its end; returns the exit status. Raises OperationFailed when it still runs after ``timeout`` seconds."""
+        """Wait for its end, return the status. Raises OperationFailed when that takes more than ``timeout`` seconds."""
         try:
             return self._popen.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -171,15 +171,21 @@ def _spawn(
             stderr=errors,
             env={**os.environ, "LANG": "C", "LC_ALL": "C", **(env or {})},
             start_new_session=True,
-            preexec_fn=_entrance(place, user),
+            preexec_fn=_entrance(place, user),  # noqa: PLW1509  it takes no lock that a thread could hold
         )
     except FileNotFoundError:
         program = os.fspath(command[0])
-        raise OperationFailed(f"host {place.host}: there is no program {program}: install the package that has it") from None
+        raise OperationFailed(
+            f"host {place.host}: there is no program {program}: install the package that has it"
+        ) from None
     except PermissionError as error:
-        raise OperationFailed(f"{describe(place, command)} may not be run: {error.strerror}: {error.filename}") from None
+        raise OperationFailed(
+            f"{describe(place, command)} may not be run: {error.strerror}: {error.filename}"
+        ) from None
     except subprocess.SubprocessError:
-        raise OperationFailed(f"{describe(place, command)} cannot be started as {user or 'root'} in its namespaces") from None
+        raise OperationFailed(
+            f"{describe(place, command)} cannot be started as {user or 'root'} in its namespaces"
+        ) from None
 
 
 def _entrance(place: Place, user: str | None) -> Callable[[], None]:
@@ -191,7 +197,9 @@ def _entrance(place: Place, user: str | None) -> Callable[[], None]:
     except KeyError:
         raise OperationFailed(f"host {place.host}: there is no user {user} on this machine") from None
     if not _is_mapped(entry.pw_uid):
-        raise OperationFailed(f"host {place.host}: cannot run as {user} in a user namespace that has only root: run as root")
+        raise OperationFailed(
+            f"host {place.host}: cannot run as {user} in a user namespace that has only root: run as root"
+        )
 
     def enter_as_user() -> None:
         place.enter()

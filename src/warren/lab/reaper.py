@@ -1,7 +1,7 @@
 """Ends the processes of lab hosts: those, and only those, that are in a host's namespaces.
 
-A process belongs to a host when its network, mount or UTS namespace is the host's. Programs that make a network namespace
-of their own (``ip netns exec``, containers) keep the UTS namespace and are found by it.
+A process belongs to a host when its network, mount or UTS namespace is the host's. Programs that make a network
+namespace of their own (``ip netns exec``, containers) keep the UTS namespace and are found by it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ROUND_S = 0.1
 
 
 def namespaces_of(pid: int) -> frozenset[NamespaceId]:
-    """Identities of the namespaces, of the kinds in :data:`HOST_NAMESPACES`, that a process is in; empty when it is gone."""
+    """Identities of the :data:`HOST_NAMESPACES` that a process is in; empty when it is gone."""
     identities = (namespace_id(pid, kind) for kind in HOST_NAMESPACES)
     return frozenset(identity for identity in identities if identity is not None)
 
@@ -31,7 +31,8 @@ def namespaces_of(pid: int) -> frozenset[NamespaceId]:
 def end_processes(namespaces: frozenset[NamespaceId], *, spare: Collection[int], grace_s: float) -> None:
     """End every process in ``namespaces`` except those in ``spare`` and the caller.
 
-    They get SIGTERM and ``grace_s`` seconds to leave, then SIGKILL; 0 kills at once. The namespaces must be a host's own.
+    They get SIGTERM and ``grace_s`` seconds to leave, then SIGKILL; 0 kills at once. The namespaces must be a host's
+    own.
     """
     if grace_s > 0:
         _signal_and_wait(namespaces, spare, signal.SIGTERM, grace_s)
@@ -67,7 +68,7 @@ def _wait_for_ends(pidfds: Collection[int], timeout_s: float) -> list[int]:
 
 def _members(namespaces: frozenset[NamespaceId], spare: Collection[int]) -> Iterator[int]:
     """Pidfds, owned by the caller, of the processes in ``namespaces``."""
-    for name in os.listdir("/proc"):
+    for name in os.listdir("/proc"):  # noqa: PTH208  names are wanted
         if not name.isdecimal() or int(name) == os.getpid() or int(name) in spare:
             continue
         if namespaces.isdisjoint(namespaces_of(int(name))):

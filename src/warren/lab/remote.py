@@ -38,7 +38,8 @@ class Call(Generic[Result]):
     def result(self, timeout: float) -> Result:
         """What the function returned, or its exception raised here with the remote traceback as a note.
 
-        Raises OperationFailed when it takes more than ``timeout`` seconds, or its process dies. The child has ended then.
+        Raises OperationFailed when it takes more than ``timeout`` seconds, or its process dies. The child has ended
+        then.
         """
         try:
             message = self._read_all(timeout)
@@ -80,7 +81,7 @@ def _answer_call(place: Place, function: Callable[..., object], args: tuple[obje
     try:
         place.enter()
         message = pickle.dumps((True, function(*args)))
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  all of it is the caller's to see
         error.add_note(f"on host {place.host}:\n{traceback.format_exc()}")
         message = _pickled_error(error)
     with open(answer, "wb", closefd=False) as pipe:
@@ -92,6 +93,6 @@ def _pickled_error(error: BaseException) -> bytes:
     try:
         message = pickle.dumps((False, error))
         pickle.loads(message)  # noqa: S301  our own bytes of the line above
-    except Exception:
+    except Exception:  # noqa: BLE001  pickling runs code of the exception's class
         return pickle.dumps((False, OperationFailed(f"{type(error).__name__}: {error}")))
     return message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 import struct
@@ -76,16 +75,18 @@ def masquerade_ruleset(masquerades: list[Masquerade]) -> str:
             policy = f"policy = {{ unreplied : {nat.udp_timeout_s}, replied : {nat.udp_timeout_s} }}"
             timeouts.append(f"ct timeout udp{number} {{ protocol udp; l3proto ip; {policy}; }}")
             assignments.append(f'oifname "{nat.interface}" meta l4proto udp ct timeout set "udp{number}"')
-    return "\n".join([
-        f"add table ip {_TABLE}",
-        f"delete table ip {_TABLE}",
-        f"table ip {_TABLE} {{",
-        *timeouts,
-        "chain timeouts { type filter hook postrouting priority -200;",
-        *assignments,
-        "}",
-        "chain translate { type nat hook postrouting priority srcnat;",
-        *translations,
-        "}",
-        "}",
-    ])
+    return "\n".join(
+        [
+            f"add table ip {_TABLE}",
+            f"delete table ip {_TABLE}",
+            f"table ip {_TABLE} {{",
+            *timeouts,
+            "chain timeouts { type filter hook postrouting priority -200;",
+            *assignments,
+            "}",
+            "chain translate { type nat hook postrouting priority srcnat;",
+            *translations,
+            "}",
+            "}",
+        ]
+    )

@@ -1,4 +1,4 @@
-"""Traffic between lab hosts with nothing but Python: a TCP transfer checked by hash, UDP echo and a numbered UDP series."""
+"""Traffic between lab hosts in plain Python: a TCP transfer checked by hash, UDP echo and a numbered UDP series."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def tcp_transfer(
 ) -> Transfer:
     """Send ``size`` bytes over one TCP connection to ``address``, which ``receiver`` must have.
 
-    Without ``verify`` only their number is checked, and hashing costs no time. Raises OperationFailed when it takes more
-    than ``timeout`` seconds, and OSError when the connection fails.
+    Without ``verify`` only their number is checked, and hashing costs no time. Raises OperationFailed when it takes
+    more than ``timeout`` seconds, and OSError when the connection fails.
     """
     listener = receiver.socket(_family(address), socket.SOCK_STREAM)
     with listener:
@@ -64,8 +64,10 @@ def tcp_transfer(
     return Transfer(size, seconds, received == size and digest == sent_digest)
 
 
-def udp_echo(client: Host, server: Host, address: str, *, count: int = 10, size: int = 64, timeout: float = 1.0) -> list[float]:
-    """Send ``count`` datagrams of ``size`` bytes, one after another, to an echo service that runs on ``server`` meanwhile.
+def udp_echo(
+    client: Host, server: Host, address: str, *, count: int = 10, size: int = 64, timeout: float = 1.0
+) -> list[float]:
+    """Send ``count`` datagrams of ``size`` bytes, one after another, to an echo service on ``server``.
 
     Returns the round trip times in seconds of those answered within ``timeout``.
     """
@@ -79,7 +81,9 @@ def udp_echo(client: Host, server: Host, address: str, *, count: int = 10, size:
             echoing.cancel()
 
 
-def udp_series(sender: Host, receiver: Host, address: str, *, count: int, size: int = 64, pause_s: float = 0.0002) -> Series:
+def udp_series(
+    sender: Host, receiver: Host, address: str, *, count: int, size: int = 64, pause_s: float = 0.0002
+) -> Series:
     """Send ``count`` numbered datagrams of ``size`` bytes (at least 8), ``pause_s`` apart, and look at what arrives."""
     with receiver.socket(_family(address), socket.SOCK_DGRAM) as sink:
         sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)

@@ -1,4 +1,4 @@
-"""Long-lived helpers of the lab, such as a capture or an impaired link: a forked child in a host, on a control socket."""
+"""Long-lived helpers of the lab, such as a capture or an impaired link: forked children with a control socket."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _END_PATIENCE_S = 5.0
 class Worker:
     """A child process that runs ``body(control)`` inside a host until its end of the control socket is closed.
 
-    ``control`` here and there are the two ends of one message socket. ``kept`` are the file descriptors, besides, that the
-    child uses; all others are closed in it. Being in the host, it ends with the host whatever happens to the lab.
+    ``control`` here and there are the two ends of one message socket. ``kept`` are the file descriptors, besides,
+    that the child uses; all others are closed in it. Being in the host, it ends with the host whatever happens to the
+    lab.
     """
 
     def __init__(self, place: Place, body: Callable[[socket.socket], None], kept: Iterable[int]) -> None:

@@ -84,14 +84,14 @@ def namespace_id(pid: int | str, kind: str) -> NamespaceId | None:
     None when the process is gone, a zombie, or not ours to look at.
     """
     try:
-        status = os.stat(f"/proc/{pid}/ns/{kind}")
+        status = Path(f"/proc/{pid}/ns/{kind}").stat()
     except OSError:
         return None
     return status.st_dev, status.st_ino
 
 
 def mount(source: str, target: str | Path, filesystem: str = "", flags: int = 0, options: str = "") -> None:
-    """mount(2). A bind mount leaves ``filesystem`` and ``options`` empty."""
+    """Mount a file system. A bind mount leaves ``filesystem`` and ``options`` empty."""
     result = _libc.mount(
         source.encode(), os.fsencode(target), filesystem.encode() or None, flags, options.encode() or None
     )
