@@ -21,7 +21,9 @@ try:
 except ImportError:  # run as a program where hatchling is not installed
     BuildHookInterface = object
 
-SPEED = Path(__file__).resolve().parent / "src" / "warren" / "_speed"
+ROOT = Path(__file__).resolve().parent
+SPEED = ROOT / "src" / "warren" / "_speed"
+SCRATCH = ROOT / "build" / "speed"
 MODULES = ("coalesce", "segment", "transport")
 LIBRARIES = {"transport": ["-lcrypto"]}
 COMPILE = ["-O3", "-fPIC", "-shared", "-DNDEBUG", "-fstack-protector-strong", "-fno-strict-overflow", "-w"]
@@ -35,18 +37,12 @@ class CustomBuildHook(BuildHookInterface):
         """Called by hatchling before it collects the files of the target."""
         if self.target_name != "wheel":
             return
-        self._scratch = tempfile.TemporaryDirectory(prefix="warren-build-")
-        place = SPEED if version == "editable" else Path(self._scratch.name)
-        built = build(place)
-        if built and version != "editable":
+        editable = version == "editable"
+        built = build(SPEED if editable else SCRATCH)
+        if built and not editable:
             build_data["pure_python"] = False
             build_data["infer_tag"] = True
             build_data["force_include"].update({str(path): f"warren/_speed/{path.name}" for path in built})
-
-    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
-        """Called by hatchling when the target is written."""
-        if self.target_name == "wheel":
-            self._scratch.cleanup()
 
 
 def build(place: Path) -> list[Path]:
@@ -55,6 +51,7 @@ def build(place: Path) -> list[Path]:
         say("WARREN_BUILD_PURE=1")
         return []
     built = [place / f"{name}{sysconfig.get_config_var('EXT_SUFFIX')}" for name in MODULES]
+    place.mkdir(parents=True, exist_ok=True)
     try:
         with tempfile.TemporaryDirectory(prefix="warren-build-") as scratch:
             for name, path in zip(MODULES, built, strict=True):
@@ -89,7 +86,7 @@ def clean(place: Path) -> None:
 
 def run(command: list[str]) -> None:
     """Run one tool; its output is in the CalledProcessError that is raised when it fails."""
-    subprocess.run(command, check=True, capture_output=True, text=True, cwd=SPEED.parents[1])
+    subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT / "src")
 
 
 def say(reason: str) -> None:

@@ -1,7 +1,7 @@
 """Compiled twins of the hot functions in :mod:`warren.proto`; :mod:`warren.proto.datapath` chooses.
 
-Building them is optional (hatch_build.py). WARREN_PURE=1 in the environment makes this package unimportable, which is how
-tests and benchmarks get the pure twins where both are installed.
+Building them is optional (hatch_build.py). WARREN_PURE=1 in the environment makes this package unimportable, which is
+how the pure twins get their turn where both are installed.
 """
 
 from __future__ import annotations

@@ -50,7 +50,9 @@ def split(frame, Py_ssize_t length, out, Py_ssize_t at, Py_ssize_t mtu):
             if length < 0 or length > source.len or at < 0 or at > target.len or mtu < 0:
                 raise ValueError("the frame or the position lies outside its buffer")
             with nogil:
-                train = split_frame(<const uint8_t *>source.buf, length, <uint8_t *>target.buf + at, target.len - at, mtu)
+                train = split_frame(
+                    <const uint8_t *>source.buf, length, <uint8_t *>target.buf + at, target.len - at, mtu
+                )
         finally:
             PyBuffer_Release(&target)
     finally:
@@ -151,7 +153,7 @@ cdef bint measure(Super *whole, const VirtioHeader *virtio) noexcept nogil:
 
 
 cdef Py_ssize_t transport_offset(const uint8_t *packet, Py_ssize_t length, int protocol) noexcept nogil:
-    """Where the ``protocol`` header starts in an IP packet whose fixed header is known to fit; 0 if it cannot be told."""
+    """Where the ``protocol`` header starts in an IP packet whose fixed header fits; 0 if it cannot be told."""
     cdef Py_ssize_t offset = IPV6_HEADER
     cdef int following
     if packet[0] >> 4 == 4:

@@ -9,9 +9,10 @@ its packet for what WireGuard adds in place::
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from typing import Final
 
-from warren.proto.ip.checksum import complement, word_sum
+from warren.proto.ip.checksum import MODULUS, complement, word_sum
 from warren.proto.ip.headers import (
     CWR,
     FIN,
@@ -32,10 +33,11 @@ TAILROOM: Final = 16
 MALFORMED: Final = -1
 NO_ROOM: Final = -2
 MAX_PACKET: Final = 65535
+PORTS: Final = 4
+"""Bytes of the ports that TCP and UDP begin with."""
 
 _IPV4_VARYING: Final = struct.Struct("!HHIH")  # at 2: total length, identification, (fragment, TTL, protocol), checksum
-_TCP_VARYING: Final = struct.Struct("!IIHHH")  # at 4: sequence, acknowledgement, (offset, flags), window, checksum
-_UDP_VARYING: Final = struct.Struct("!HH")  # at 4: length, checksum
+_TCP_VARYING: Final = struct.Struct("!IIHH")  # behind the ports: sequence, acknowledgement, (offset, flags), window
 
 
 def split(
@@ -134,81 +136,79 @@ def _put_segments(
     return count, stride, end
 
 
-class _IpWriter:
-    """Writes the IP headers of consecutive segments; all that does not change between them is summed once."""
+class _IpHead:
+    """Makes what comes before the changing part of a segment's transport header: the IP header and the ports."""
 
-    __slots__ = ("_base", "_identification", "_ipv4", "_middle", "pseudo")
+    __slots__ = ("_fixed", "_identification", "_ipv4", "_layout", "_middle", "_rest", "pseudo")
 
     def __init__(self, packet: bytes, transport: int, protocol: int) -> None:
         self._ipv4 = packet[0] >> 4 == 4
-        addresses = packet[12:20] if self._ipv4 else packet[8:40]
-        self.pseudo = word_sum(addresses) + protocol
-        """The pseudo-header's sum (RFC 9293 §3.1, RFC 8200 §8.1) but for the length."""
         _, self._identification, self._middle, _ = _IPV4_VARYING.unpack_from(packet, 2)
-        self._base = word_sum(packet[:2] + packet[6:10] + packet[12:transport])
+        self._rest = packet[12 if self._ipv4 else 6 : transport + PORTS]
+        self._fixed = word_sum(packet[:2] + packet[6:10] + packet[12:transport])
+        self.pseudo = word_sum(packet[12:20] if self._ipv4 else packet[8:40]) + protocol
+        """The pseudo-header's sum (RFC 9293 §3.1, RFC 8200 §8.1) but for the length."""
+        self._layout = packet[:2] if self._ipv4 else packet[:4]
 
-    def put(self, out: bytearray, at: int, length: int, index: int) -> None:
-        """Complete the IP header at ``out[at]`` for segment ``index`` of ``length`` bytes, header included."""
-        if self._ipv4:
-            identification = self._identification + index & 0xFFFF
-            checksum = complement(self._base + length + identification)
-            _IPV4_VARYING.pack_into(out, at + 2, length, identification, self._middle, checksum)
-        else:
-            out[at + 4 : at + 6] = (length - IPV6_HEADER).to_bytes(2, "big")
+    def make(self, length: int, index: int) -> bytes:
+        """The head of segment ``index``, a packet of ``length`` bytes."""
+        if not self._ipv4:
+            return self._layout + (length - IPV6_HEADER).to_bytes(2, "big") + self._rest
+        identification = self._identification + index & 0xFFFF
+        checksum = -(self._fixed + length + identification) % MODULUS
+        return self._layout + _IPV4_VARYING.pack(length, identification, self._middle, checksum) + self._rest
 
 
-def _put_tcp(
-    packet: bytes, transport: int, headers: int, gso_size: int, out: bytearray, at: int, mtu: int
-) -> None:
+@lru_cache(maxsize=256)
+def _tcp_layout(transport: int, headers: int, size: int, padding: int) -> struct.Struct:
+    """A whole slot: head; sequence, acknowledgement, offset and flags, window, checksum; the rest; payload; zeros."""
+    return struct.Struct(f"!{transport + PORTS}sIIHHH{headers - transport - 18}s{size}s{padding}x")
+
+
+@lru_cache(maxsize=256)
+def _udp_layout(transport: int, size: int, padding: int) -> struct.Struct:
+    """A whole slot: head; length, checksum; payload; zeros."""
+    return struct.Struct(f"!{transport + PORTS}sHH{size}s{padding}x")
+
+
+def _put_tcp(packet: bytes, transport: int, headers: int, gso_size: int, out: bytearray, at: int, mtu: int) -> None:
     """Write the slots of a TCP super-packet from ``out[at]``; the caller has made sure that they fit."""
-    ip = _IpWriter(packet, transport, TCP)
-    template = packet[:headers]
-    sequence, acknowledgement, last_flags, window, _ = _TCP_VARYING.unpack_from(packet, transport + 4)
+    head = _IpHead(packet, transport, TCP)
+    tail = packet[transport + TCP_CSUM + 2 : headers]
+    sequence, acknowledgement, last_flags, window = _TCP_VARYING.unpack_from(packet, transport + PORTS)
+    fixed = head.pseudo - transport + word_sum(packet[transport : transport + PORTS] + tail)
+    fixed += acknowledgement + window
     flags = last_flags & ~(FIN | PSH)
-    base = ip.pseudo - transport + word_sum(
-        packet[transport : transport + 4]
-        + packet[transport + 8 : transport + 12]
-        + packet[transport + 14 : transport + TCP_CSUM]
-        + packet[transport + TCP_CSUM + 2 : headers]
-    )
+    size = gso_size
     final = len(packet) - gso_size
-    padding = bytes(padded(headers + gso_size, mtu) - headers - gso_size)
     first = at + HEADROOM
     for index, position in enumerate(range(headers, len(packet), gso_size)):
-        payload = packet[position : position + gso_size]
-        length = headers + len(payload)
         if position >= final:
+            size = len(packet) - position
             flags = last_flags if index == 0 else last_flags & ~CWR
-            padding = bytes(padded(length, mtu) - length)
-        end = first + length
-        out[first : first + headers] = template
-        out[first + headers : end] = payload
-        out[end : end + len(padding)] = padding
-        ip.put(out, first, length, index)
-        checksum = complement(base + length + sequence + flags + word_sum(payload))
-        _TCP_VARYING.pack_into(out, first + transport + 4, sequence, acknowledgement, flags, window, checksum)
+        length = headers + size
+        payload = packet[position : position + size]
+        checksum = -(fixed + length + sequence + flags + word_sum(payload)) % MODULUS
+        layout = _tcp_layout(transport, headers, size, padded(length, mtu) - length)
+        layout.pack_into(
+            out, first, head.make(length, index), sequence, acknowledgement, flags, window, checksum, tail, payload
+        )
         sequence = sequence + gso_size & 0xFFFFFFFF
         flags &= ~CWR
-        first = end + len(padding) + TAILROOM + HEADROOM
+        first += layout.size + TAILROOM + HEADROOM
 
 
 def _put_udp(packet: bytes, transport: int, gso_size: int, out: bytearray, at: int, mtu: int) -> None:
     """Write the slots of a UDP super-packet from ``out[at]``; the caller has made sure that they fit."""
-    ip = _IpWriter(packet, transport, UDP)
-    headers = transport + UDP_HEADER
-    template = packet[:headers]
-    base = ip.pseudo + word_sum(packet[transport : transport + 4])
+    head = _IpHead(packet, transport, UDP)
+    fixed = head.pseudo + word_sum(packet[transport : transport + PORTS])
     first = at + HEADROOM
-    for index, position in enumerate(range(headers, len(packet), gso_size)):
+    for index, position in enumerate(range(transport + UDP_HEADER, len(packet), gso_size)):
         payload = packet[position : position + gso_size]
         size = UDP_HEADER + len(payload)
-        end = first + transport + size
-        padding = bytes(padded(transport + size, mtu) - transport - size)
-        out[first : first + headers] = template
-        out[first + headers : end] = payload
-        out[end : end + len(padding)] = padding
-        ip.put(out, first, transport + size, index)
+        length = transport + size
         # The length counts twice: in the pseudo-header and in the header. 0 would mean "no checksum" (RFC 768).
-        checksum = complement(base + 2 * size + word_sum(payload)) or 0xFFFF
-        _UDP_VARYING.pack_into(out, first + transport + 4, size, checksum)
-        first = end + len(padding) + TAILROOM + HEADROOM
+        checksum = -(fixed + 2 * size + word_sum(payload)) % MODULUS or 0xFFFF
+        layout = _udp_layout(transport, len(payload), padded(length, mtu) - length)
+        layout.pack_into(out, first, head.make(length, index), size, checksum, payload)
+        first += layout.size + TAILROOM + HEADROOM

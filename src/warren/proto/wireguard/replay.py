@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from array import array
 from typing import Final
 
 REJECT_AFTER_MESSAGES: Final = 2**64 - 2**13 - 1
 """Counters from here on are never used nor accepted (WireGuard §6.1)."""
 
-BLOCK_BITS: Final = 64
-BLOCKS: Final = 128
-WINDOW: Final = (BLOCKS - 1) * BLOCK_BITS
-"""How far, 8,128, a counter may lie behind the greatest one marked and still be accepted."""
+_BLOCK_SHIFT: Final = 6
+_BIT_MASK: Final = 63
+_BLOCKS: Final = 128
+_BLOCK_MASK: Final = _BLOCKS - 1
 
-_NO_BITS: Final = array("Q", bytes(8 * BLOCKS))
+WINDOW: Final = (_BLOCKS - 1) << _BLOCK_SHIFT
+"""How far, 8,128, a counter may lie behind the greatest one marked and still be accepted."""
 
 
 class ReplayWindow:
@@ -26,7 +26,7 @@ class ReplayWindow:
 
     def __init__(self) -> None:
         self._greatest = 0
-        self._ring = _NO_BITS[:]
+        self._ring = [0] * _BLOCKS
 
     def accepts(self, counter: int) -> bool:
         """Whether ``counter``, below REJECT_AFTER_MESSAGES, is neither too old nor marked. Changes nothing."""
@@ -34,17 +34,17 @@ class ReplayWindow:
             return True
         if self._greatest - counter > WINDOW:
             return False
-        return not self._ring[counter // BLOCK_BITS % BLOCKS] >> counter % BLOCK_BITS & 1
+        return not self._ring[counter >> _BLOCK_SHIFT & _BLOCK_MASK] >> (counter & _BIT_MASK) & 1
 
     def mark(self, counter: int) -> None:
         """Record a counter that :meth:`accepts` let through, and slide the window up to it."""
-        block = counter // BLOCK_BITS
+        block = counter >> _BLOCK_SHIFT
         if counter > self._greatest:
-            newest = self._greatest // BLOCK_BITS
-            if block - newest >= BLOCKS:
-                self._ring[:] = _NO_BITS
+            newest = self._greatest >> _BLOCK_SHIFT
+            if block - newest >= _BLOCKS:
+                self._ring = [0] * _BLOCKS
             else:
                 for stale in range(newest + 1, block + 1):
-                    self._ring[stale % BLOCKS] = 0
+                    self._ring[stale & _BLOCK_MASK] = 0
             self._greatest = counter
-        self._ring[block % BLOCKS] |= 1 << counter % BLOCK_BITS
+        self._ring[block & _BLOCK_MASK] |= 1 << (counter & _BIT_MASK)
