@@ -1,16 +1,14 @@
 """The ``warren`` command. One file per noun; a command's file is imported when it is called, not before.
 
-Exit status: 0 done, 1 the operation failed, 2 wrong usage, 3 what should answer does not. An error is one line on stderr.
+Exit status: 0 done, 1 the operation failed, 2 wrong usage, 3 what should answer does not. An error is one line on
+stderr.
 """
 
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import sys
-import tempfile
-import traceback
 from typing import Final, NoReturn
 
 import click
@@ -62,9 +60,6 @@ def run(arguments: list[str]) -> int:
     as_json = "--json" in arguments
     try:
         result = program.main(args=arguments, prog_name="warren", standalone_mode=False)
-    except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
-        return 2
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "warren"
         _complain(f"{error.format_message().rstrip('.')}; see `{command} --help`", as_json)
@@ -88,12 +83,17 @@ def run(arguments: list[str]) -> int:
 
 
 def _complain(message: str, as_json: bool) -> None:
+    import json
+
     message = log.printable(message)
     print(json.dumps({"level": "error", "message": message}) if as_json else f"warren: {message}", file=sys.stderr)
 
 
 def _report(error: Exception) -> str:
     """Keep the traceback for the report; one line on what to do with it."""
+    import tempfile
+    import traceback
+
     what = f"this is a bug in Warren ({type(error).__name__}: {error})"
     if log.debugging():
         traceback.print_exc()

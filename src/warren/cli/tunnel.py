@@ -28,10 +28,12 @@ def command(config: str, name: str | None, check: bool, as_json: bool) -> None:
       wg show home
     """  # noqa: D301 - \b keeps click from rewrapping a paragraph
     from warren import log
-    from warren.tunnel import app
+    from warren.tunnel.files import locate
 
     log.configure(as_json=as_json)
-    file = app.locate(config, name)
+    file = locate(config, name)
+    from warren.tunnel import app
+
     if check:
         click.echo(app.describe(file, as_json=as_json))
     else:
