@@ -35,6 +35,10 @@ _BIND_ATTEMPTS = 100  # both families must find the same port free
 _SOCKADDR_LENGTH = {socket.AF_INET: 2, socket.AF_INET6: 4}
 """How Python's socket module writes their addresses: (host, port) and (host, port, flowinfo, scope)."""
 
+# Plain ints: the members of the socket module's enums compare and combine ten times slower, and this runs per train.
+_IPPROTO_IP, _IPPROTO_IPV6 = int(socket.IPPROTO_IP), int(socket.IPPROTO_IPV6)
+_MSG_TRUNC = int(socket.MSG_TRUNC)
+
 _segment = struct.Struct("=H")
 _int = struct.Struct("=i")
 _no_room = frozenset({errno.EAGAIN, errno.ENOBUFS})
@@ -73,18 +77,18 @@ class UdpSocket:
     def _set_options(self, fwmark: int) -> None:
         sock = self._sock
         if self.family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
+            sock.setsockopt(_IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(_IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
+            sock.setsockopt(_IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
             # Nobody on the path can authenticate an ICMP "too big": like the kernel's WireGuard, let routers fragment
             # instead.
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_OMIT)
-            self._pktinfo, self._tos = (socket.IPPROTO_IPV6, _IPV6_PKTINFO), (socket.IPPROTO_IPV6, _IPV6_TCLASS)
+            sock.setsockopt(_IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_OMIT)
+            self._pktinfo, self._tos = (_IPPROTO_IPV6, _IPV6_PKTINFO), (_IPPROTO_IPV6, _IPV6_TCLASS)
         else:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
-            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVTOS, 1)
-            sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_OMIT)
-            self._pktinfo, self._tos = (socket.IPPROTO_IP, _IP_PKTINFO), (socket.IPPROTO_IP, _IP_TOS)
+            sock.setsockopt(_IPPROTO_IP, _IP_PKTINFO, 1)
+            sock.setsockopt(_IPPROTO_IP, _IP_RECVTOS, 1)
+            sock.setsockopt(_IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_OMIT)
+            self._pktinfo, self._tos = (_IPPROTO_IP, _IP_PKTINFO), (_IPPROTO_IP, _IP_TOS)
         for forced, polite in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
             try:
                 sock.setsockopt(socket.SOL_SOCKET, forced, _SOCKET_BUFFER_BYTES)
@@ -122,13 +126,13 @@ class UdpSocket:
         for level, kind, data in ancillary:
             if level == _SOL_UDP and kind == _UDP_GRO:
                 stride = _int.unpack(data)[0]
-            elif kind == _IP_PKTINFO and level == socket.IPPROTO_IP:
+            elif kind == _IP_PKTINFO and level == _IPPROTO_IP:
                 local = b"\0\0\0\0" + data[4:8] + b"\0\0\0\0"  # in_pktinfo: ifindex, spec_dst, addr
-            elif kind == _IPV6_PKTINFO and level == socket.IPPROTO_IPV6:
+            elif kind == _IPV6_PKTINFO and level == _IPPROTO_IPV6:
                 local = data[:16] + b"\0\0\0\0"  # in6_pktinfo: addr, ifindex
             elif kind in (_IP_TOS, _IPV6_TCLASS):  # a byte on IPv4, an int on IPv6
                 ecn = int.from_bytes(data, sys.byteorder) & 3
-        if flags & socket.MSG_TRUNC:
+        if flags & _MSG_TRUNC:
             return None
         return Received(length, stride, source, local, ecn)
 
