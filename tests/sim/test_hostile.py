@@ -20,7 +20,7 @@ MALLORY = ("203.0.113.66", 6666)
 
 def flood(wire: Wire, victim: Host, count: int, seed: int = 1) -> None:
     """Initiations with a valid mac1 and nothing else right, from ever new addresses, none of them processed."""
-    wire.handshake_budget = 0
+    victim.handshake_budget = 0
     jar = CookieJar(victim.public_key.raw)
     for number in range(count):
         body = bytes([INITIATION, 0, 0, 0]) + wire.random.randbytes(112)
@@ -97,7 +97,7 @@ def test_reordering_within_the_window_loses_nothing(twin: DataPath) -> None:
 def test_handshakes_that_do_not_know_our_key_are_not_even_queued(twin: DataPath) -> None:
     with Wire(seed=64, datapath=twin) as wire:
         _, b = connected(wire)
-        wire.handshake_budget = 0
+        b.handshake_budget = 0
         for size, kind in ((148, INITIATION), (148, INITIATION)):
             wire.inject(b, bytes([kind, 0, 0, 0]) + wire.random.randbytes(size - 4), MALLORY)
         assert b.device.pending_handshakes == 0
@@ -145,7 +145,7 @@ def test_load_ends_a_second_after_the_queue_was_worked_off(twin: DataPath) -> No
     with Wire(seed=68, datapath=twin) as wire:
         a, b = wire.pair()
         flood(wire, b, 500)
-        wire.handshake_budget = 1_000_000
+        b.handshake_budget = 1_000_000
         b.device.handshake_work(wire.now, 1_000_000)
         assert b.device.pending_handshakes == 0
         b.device.take_transmits()
@@ -160,7 +160,7 @@ def test_who_proves_its_address_may_still_not_send_more_than_twenty_a_second(twi
     with Wire(seed=69, datapath=twin) as wire:
         a, b = wire.pair()
         flood(wire, b, 500)
-        wire.handshake_budget = 0
+        b.handshake_budget = 0
         a.send(a.packet_to(b))
         wire.advance(0.1)
         jar = a.device._peers[b.public_key.raw].cookies
@@ -177,7 +177,7 @@ def test_a_cookie_of_one_address_is_worth_nothing_at_another(twin: DataPath) -> 
     with Wire(seed=70, datapath=twin) as wire:
         a, b = wire.pair()
         flood(wire, b, 500)
-        wire.handshake_budget = 0
+        b.handshake_budget = 0
         a.send(a.packet_to(b))
         wire.advance(0.1)
         jar = a.device._peers[b.public_key.raw].cookies

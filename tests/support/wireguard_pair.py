@@ -53,6 +53,8 @@ class Host:
         self.delivered: list[bytes] = []
         self.events: list[Event] = []
         self.wall_offset_ns = 0
+        self.handshake_budget = 1_000_000
+        """Handshake messages it may process per delivery."""
         self.timestamps: list[int] = []
         self.sent_from: list[bytes] = []
         """The ``local`` of each transmit."""
@@ -120,8 +122,6 @@ class Wire:
         self.captured: list[tuple[SocketAddress, SocketAddress, bytes]] = []
         self.filter: Callable[[SocketAddress, SocketAddress, bytes], bool] = lambda source, destination, data: True
         """Datagrams for which this is False are lost."""
-        self.handshake_budget = 1_000_000
-        """Handshake messages a host may process per delivery."""
         self._datapath = datapath
         self._hosts: list[Host] = []
         self._under_way: list[tuple[float, int, SocketAddress, SocketAddress, bytes, int]] = []
@@ -221,7 +221,7 @@ class Wire:
         buffer = bytearray(data)
         device.receive(buffer, len(buffer), stride or max(1, len(buffer)), source, host.local, ecn, self.now)
         host.delivered += [bytes(frame)[len(_VNET) :] for frame in device.take_frames()]
-        device.handshake_work(self.now, self.handshake_budget)
+        device.handshake_work(self.now, host.handshake_budget)
 
     def _arrive(self) -> None:
         _, _, source, destination, data, ecn = heapq.heappop(self._under_way)
