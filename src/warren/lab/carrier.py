@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import gc
 import json
 import os
 import select
@@ -20,9 +19,8 @@ MESSAGE_BYTES_MAX = 1 << 16
 
 _PACKET_BYTES_MAX = 65535
 _BATCH_PACKETS = 64  # read at a time from one side before the other has its turn
-_LINGER_S = (
-    0.0001  # packets due so soon after one another leave together: waking for each would cost half the throughput
-)
+_LINGER_S = 0.0001
+"""Packets due so soon after one another leave together: waking for each of them would cost half the throughput."""
 _FIRST_FD = 3
 
 
@@ -32,11 +30,13 @@ def carry(tuns: tuple[int, int], directions: tuple[Direction, Direction], contro
     Returns when the other end of ``control`` is closed or an interface has been deleted. Each message on it is a
     request, see :func:`encode_request`.
     """
-    gc.disable()  # a pause would look like jitter; nothing here makes cycles
-    ends = _low(tuns[0]), _low(tuns[1])
-    inbox = _low(control.fileno())
-    with contextlib.suppress(OSError):
-        _serve(ends, directions, control, inbox)
+    fds = [_low(fd) for fd in (*tuns, control.fileno())]
+    try:
+        with contextlib.suppress(OSError):
+            _serve((fds[0], fds[1]), directions, control, fds[2])
+    finally:
+        for fd in fds:
+            os.close(fd)
 
 
 def _serve(ends: tuple[int, int], directions: tuple[Direction, Direction], control: socket.socket, inbox: int) -> None:

@@ -7,7 +7,7 @@ import random
 _UDP = 17
 _UDP_HEADER_BYTES = 8
 _UDP_CHECKSUM_AT = 6
-_IPV6_HEADER_BYTES = 40
+_IPV4_HEADER_BYTES, _IPV6_HEADER_BYTES = 20, 40
 
 
 def flip_one_bit(packet: bytes, rng: random.Random, *, pass_udp: bool) -> bytes:
@@ -17,6 +17,8 @@ def flip_one_bit(packet: bytes, rng: random.Random, *, pass_udp: bool) -> bytes:
     from ``rng``, whatever the packet.
     """
     where, bit = rng.random(), 1 << rng.getrandbits(3)
+    if len(packet) < _IPV4_HEADER_BYTES:
+        return packet
     header, protocol = _transport(packet)
     repairs = pass_udp and protocol == _UDP and len(packet) > header + _UDP_HEADER_BYTES
     start = header + _UDP_HEADER_BYTES if repairs else header
