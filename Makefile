@@ -8,6 +8,8 @@ PURE ?=
 ARGS ?=
 WORKERS ?= 2
 export PYTHON
+# Debian keeps nft and others where ordinary users do not look.
+export PATH := $(PATH):/usr/sbin:/sbin
 
 # With PURE=1 everything runs in pure Python even where the speedups are compiled.
 ifneq ($(PURE),)
@@ -21,7 +23,7 @@ BENCH_PACKAGES := nebula
 SPEEDUPS := $(wildcard hatch_build.py src/warren/_speed/*.pyx src/warren/_speed/*.pxd src/warren/_speed/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format lock clean build-packages lab-packages bench-packages
+.PHONY: help demo test check bench format lock clean packages bench-packages
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
@@ -30,10 +32,10 @@ help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-8s %s\n", $$1, $$2 }'
 	@echo; echo 'PURE=1 does without the compiled speedups, PYTHON=path takes another Python, ARGS="…" is passed on.'
 
-demo: lab-packages $(STAMPS)/project ## set up, then show a tunnel at work in the lab (about a minute)
+demo: packages $(STAMPS)/project ## set up, then show a tunnel at work in the lab (about a minute)
 	@$(VENV)/bin/warren demo $(ARGS)
 
-test: lab-packages $(STAMPS)/project $(STAMPS)/dev ## set up, then run all tests; ARGS="tests/unit -k name" runs some
+test: packages $(STAMPS)/project $(STAMPS)/dev ## set up, then run all tests; ARGS="tests/unit -k name" runs some
 	@tools/run-tests.sh $(VENV)/bin/python --numprocesses=$(WORKERS) $(ARGS)
 
 check: $(STAMPS)/dev ## lint, formatting and types
@@ -41,7 +43,7 @@ check: $(STAMPS)/dev ## lint, formatting and types
 	@$(VENV)/bin/ruff format --quiet --check .
 	@$(VENV)/bin/mypy
 
-bench: lab-packages bench-packages $(STAMPS)/project ## measure side by side with wireguard-go and nebula (long)
+bench: packages bench-packages $(STAMPS)/project ## measure side by side with wireguard-go and nebula (long)
 	@$(VENV)/bin/python -m benchmarks.run $(ARGS)
 
 format: $(STAMPS)/dev ## put the sources into the agreed form
@@ -55,10 +57,7 @@ clean: ## remove what was built and set up here
 	@find src tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
 	@rm -f src/warren/_speed/*.so src/warren/_speed/*.c
 
-build-packages:
-	@tools/debian-packages.sh $(BUILD_PACKAGES)
-
-lab-packages:
+packages:
 	@tools/debian-packages.sh $(BUILD_PACKAGES) $(LAB_PACKAGES)
 
 bench-packages:
@@ -76,7 +75,7 @@ $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/runtime
 	@tools/install.sh $(VENV) locked dev
 	@touch $@
 
-$(STAMPS)/project: pyproject.toml $(SPEEDUPS) $(STAMPS)/runtime | build-packages
+$(STAMPS)/project: pyproject.toml $(SPEEDUPS) $(STAMPS)/runtime | packages
 	@tools/install.sh $(VENV) project
 	@touch $@
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,12 +22,18 @@ _REAL_PROCESSES = {"lab", "interop"}
 _TESTS = Path(__file__).parent
 
 
+_NEEDED_PROGRAMS = ("ip", "nft", "ping", "sysctl")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    missing = [program for program in _NEEDED_PROGRAMS if shutil.which(program) is None]
     for item in items:
         floor = item.path.relative_to(_TESTS).parts[0]
         if floor in _REAL_PROCESSES:
             item.add_marker(pytest.mark.lab)
             item.add_marker(pytest.mark.xdist_group(f"{floor}/{item.path.stem}"))
+            if missing:
+                item.add_marker(pytest.mark.skip(f"not installed: {', '.join(missing)}"))
 
 
 class _ErrorRecords(logging.Handler):

@@ -23,13 +23,13 @@ if [ -x /usr/bin/dpkg-query ]; then
     done
 else
     for package in "$@"; do
-        PATH=$PATH:/usr/sbin:/sbin command -v "$(command_of "$package")" >/dev/null || missing="$missing $package"
+        command -v "$(command_of "$package")" >/dev/null || missing="$missing $package"
     done
 fi
 [ "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || [ ! -x /usr/bin/apt-get ] || [ "${APT:-yes}" = no ]; then
-    echo "skipped: what needs${missing} (not installed; as root: apt-get install --no-install-recommends${missing})"
+    echo "not installed, so what needs them is skipped (as root they would be installed now):$missing"
     exit 0
 fi
 
