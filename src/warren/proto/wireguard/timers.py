@@ -197,6 +197,10 @@ class TimerQueue(Generic[Owner]):
         self._attribute = ""
         self._deadline: Deadline | None = None
 
+    def __len__(self) -> int:
+        """How many entries there are, overtaken ones included."""
+        return len(self._heap)
+
     def push(self, timers: PeerTimers[Owner], at: float) -> None:
         """Let ``timers`` come up at ``at``, which is before any entry of theirs."""
         self._serial += 1
