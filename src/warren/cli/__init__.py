@@ -17,6 +17,7 @@ from warren import __version__, log
 from warren.errors import WarrenError
 
 _COMMANDS: Final = {
+    "demo": ("warren.cli.demo", "Show a tunnel at work between two hosts inside this machine."),
     "tunnel": ("warren.cli.tunnel", "Run a WireGuard tunnel from a wg-quick config, in the foreground."),
 }
 _INTERRUPTED = 128 + 2  # a shell's status of a program that SIGINT ended
