@@ -61,8 +61,13 @@ class Configuration:
 
     def apply(self, change: TunnelChange, now: float) -> None:
         """Raises OperationFailed, with nothing changed, when there would be too many peers."""
-        kept = set() if change.replace_peers else set(self._peers)
-        if len(kept | {peer.public_key.raw for peer in change.peers if not peer.remove}) > PEERS_MAX:
+        keys = set() if change.replace_peers else set(self._peers)
+        for peer_change in change.peers:
+            if peer_change.remove:
+                keys.discard(peer_change.public_key.raw)
+            elif not peer_change.update_only:
+                keys.add(peer_change.public_key.raw)
+        if len(keys) > PEERS_MAX:
             raise OperationFailed(f"a tunnel has at most {PEERS_MAX} peers: spread them over several")
         if change.private_key is not None:
             self._become(change.private_key)

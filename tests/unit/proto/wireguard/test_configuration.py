@@ -61,7 +61,7 @@ def test_what_is_not_mentioned_stays(host: Host) -> None:
         (PeerChange(KEY, replace_allowed_ips=True), ()),
         (PeerChange(KEY, removed_allowed_ips=(NET,)), ()),
         (PeerChange(KEY, removed_allowed_ips=(NET6,)), (NET,)),
-        (PeerChange(KEY, allowed_ips=(NET6, NET)), (NET, NET6)),
+        (PeerChange(KEY, allowed_ips=(NET6, NET)), (NET6, NET)),
     ],
 )
 def test_allowed_ips_are_replaced_added_and_removed(
