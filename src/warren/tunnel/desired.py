@@ -89,9 +89,8 @@ def _free_priority(rules: Collection[Rule], version: int) -> int:
     others = [rule.priority for rule in rules if rule.version == version and rule.priority > 0]
     first = min(others, default=32766)
     if first < 3:
-        raise OperationFailed(
-            f"an IPv{version} rule has priority {first}: there is no place before it; give it a higher one"
-        )
+        where = f"the IPv{version} rule with priority {first}"
+        raise OperationFailed(f"there is no room for a rule before {where}; give that rule a higher one")
     return first - 1
 
 

@@ -21,7 +21,7 @@ from warren.tunnel.desired import (
 )
 from warren.tunnel.fields import IPInterface
 from warren.tunnel.host import Doors, Host
-from warren.tunnel.items import Item
+from warren.tunnel.items import Item, Mtu, Up
 from warren.tunnel.journal import Journal
 from warren.tunnel.plan import Add, Change, Remove, plan
 from warren.tunnel.tables import number_of
@@ -89,7 +89,11 @@ class Network:
         return count
 
     async def _carry_out(self, changes: Sequence[Change]) -> None:
-        adding = [self._host.with_previous(change.item) for change in changes if isinstance(change, Add)]
+        adding = [
+            self._host.with_previous(change.item)
+            for change in changes
+            if isinstance(change, Add) and not isinstance(change.item, (Mtu, Up))  # those end with the interface
+        ]
         self.journal.made = self.journal.made.union(adding)  # keeps what an earlier one remembers of before
         self.journal.write()
         for change in changes:

@@ -297,7 +297,10 @@ def test_no_error_quotes_a_private_key(line: str) -> None:
     assert OWN[:20] not in str(caught.value)
 
 
-_KEYS = ["PrivateKey", "ListenPort", "FwMark", "Address", "MTU", "Table", "DNS", "PreUp", "SaveConfig", "PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive", "[Interface]", "[Peer]"]
+_KEYS = [
+    *("PrivateKey", "ListenPort", "FwMark", "Address", "MTU", "Table", "DNS", "PreUp", "SaveConfig"),
+    *("PublicKey", "PresharedKey", "AllowedIPs", "Endpoint", "PersistentKeepalive", "[Interface]", "[Peer]"),
+]
 _VALUES = ("", OWN, A, "0", "10.0.0.1/24", "fd00::/64", "[::1]:1", "a:1", "off", "true", "%", "[", "]:", "::", "/", "#")
 _lines = st.builds(
     lambda key, equals, value: key + equals + value,
