@@ -85,6 +85,7 @@ def test_showconf_is_a_config_that_setconf_takes(end: TunnelEnd) -> None:
     assert end.wg("showconf", INTERFACE) == text
 
 
+@pytest.mark.logs_errors
 def test_a_taken_port_is_an_error_and_changes_nothing(end: TunnelEnd) -> None:
     holder = end.host.start(
         ["python3", "-c", "import socket,signal;s=socket.socket(2,2);s.bind(('',40009));signal.pause()"], name="holder"

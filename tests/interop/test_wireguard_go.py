@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from warren.lab.traffic import tcp_transfer
 
 from tests.support.tunnels import TunnelEnd, needs_wireguard_go, readdress, warren_end, wireguard_go_end
 from warren.lab import Host, Impairment, Lab, Link
+from warren.lab.traffic import tcp_transfer
 
 pytestmark = needs_wireguard_go
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import select
 import subprocess
+from collections.abc import Callable
 
 import pytest
 
@@ -104,7 +105,7 @@ def _link_is_followed() -> None:
     ],
     ids=lambda check: check.__name__.strip("_"),
 )
-def test_a_door_to_the_kernel(lab: Lab, check: object) -> None:
+def test_a_door_to_the_kernel(lab: Lab, check: Callable[[], None]) -> None:
     lab.host("host").call(check)
 
 

@@ -55,10 +55,10 @@ class UserspaceBench:
         tap = self._taps[engine.interface]
         async with asyncio.timeout(PATIENCE_S):
             while True:
-                readable = loop.create_future()
-                loop.add_reader(tap, lambda waiting=readable: waiting.done() or waiting.set_result(None))
+                readable = asyncio.Event()
+                loop.add_reader(tap, readable.set)
                 try:
-                    await readable
+                    await readable.wait()
                 finally:
                     loop.remove_reader(tap)
                 received, (_, _, direction, *_) = tap.recvfrom(65536)

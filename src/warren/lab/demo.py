@@ -172,7 +172,7 @@ def _wire(packets: list[bytes]) -> Step:
     return Step(
         "What the cable between them saw",
         (
-            f"{len(wireguard)} captured frames, all UDP port {_PORT}; beside them {len(packets) - len(wireguard)} of ARP and the like",
+            f"{len(wireguard)} frames of UDP port {_PORT}, and {len(packets) - len(wireguard)} of ARP and the like",
             "the text that the pings carried is in none of them",
         ),
         {"wireguard_frames": len(wireguard), "other_frames": len(packets) - len(wireguard)},

@@ -24,17 +24,18 @@ def ports() -> Iterator[tuple[UdpPort, UdpPort]]:
     b.close()
 
 
-def socket_of(port: UdpPort, family: int) -> UdpSocket:
+def socket_of(port: UdpPort, family: socket.AddressFamily) -> UdpSocket:
     return next(sock for sock in port.sockets if sock.family == family)
 
 
-def address_of(port: UdpPort, family: int) -> tuple[object, ...]:
+def address_of(port: UdpPort, family: socket.AddressFamily) -> tuple[object, ...]:
     return (LOOPBACK[family], port.port) if family == socket.AF_INET else (LOOPBACK[family], port.port, 0, 0)
 
 
 def receive_all(sock: UdpSocket, total: int) -> list[tuple[Received, bytes]]:
     """Receive until ``total`` bytes have come; every wait is for the kernel and bounded."""
-    trains, buffer = [], bytearray(65536)
+    trains: list[tuple[Received, bytes]] = []
+    buffer = bytearray(65536)
     while sum(received.length for received, _ in trains) < total:
         assert select.select([sock], [], [], 5)[0], f"only {trains} came"
         received = sock.receive_into(buffer)
@@ -52,7 +53,7 @@ def datagrams(trains: list[tuple[Received, bytes]]) -> list[bytes]:
     ("count", "stride", "last"), [(1, 148, 148), (45, 1452, 1452), (45, 1452, 100), (200, 96, 96), (100, 1400, 7)]
 )
 def test_a_train_arrives_as_the_same_datagrams(
-    ports: tuple[UdpPort, UdpPort], family: int, count: int, stride: int, last: int
+    ports: tuple[UdpPort, UdpPort], family: socket.AddressFamily, count: int, stride: int, last: int
 ) -> None:
     sender, receiver = ports
     sent = [bytes([n]) * (stride if n < count - 1 else last) for n in range(count)]
@@ -62,7 +63,9 @@ def test_a_train_arrives_as_the_same_datagrams(
 
 
 @FAMILIES
-def test_a_train_crosses_in_one_call_each_where_the_kernel_can(ports: tuple[UdpPort, UdpPort], family: int) -> None:
+def test_a_train_crosses_in_one_call_each_where_the_kernel_can(
+    ports: tuple[UdpPort, UdpPort], family: socket.AddressFamily
+) -> None:
     sender, receiver = ports
     if not (socket_of(sender, family).segments and socket_of(receiver, family).gathers):
         pytest.skip("this kernel has no UDP segmentation or gathering")
@@ -72,7 +75,9 @@ def test_a_train_crosses_in_one_call_each_where_the_kernel_can(ports: tuple[UdpP
 
 
 @FAMILIES
-def test_without_segmentation_the_datagrams_go_one_by_one(ports: tuple[UdpPort, UdpPort], family: int) -> None:
+def test_without_segmentation_the_datagrams_go_one_by_one(
+    ports: tuple[UdpPort, UdpPort], family: socket.AddressFamily
+) -> None:
     sender, receiver = ports
     socket_of(sender, family).segments = False
     train = bytes(range(256)) * 5
@@ -83,7 +88,7 @@ def test_without_segmentation_the_datagrams_go_one_by_one(ports: tuple[UdpPort, 
 @FAMILIES
 @pytest.mark.parametrize("ecn", [0, 1, 2, 3])
 def test_the_ecn_bits_and_the_local_address_come_with_a_train(
-    ports: tuple[UdpPort, UdpPort], family: int, ecn: int
+    ports: tuple[UdpPort, UdpPort], family: socket.AddressFamily, ecn: int
 ) -> None:
     sender, receiver = ports
     sender.send(b"question", 8, address_of(receiver, family), b"", ecn)

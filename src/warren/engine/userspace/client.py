@@ -96,11 +96,11 @@ class UserspaceEngine:
     async def wait_closed(self) -> None:
         """Return when the process has ended, for whatever reason."""
         loop = asyncio.get_running_loop()
-        ended = loop.create_future()
+        ended = asyncio.Event()
         watched = os.dup(self._pidfd)  # several may wait at once: each watches a descriptor of its own
-        loop.add_reader(watched, lambda: ended.done() or ended.set_result(None))
+        loop.add_reader(watched, ended.set)
         try:
-            await ended
+            await ended.wait()
         finally:
             loop.remove_reader(watched)
             os.close(watched)

@@ -53,8 +53,17 @@ def test_a_damaged_file_is_put_aside_and_said_so(
 def test_every_step_to_disk_is_synced_before_the_rename(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[str] = []
     real_fsync, real_rename = os.fsync, Path.rename
-    monkeypatch.setattr(os, "fsync", lambda fd: (steps.append("fsync"), real_fsync(fd))[1])
-    monkeypatch.setattr(Path, "rename", lambda self, to: (steps.append("rename"), real_rename(self, to))[1])
+
+    def fsync(fd: int) -> None:
+        steps.append("fsync")
+        real_fsync(fd)
+
+    def rename(path: Path, target: Path) -> Path:
+        steps.append("rename")
+        return real_rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "rename", rename)
     raise_floor(tmp_path / "timestamp-floor", NOW)
     assert steps == ["fsync", "rename", "fsync"]
 
