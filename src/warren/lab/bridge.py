@@ -16,8 +16,8 @@ class Bridge(Host):
     It floods multicast and forwards at once: no spanning tree, no snooping.
     """
 
-    def __init__(self, name: str, *, artifacts: Path, directory: Path) -> None:
-        super().__init__(name, artifacts=artifacts, directory=directory)
+    def __init__(self, name: str, *, artifacts: Path, scratch: Path) -> None:
+        super().__init__(name, artifacts=artifacts, scratch=scratch)
         self._ports = itertools.count()
         # The switch itself takes part in nothing: no address, not even a link-local one.
         self.sysctl("net.ipv6.conf.default.disable_ipv6", 1)

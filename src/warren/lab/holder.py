@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import select
+import shutil
 import signal
 import socket
 from dataclasses import dataclass
@@ -41,17 +42,18 @@ class Holder:
     namespaces: frozenset[NamespaceId]
 
 
-def start_holder(name: str) -> Holder:
+def start_holder(name: str, scratch: Path) -> Holder:
     """Make network, mount and UTS namespaces with host name ``name``, and a child process that holds them.
 
-    Returns once the namespaces are ready: loopback up, IPv6 addresses usable at once, a private /run,
-    /etc/resolv.conf and /sys. Raises OperationFailed when the kernel refuses.
+    Returns once the namespaces are ready: loopback up, IPv6 addresses usable at once, a private /run, /etc/resolv.conf
+    and /sys. Should the lab's program die, the directory ``scratch`` is removed with all else. Raises OperationFailed
+    when the kernel refuses.
     """
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     lab = os.pidfd_open(os.getpid())
     with ours:
         try:
-            pid = fork_child(lambda: _hold(name, lab, theirs))
+            pid = fork_child(lambda: _hold(name, scratch, lab, theirs))
         finally:
             os.close(lab)
             theirs.close()
@@ -70,7 +72,7 @@ def end_holder(holder: Holder) -> None:
     os.close(holder.pidfd)
 
 
-def _hold(name: str, lab: int, ready: socket.socket) -> None:
+def _hold(name: str, scratch: Path, lab: int, ready: socket.socket) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     close_all_but((lab, ready.fileno()))
@@ -83,6 +85,7 @@ def _hold(name: str, lab: int, ready: socket.socket) -> None:
     ready.close()
     select.select((lab,), (), ())
     end_processes(namespaces_of(os.getpid()), spare=(), grace_s=0)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _make_namespaces(name: str) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from warren.errors import OperationFailed
 from warren.lab.capture import Capture
@@ -31,18 +31,19 @@ class Host:
     It shares the file system with the machine, except /run, /etc/resolv.conf and /sys, which are its own.
     """
 
-    def __init__(self, name: str, *, artifacts: Path, directory: Path) -> None:
+    def __init__(self, name: str, *, artifacts: Path, scratch: Path) -> None:
         self.name = name
         self.artifacts = artifacts
-        self.directory = directory
+        self.directory = scratch / name
         """The host's own directory for files such as configurations and keys; it ends with the lab."""
-        directory.mkdir()
-        self._holder: Holder = start_holder(name)
+        self.directory.mkdir()
+        self._holder: Holder = start_holder(name, scratch)
         self.place = Place(name, self._holder.pidfd)
         """Where its programs run; for the lab's own helpers."""
         self._routes: list[str] = []
         self._processes: list[Process] = []
         self._captures: list[Capture] = []
+        self._calls: list[Call[Any]] = []
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} pid {self.pid}>"
@@ -133,7 +134,9 @@ class Host:
 
     def begin(self, function: Callable[..., Result], *args: object) -> Call[Result]:
         """Start :meth:`call` in the background; ask the answer for its ``result(timeout)``."""
-        return Call(self.place, function, args)
+        call = Call(self.place, function, args)
+        self._calls = [*(earlier for earlier in self._calls if not earlier.is_over), call]
+        return call
 
     def socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM, protocol: int = 0) -> socket.socket:
         """A socket of this host, to be used from here: it stays in the network namespace it was made in."""
@@ -209,6 +212,8 @@ class Host:
         """Forget the host: its holder ends. The lab has ended the processes before."""
         for process in self._processes:
             process.kill()
+        for call in self._calls:
+            call.cancel()
         end_holder(self._holder)
 
 

@@ -25,6 +25,7 @@ AnyHost = TypeVar("AnyHost", bound=Host)
 
 MTU = 1500
 _HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")  # a file name and a host name (RFC 1123 §2.1) at once
+_NO_HOST_NAME = "_artifacts"
 _GRACE_S = 1.0
 _FIRST_INTERFACE_INDEX = 100  # above what a host makes by itself
 
@@ -48,9 +49,7 @@ class Lab:
         self.seed = seed
         self._captures = captures
         self._scratch = Path(tempfile.mkdtemp(prefix=f"warren-{name}-"))
-        self._hosts_directory = self._scratch / "hosts"
-        self._hosts_directory.mkdir()
-        self.artifacts = artifacts or self._scratch / "artifacts"
+        self.artifacts = artifacts or self._scratch / _NO_HOST_NAME
         self.artifacts.mkdir(parents=True, exist_ok=True)
         self.hosts: dict[str, Host] = {}
         self.links: list[Link] = []
@@ -182,6 +181,6 @@ class Lab:
             raise UsageError(f"host name {name!r}: use 1 to 32 letters, digits and '-', beginning with no '-'")
         if name in self.hosts:
             raise UsageError(f"host name {name!r} is taken in this lab: choose another")
-        host = kind(name, artifacts=self.artifacts, directory=self._hosts_directory / name)
+        host = kind(name, artifacts=self.artifacts, scratch=self._scratch)
         self.hosts[name] = host
         return host

@@ -62,8 +62,8 @@ def main(arguments: list[str]) -> int:
     try:
         ensure()
         os.execvp(arguments[0], arguments)  # noqa: S606  the program the user named
-    except FileNotFoundError:
-        sys.stderr.write(f"there is no program {arguments[0]}\n")
+    except OSError as error:
+        sys.stderr.write(f"cannot run {arguments[0]}: {error.strerror}\n")
     except WarrenError as error:
         sys.stderr.write(f"{error}\n")
     return 1

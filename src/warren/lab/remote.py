@@ -35,12 +35,24 @@ class Call(Generic[Result]):
         finally:
             os.close(theirs)
 
+    @property
+    def is_done(self) -> bool:
+        """Whether :meth:`result` would return or raise at once."""
+        return self.is_over or self._is_readable(0)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the answer has been taken, or the call cancelled."""
+        return self._pid is None
+
     def result(self, timeout: float) -> Result:
         """What the function returned, or its exception raised here with the remote traceback as a note.
 
         Raises OperationFailed when it takes more than ``timeout`` seconds, or its process dies. The child has ended
         then.
         """
+        if self.is_over:
+            raise OperationFailed(f"{self._title}: the answer was taken before, or the call cancelled")
         try:
             message = self._read_all(timeout)
         finally:
@@ -64,17 +76,20 @@ class Call(Generic[Result]):
         self._pid = None
 
     def _read_all(self, timeout: float) -> bytes:
-        poll = select.poll()
-        poll.register(self._answer, select.POLLIN)
         deadline = time.monotonic() + timeout
         chunks: list[bytes] = []
         while True:
-            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            if not self._is_readable(max(0.0, deadline - time.monotonic())):
                 raise OperationFailed(f"{self._title}: no answer within {timeout:g} s")
             chunk = os.read(self._answer, _READ_BYTES)
             if not chunk:
                 return b"".join(chunks)
             chunks.append(chunk)
+
+    def _is_readable(self, timeout: float) -> bool:
+        poll = select.poll()
+        poll.register(self._answer, select.POLLIN)
+        return bool(poll.poll(timeout * 1000))
 
 
 def _answer_call(place: Place, function: Callable[..., object], args: tuple[object, ...], answer: int) -> None:

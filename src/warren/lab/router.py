@@ -39,8 +39,8 @@ class Masquerade:
 class Router(Host):
     """A host that forwards IPv4 and IPv6. Made by :meth:`Lab.router`."""
 
-    def __init__(self, name: str, *, artifacts: Path, directory: Path) -> None:
-        super().__init__(name, artifacts=artifacts, directory=directory)
+    def __init__(self, name: str, *, artifacts: Path, scratch: Path) -> None:
+        super().__init__(name, artifacts=artifacts, scratch=scratch)
         self._masquerades: dict[str, Masquerade] = {}
         self.sysctl("net.ipv4.ip_forward", 1)
         self.sysctl("net.ipv6.conf.all.forwarding", 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import random
 import socket
 import struct
@@ -17,8 +18,7 @@ _BLOCK_BYTES = 1 << 18
 _BUFFER_BYTES = 1 << 20
 _NUMBER = struct.Struct("!Q")
 _MARGIN_S = 5.0  # for starting the processes, on top of what the caller allows the network
-_QUIET_S = 0.5  # no datagram for so long: the series has ended
-_RECEIVE_BUFFER_BYTES = 16 << 20
+_DATAGRAM_BYTES_MAX = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +33,25 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """What became of numbered datagrams. ``late`` ones arrived after one with a greater number."""
+    """What became of ``sent`` datagrams numbered from 0: ``arrived`` has the numbers as they came."""
 
     sent: int
-    received: int
-    duplicates: int
-    late: int
+    arrived: tuple[int, ...]
+
+    @property
+    def received(self) -> int:
+        """How many different ones arrived."""
+        return len(set(self.arrived))
+
+    @property
+    def duplicates(self) -> int:
+        return len(self.arrived) - self.received
+
+    @property
+    def late(self) -> int:
+        """How many arrived after one with a greater number."""
+        greatest = itertools.accumulate(self.arrived, max)
+        return sum(number < most for number, most in zip(self.arrived, greatest, strict=True))
 
 
 def tcp_transfer(
@@ -82,24 +95,36 @@ def udp_echo(
 
 
 def udp_series(
-    sender: Host, receiver: Host, address: str, *, count: int, size: int = 64, pause_s: float = 0.0002
+    sender: Host,
+    receiver: Host,
+    address: str,
+    *,
+    count: int,
+    size: int = 64,
+    pause_s: float = 0.0002,
+    quiet_s: float = 0.3,
 ) -> Series:
-    """Send ``count`` numbered datagrams of ``size`` bytes (at least 8), ``pause_s`` apart, and look at what arrives."""
+    """Send ``count`` numbered datagrams of ``size`` bytes (at least 8), ``pause_s`` apart, and look at what arrives.
+
+    Ends when all are sent and nothing has come for ``quiet_s`` seconds: it must exceed the delay of the path.
+    """
+    arrived = []
     with receiver.socket(_family(address), socket.SOCK_DGRAM) as sink:
-        sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER_BYTES)
         sink.bind((address, 0))
-        limit = count * (pause_s + 0.001) + _MARGIN_S
-        receiving = receiver.begin(_collect, sink, limit)
+        sink.settimeout(quiet_s)
+        sending = sender.begin(_send_numbered, sink.getsockname()[:2], count, size, pause_s)
         try:
-            sender.call(_send_numbered, sink.getsockname()[:2], count, size, pause_s, timeout=limit)
-            numbers = receiving.result(limit)
+            is_over = False
+            while not is_over:
+                is_sent = sending.is_done
+                try:
+                    arrived.append(_NUMBER.unpack_from(sink.recv(_DATAGRAM_BYTES_MAX))[0])
+                except TimeoutError:
+                    is_over = is_sent
+            sending.result(_MARGIN_S)
         finally:
-            receiving.cancel()
-    late, greatest = 0, -1
-    for number in numbers:
-        late += number < greatest
-        greatest = max(greatest, number)
-    return Series(count, len(set(numbers)), len(numbers) - len(set(numbers)), late)
+            sending.cancel()
+    return Series(count, tuple(arrived))
 
 
 def _family(address: str) -> int:
@@ -141,7 +166,7 @@ def _receive_stream(listener: socket.socket, timeout: float, verify: bool) -> tu
 
 def _echo(service: socket.socket) -> None:
     while True:
-        data, client = service.recvfrom(65536)
+        data, client = service.recvfrom(_DATAGRAM_BYTES_MAX)
         service.sendto(data, client)
 
 
@@ -155,7 +180,7 @@ def _round_trips(target: tuple[str, int], count: int, size: int, timeout: float)
             started = time.monotonic()
             with contextlib.suppress(TimeoutError, ConnectionRefusedError):
                 asker.send(question)
-                while asker.recv(65536) != question:
+                while asker.recv(_DATAGRAM_BYTES_MAX) != question:
                     pass  # an answer to an earlier question, late
                 times.append(time.monotonic() - started)
     return times
@@ -169,13 +194,3 @@ def _send_numbered(target: tuple[str, int], count: int, size: int, pause_s: floa
         for number in range(count):
             sender.send(_NUMBER.pack(number).ljust(size, b"\0"))
             time.sleep(pause_s)
-
-
-def _collect(sink: socket.socket, limit: float) -> list[int]:
-    numbers = []
-    sink.settimeout(limit)
-    with contextlib.suppress(TimeoutError):
-        while True:
-            numbers.append(_NUMBER.unpack_from(sink.recv(65536))[0])
-            sink.settimeout(_QUIET_S)
-    return numbers

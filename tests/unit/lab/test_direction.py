@@ -73,9 +73,7 @@ def test_a_loss_of_one_loses_all_and_of_zero_none() -> None:
 def test_bursts_have_the_mean_length_and_the_share_asked_for() -> None:
     direction = Direction(Impairment(loss=0.1, loss_burst=8), SEED)
     delivered = set(numbers(carry(direction, numbered(10 * COUNT))))
-    runs = [
-        len(list(run)) for lost, run in itertools.groupby(range(10 * COUNT), lambda n: n not in delivered) if lost
-    ]
+    runs = [len(list(run)) for lost, run in itertools.groupby(range(10 * COUNT), lambda n: n not in delivered) if lost]
     assert sum(runs) / len(runs) == pytest.approx(8, rel=0.08)
     assert sum(runs) / (10 * COUNT) == pytest.approx(0.1, rel=0.08)
 

@@ -1,0 +1,164 @@
+"""However a lab ends, it leaves no process, namespace, interface or file, and touches nothing outside."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from warren.lab import Host, Impairment, Lab
+from warren.lab.reaper import end_processes, namespaces_of
+from warren.linux.netns import NamespaceId
+
+PATIENCE_S = 10.0
+INTERFACE = "warren-leak0"
+
+
+def members(namespaces: frozenset[NamespaceId]) -> list[int]:
+    """Pids of all processes of this machine in any of the namespaces."""
+    pids = (int(path.name) for path in Path("/proc").glob("[0-9]*"))
+    return [pid for pid in pids if not namespaces.isdisjoint(namespaces_of(pid))]
+
+
+def wait_until_empty(namespaces: frozenset[NamespaceId]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while left := members(namespaces):
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.01)
+
+
+def fill(lab: Lab) -> frozenset[NamespaceId]:
+    """Two linked hosts with children, daemons, one that ignores SIGTERM and one in a namespace of its own."""
+    a, b = lab.host("a"), lab.host("b")
+    lab.link(a, b, interfaces=(INTERFACE, "eth0"), impairment=Impairment())
+    lab.link(a, b, interfaces=("eth1", "eth1"))
+    a.capture("eth1")
+    a.start(["sleep", "1000"])
+    a.run(["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 &"])
+    stubborn = b.start(["sh", "-c", "trap '' TERM INT HUP; echo ready; while :; do sleep 0.05; done"], name="stubborn")
+    b.start(["unshare", "--net", "sleep", "1000"])
+    b.begin(signal.pause)
+    b.wait_for(lambda: "ready" in stubborn.output())
+    return a.namespaces | b.namespaces
+
+
+def test_leaving_the_block_ends_every_process_of_its_hosts(lab_privilege: None) -> None:
+    before = open_files()
+    with Lab(name="leak") as lab:
+        namespaces = fill(lab)
+        scratch = lab.artifacts.parent
+        assert len(members(namespaces)) >= 8
+    assert members(namespaces) == []
+    assert not scratch.exists()
+    assert INTERFACE not in interfaces()
+    assert open_files() == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_an_exception_in_the_block_ends_it_too(lab_privilege: None) -> None:
+    made = []
+
+    def fail_within() -> None:
+        with Lab(name="leak") as lab:
+            made.append(lab.host("a"))
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail_within()
+    assert members(made[0].namespaces) == []
+
+
+def test_closing_twice_is_harmless_and_closing_in_a_forked_child_does_nothing(lab: Lab) -> None:
+    host = lab.host("a")
+    child = os.fork()
+    if child == 0:
+        lab.close()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert host.run(["echo", "alive"]).stdout == "alive\n"
+    lab.close()
+    lab.close()
+
+
+def test_processes_outside_and_of_other_hosts_are_left_alone(lab: Lab) -> None:
+    ended, other = lab.host("ended"), lab.host("other")
+    doomed, kept = ended.start(["sleep", "1000"]), other.start(["sleep", "1000"])
+    with subprocess.Popen(["sleep", "1000"]) as outside:
+        end_processes(ended.namespaces, spare=(ended.pid,), grace_s=1.0)
+        assert doomed.wait(1) == -signal.SIGTERM
+        assert outside.poll() is None
+        assert kept.returncode is None
+        outside.kill()
+    assert ended.run(["echo", "still a host"]).stdout == "still a host\n"
+
+
+@dataclass
+class Runner:
+    """A program of its own that runs a lab."""
+
+    popen: subprocess.Popen[str]
+    namespaces: frozenset[NamespaceId]
+    scratch: Path
+
+
+def start_runner() -> Runner:
+    source = """
+        import json, signal, sys
+        from tests.lab.test_lab_teardown import fill
+        from warren.lab import Lab
+        with Lab(name="leak") as lab:
+            namespaces = fill(lab)
+            print(json.dumps([sorted(namespaces), str(lab.artifacts.parent)]), flush=True)
+            signal.pause()
+    """
+    path = os.pathsep.join([str(Path.cwd()), *filter(None, sys.path)])
+    popen = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(source)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+    )
+    assert popen.stdout is not None
+    identities, scratch = json.loads(popen.stdout.readline())
+    namespaces = frozenset((device, inode) for device, inode in identities)
+    assert len(members(namespaces)) >= 8
+    return Runner(popen, namespaces, Path(scratch))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda n: n.name)
+def test_a_program_that_is_ended_from_outside_leaves_nothing(lab_privilege: None, number: signal.Signals) -> None:
+    runner = start_runner()
+    with runner.popen:
+        runner.popen.send_signal(number)
+        assert runner.popen.wait(PATIENCE_S) != 0
+    wait_until_empty(runner.namespaces)
+    assert not runner.scratch.exists()
+    assert INTERFACE not in interfaces()
+
+
+def test_a_holder_that_is_killed_first_changes_nothing_about_that(lab_privilege: None) -> None:
+    with Lab(name="leak") as lab:
+        host: Host = lab.host("a")
+        host.start(["sleep", "1000"])
+        namespaces = host.namespaces
+        signal.pidfd_send_signal(host.pidfd, signal.SIGKILL)
+    assert members(namespaces) == []
+
+
+def open_files() -> set[str]:
+    return {path.name for path in Path("/proc/self/fd").iterdir()}
+
+
+def interfaces() -> set[str]:
+    return {name for _, name in socket.if_nameindex()}
