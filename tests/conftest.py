@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -49,6 +50,9 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
     return location[2].removeprefix("Skipped: ") if isinstance(location, tuple) else str(location)
 
 
+_ERROR_LINE = re.compile(r"^\d\d:\d\d:\d\d error\b|^Traceback ", re.IGNORECASE)
+
+
 class _ErrorRecords(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.ERROR)
@@ -68,3 +72,20 @@ def _no_error_is_logged(request: pytest.FixtureRequest) -> Iterator[None]:
     root.removeHandler(errors)
     if errors.messages and request.node.get_closest_marker("logs_errors") is None:
         pytest.fail("logged at level ERROR: " + "; ".join(errors.messages), pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """The same for programs on lab hosts: an ERROR line or a traceback in one of their logs fails the test."""
+    yield
+    lab = getattr(item, "funcargs", {}).get("lab")
+    if lab is None or item.get_closest_marker("logs_errors") is not None:
+        return
+    lines = [
+        f"{path.name}: {line}"
+        for path in sorted(lab.artifacts.glob("*.log"))
+        for line in path.read_text(errors="replace").splitlines()
+        if _ERROR_LINE.search(line)
+    ]
+    if lines:
+        pytest.fail("a program logged an error: " + "; ".join(lines), pytrace=False)
