@@ -20,7 +20,11 @@ from warren.proto.wireguard.messages import (
     unpack_response_untrusted,
 )
 
-UNPACK = [unpack_initiation_untrusted, unpack_response_untrusted, unpack_cookie_reply_untrusted]
+UNPACK = [
+    (unpack_initiation_untrusted, 1, 148),
+    (unpack_response_untrusted, 2, 92),
+    (unpack_cookie_reply_untrusted, 3, 64),
+]
 MACS = bytes(range(32))
 
 
@@ -47,14 +51,11 @@ def test_what_was_packed_is_unpacked(sender: int, receiver: int, noise: bytes) -
 exact_sizes = st.sampled_from([148, 92, 64]).flatmap(lambda size: st.binary(min_size=size, max_size=size))
 
 
-@pytest.mark.parametrize("unpack", UNPACK)
+@pytest.mark.parametrize(("unpack", "kind", "size"), UNPACK)
 @given(data=st.one_of(st.binary(max_size=200), exact_sizes))
-def test_arbitrary_bytes_are_malformed_or_of_the_right_type(unpack: Callable[[bytes], Any], data: bytes) -> None:
-    kind, size = {
-        unpack_initiation_untrusted: (1, 148),
-        unpack_response_untrusted: (2, 92),
-        unpack_cookie_reply_untrusted: (3, 64),
-    }[unpack]
+def test_arbitrary_bytes_are_malformed_or_of_the_right_type(
+    unpack: Callable[[bytes], Any], kind: int, size: int, data: bytes
+) -> None:
     try:
         unpack(data)
     except MalformedPacket:
