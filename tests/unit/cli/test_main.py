@@ -1,0 +1,160 @@
+"""The command line: help, exit statuses, one line per error, and what is imported when."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.unit.tunnel.fakes import private_key, public_key
+from warren import __version__, cli
+from warren.errors import OperationFailed, Unreachable, UsageError
+from warren.tunnel import app
+
+SECRET = private_key("own").base64
+TEXT = f"""\
+[Interface]
+PrivateKey = {SECRET}
+Address = 10.0.0.1/24, fd00::1/64
+[Peer]
+PublicKey = {public_key("peer").base64}
+AllowedIPs = 0.0.0.0/0, 10.0.0.2
+Endpoint = vpn.example.net:51820
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "home.conf"
+    path.write_text(TEXT)
+    path.chmod(0o600)
+    return path
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["--version"]) == 0
+    assert capsys.readouterr().out == f"warren {__version__}\n"
+    assert cli.run(["--help"]) == 0
+    assert "tunnel  Run a WireGuard tunnel from a wg-quick config" in capsys.readouterr().out
+    assert cli.run(["tunnel", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "SIGHUP             reads CONFIG again" in text
+    assert "--name IF" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["tunel"], "warren: No such command 'tunel'; see `warren --help`\n"),
+        ([], "warren: Missing command; see `warren --help`\n"),
+        (["tunnel"], "warren: Missing argument 'CONFIG'; see `warren tunnel --help`\n"),
+        (["tunnel", "--frob", "x"], "warren: No such option '--frob'; see `warren tunnel --help`\n"),
+        (["tunnel", "/no/name which fits.conf"], "cannot name an interface"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run(arguments) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert message in err
+
+
+def test_a_malformed_config_is_status_2(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(TEXT.replace("10.0.0.2", "10.0.0.0/33"))
+    assert cli.run(["tunnel", "--check", str(config)]) == 2
+    form = "write it like 10.0.0.0/24 or fd00::/64"
+    expected = f'warren: {config}:6: AllowedIPs: "10.0.0.0/33" is not an address range; {form}\n'
+    assert capsys.readouterr().err == expected
+
+
+def test_a_missing_config_is_status_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["tunnel", str(tmp_path / "none.conf")]) == 1
+    assert "none.conf does not exist; give the path of a wg-quick config" in capsys.readouterr().err
+
+
+def test_check_tells_what_would_be_done_and_shows_no_secret(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["tunnel", "--check", str(config)]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == f"{config} is well-formed. It would make interface home with"
+    assert f"  peer {public_key('peer').base64} at vpn.example.net:51820" in out
+    assert "  IPv4 rule not fwmark 0xca6c table 51820 (priority 32765)" in out
+    assert "  MTU 1420 of home (or what the way to the peers allows)" in out
+    assert SECRET not in out
+
+
+def test_check_as_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["tunnel", "--check", "--json", "--name", "other", str(config)]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["interface"] == "other"
+    assert "route 0.0.0.0/0 dev other table 51820" in plan["changes"]
+
+
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [(OperationFailed("x"), 1), (UsageError("x"), 2), (Unreachable("x"), 3), (KeyboardInterrupt(), 130)],
+)
+def test_each_failure_has_its_status(
+    config: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, status: int
+) -> None:
+    def fail(file: object) -> None:
+        raise error
+
+    monkeypatch.setattr(app, "run", fail)
+    assert cli.run(["tunnel", str(config)]) == status
+
+
+def test_an_error_in_json_mode_is_json(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text("[Interface]\nMTU = x\n")
+    assert cli.run(["tunnel", "--json", str(config)]) == 2
+    entry = json.loads(capsys.readouterr().err)
+    assert entry["level"] == "error"
+    assert entry["message"].startswith(f"{config}:2: MTU:")
+
+
+def test_a_bug_is_one_line_that_names_the_file_with_the_traceback(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def fail(file: object) -> None:
+        raise ZeroDivisionError(f"with a\nnew line and {SECRET}")
+
+    monkeypatch.setattr(app, "run", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.delenv("WARREN_DEBUG", raising=False)
+    assert cli.run(["tunnel", "--check", str(config)]) == 0  # the key is known from here on
+    capsys.readouterr()
+    assert cli.run(["tunnel", str(config)]) == 1
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith("warren: this is a bug in Warren (ZeroDivisionError: with a\\nnew line and (hidden))")
+    report = Path(err.rstrip("\n").rpartition(" ")[2])
+    assert "ZeroDivisionError" in report.read_text()
+    assert SECRET not in report.read_text()
+    assert report.stat().st_mode & 0o077 == 0
+
+
+def test_wanting_help_imports_nothing_heavy() -> None:
+    heavy = ["pyroute2", "cryptography", "asyncio", "warren.tunnel", "warren.engine", "socket"]
+    code = "import sys, warren.cli; warren.cli.run(['--help']); print([m for m in sys.argv[1:] if m in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True, env=environment
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "warren", "--help"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False, env=environment)
+    os.close(writer)
+    assert done.returncode == 1
+    assert done.stderr == b""
