@@ -19,7 +19,7 @@ from typing import Any
 try:
     from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 except ImportError:  # run as a program where hatchling is not installed
-    BuildHookInterface = object
+    BuildHookInterface = object  # type: ignore[assignment, misc]
 
 ROOT = Path(__file__).resolve().parent
 SPEED = ROOT / "src" / "warren" / "_speed"
@@ -30,7 +30,7 @@ COMPILE = ["-O3", "-fPIC", "-shared", "-DNDEBUG", "-fstack-protector-strong", "-
 LINK = ["-Wl,-z,relro,-z,now"]
 
 
-class CustomBuildHook(BuildHookInterface):
+class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # it is no generic class at run time
     """Adds the compiled modules to a wheel; next to the sources for an editable installation."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
