@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.support.tunnels import TunnelEnd, needs_wireguard_go, readdress, warren_end, wireguard_go_end
-from warren.lab import Host, Impairment, Lab, Link
+from warren.lab import Impairment, Lab, Link
 from warren.lab.traffic import tcp_transfer
 
 pytestmark = needs_wireguard_go
@@ -188,5 +190,22 @@ def test_a_black_hole_below_the_mtu_stops_full_packets_and_nothing_else(make: Ca
     assert tcp_transfer(warren.host, other.host, GO4, MEGABYTE, timeout=60).intact
 
 
-def hosts_of(*ends: TunnelEnd) -> list[Host]:
-    return [end.host for end in ends]
+def test_a_clock_that_once_stood_in_the_future_does_not_lock_the_key_out(lab: Lab) -> None:
+    left, right = lab.host("warren"), lab.host("other")
+    lab.link(left, right, "10.9.0.1/24", "10.9.0.2/24")
+    other = wireguard_go_end(right, f"{GO4}/24")
+    remembering, forgetful = left.directory / "state", left.directory / "fresh"
+    remembering.mkdir()
+    # What a data plane leaves behind that ran while the clock was ten years ahead.
+    (remembering / "timestamp-floor").write_text(f"{time.time_ns() + 10 * 365 * 86400 * 10**9}\n")
+
+    def start_and_ping(state: Path) -> bool:
+        warren = warren_end(left, f"{WARREN4}/24", state=state)
+        know_each_other(warren, other)
+        answered = warren.ping(GO4, wait_s=2)
+        warren.process.stop()
+        return answered
+
+    assert start_and_ping(remembering), "a timestamp from the future is accepted"
+    assert not start_and_ping(forgetful), "the attack is real: from the present clock alone there is no way back in"
+    assert start_and_ping(remembering), "the floor on disk leads above the last timestamp used"

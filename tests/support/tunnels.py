@@ -103,7 +103,9 @@ def _statistics(interface: str) -> dict[str, int]:
     return asyncio.run(ask())
 
 
-def warren_end(host: Host, *inner: str, port: int = 51820, mtu: int = 1420, clock_rate: float = 1.0) -> TunnelEnd:
+def warren_end(
+    host: Host, *inner: str, port: int = 51820, mtu: int = 1420, clock_rate: float = 1.0, state: Path | None = None
+) -> TunnelEnd:
     """Start Warren's data plane on ``host``, addressed and up."""
     command = [
         sys.executable,
@@ -115,6 +117,8 @@ def warren_end(host: Host, *inner: str, port: int = 51820, mtu: int = 1420, cloc
         "--clock-rate",
         str(clock_rate),
     ]
+    if state is not None:
+        command += ["--state", str(state)]
     return _brought_up(host, host.start(command, name="warren"), inner, port, mtu)
 
 
