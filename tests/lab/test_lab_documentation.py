@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,4 +15,4 @@ PAGE = Path(__file__).parents[2] / "docs" / "testing.md"
 @pytest.mark.usefixtures("lab_privilege")
 def test_the_example_runs() -> None:
     (example,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
-    exec(compile(example, str(PAGE), "exec"), {})
+    subprocess.run([sys.executable, "-W", "error", "-c", example], check=True, timeout=60)
