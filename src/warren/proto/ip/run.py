@@ -171,8 +171,8 @@ class Run:
     """
 
     __slots__ = (
-        "_constant", "_expected", "_layout", "end", "identification", "index", "limit", "packet", "segments",
-        "sequence", "size", "start", "step",
+        "_advance", "_constant", "_expected", "_layout", "end", "identification", "index", "limit", "packet",
+        "segments", "sequence", "size", "start", "step",
     )  # fmt: skip
 
     def __init__(self, packet: Packet, data: bytes, first: int, index: int, start: int, end: int, limit: int) -> None:
@@ -188,20 +188,17 @@ class Run:
         self.segments = 1
         self.step = packet.steps[0]
         """By how much the identification rises; settled by the second packet."""
+        self._advance = self.size if packet.protocol == TCP else 0
         self._layout = _layout(packet.protocol, packet.offset, packet.headers)
         self._constant = int.from_bytes(data[first : first + packet.headers]) & self._layout.constant
         self._expect(packet.sequence, packet.identification)
 
     def _expect(self, sequence: int, identification: int) -> None:
         """Expect what comes after a full packet of these numbers."""
-        layout = self._layout
         self.identification = identification = identification + self.step & 0xFFFF
-        self._expected = self._constant | identification << layout.identification
-        if self.packet.protocol == TCP:
-            self.sequence = sequence = sequence + self.size & 0xFFFFFFFF
-            self._expected |= sequence << layout.sequence
-        else:
-            self.sequence = 0
+        self.sequence = sequence = sequence + self._advance & 0xFFFFFFFF
+        layout = self._layout
+        self._expected = self._constant | sequence << layout.sequence | identification << layout.identification
 
     def admits(self, packet: Packet) -> bool:
         """Whether a packet of this flow may be appended."""

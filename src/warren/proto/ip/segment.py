@@ -179,20 +179,19 @@ def _put_tcp(packet: bytes, transport: int, headers: int, gso_size: int, out: by
     fixed = head.pseudo - transport + word_sum(packet[transport : transport + PORTS] + tail)
     fixed += acknowledgement + window
     flags = last_flags & ~(FIN | PSH)
-    size = gso_size
+    length = headers + gso_size
+    layout = _tcp_layout(transport, headers, gso_size, padded(length, mtu) - length)
     final = len(packet) - gso_size
     first = at + HEADROOM
     for index, position in enumerate(range(headers, len(packet), gso_size)):
         if position >= final:
-            size = len(packet) - position
+            length = headers + len(packet) - position
+            layout = _tcp_layout(transport, headers, length - headers, padded(length, mtu) - length)
             flags = last_flags if index == 0 else last_flags & ~CWR
-        length = headers + size
-        payload = packet[position : position + size]
+        payload = packet[position : position + gso_size]
         checksum = -(fixed + length + sequence + flags + word_sum(payload)) % MODULUS
-        layout = _tcp_layout(transport, headers, size, padded(length, mtu) - length)
-        layout.pack_into(
-            out, first, head.make(length, index), sequence, acknowledgement, flags, window, checksum, tail, payload
-        )
+        start = head.make(length, index)
+        layout.pack_into(out, first, start, sequence, acknowledgement, flags, window, checksum, tail, payload)
         sequence = sequence + gso_size & 0xFFFFFFFF
         flags &= ~CWR
         first += layout.size + TAILROOM + HEADROOM

@@ -41,10 +41,12 @@ class ReplayWindow:
         block = counter >> _BLOCK_SHIFT
         if counter > self._greatest:
             newest = self._greatest >> _BLOCK_SHIFT
-            if block - newest >= _BLOCKS:
-                self._ring = [0] * _BLOCKS
-            else:
-                for stale in range(newest + 1, block + 1):
-                    self._ring[stale & _BLOCK_MASK] = 0
+            if block != newest:
+                self._clear(newest + 1, block + 1)
             self._greatest = counter
         self._ring[block & _BLOCK_MASK] |= 1 << (counter & _BIT_MASK)
+
+    def _clear(self, start: int, stop: int) -> None:
+        """Forget what the ring holds where the blocks from ``start`` up to ``stop`` belong."""
+        for block in range(start, min(stop, start + _BLOCKS)):
+            self._ring[block & _BLOCK_MASK] = 0

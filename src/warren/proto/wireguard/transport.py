@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import struct
 from array import array
+from collections.abc import Callable
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -70,14 +71,12 @@ class SealingKey:
         if counter + count > REJECT_AFTER_MESSAGES:
             raise ValueError("the key has sealed all the messages it may")
         self.counter += count
-        encrypt_into = self._aead.encrypt_into
-        index = self._receiver_index
-        with memoryview(buffer) as view:
-            for slot in range(at, end, stride):
-                limit = min(slot + stride, end)
-                _HEADER.pack_into(buffer, slot, DATA, index, counter)
-                packet = view[slot + HEADER_BYTES : limit - TAG_BYTES]
-                encrypt_into(_NONCE.pack(0, counter), packet, None, view[slot + HEADER_BYTES : limit])
+        encrypt_into, index = self._aead.encrypt_into, self._receiver_index
+        with memoryview(buffer)[at:end] as train:
+            for slot in range(0, len(train), stride):
+                _HEADER.pack_into(train, slot, DATA, index, counter)
+                body = train[slot + HEADER_BYTES : slot + stride]
+                encrypt_into(_NONCE.pack(0, counter), body[:-TAG_BYTES], None, body)
                 counter += 1
 
     def wipe(self) -> None:
@@ -113,31 +112,32 @@ class OpeningKey:
         if self._aead is None:
             raise ValueError("the key is wiped")
         opened = 0
-        with memoryview(buffer) as view:
-            for i in range(count):
-                slot = at + i * stride
-                lengths[i] = length = self._open_one(self._aead, view, slot, min(slot + stride, end))
+        decrypt_into = self._aead.decrypt_into
+        with memoryview(buffer)[at:end] as train:
+            for i, slot in enumerate(range(0, len(train), stride)):
+                lengths[i] = length = self._open_one(decrypt_into, train[slot : slot + stride])
                 opened += length >= 0
         return opened
 
-    def _open_one(self, aead: ChaCha20Poly1305, view: memoryview, slot: int, limit: int) -> int:
-        """Open the datagram ``view[slot:limit]``; return what goes into ``lengths``."""
-        if limit - slot < OVERHEAD:
+    def _open_one(self, decrypt_into: Callable[..., int], datagram: memoryview) -> int:
+        """Open one datagram; return what goes into ``lengths``."""
+        if len(datagram) < OVERHEAD:
             return OPEN_MALFORMED
-        kind, index, counter = _HEADER.unpack_from(view, slot)
+        kind, index, counter = _HEADER.unpack_from(datagram)
         if kind != DATA or index != self._own_index:
             return OPEN_FOREIGN
         if counter >= REJECT_AFTER_MESSAGES:
             return OPEN_LIMIT
-        if not self._window.accepts(counter):
+        window = self._window
+        if not window.accepts(counter):
             return OPEN_REPLAY
-        start, stop = slot + HEADER_BYTES, limit - TAG_BYTES
+        body = datagram[HEADER_BYTES:]
         try:
-            aead.decrypt_into(_NONCE.pack(0, counter), view[start:limit], None, view[start:stop])
+            length = decrypt_into(_NONCE.pack(0, counter), body, None, body[:-TAG_BYTES])
         except InvalidTag:
             return OPEN_AUTH
-        self._window.mark(counter)
-        return stop - start
+        window.mark(counter)
+        return length
 
     def wipe(self) -> None:
         """Forget the key. Opening raises from now on."""
