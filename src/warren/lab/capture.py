@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import select
 import socket
 import struct
@@ -22,7 +23,9 @@ LONGEST_PACKET = 1 << 18
 
 _ETH_P_ALL = 0x0003  # linux/if_ether.h
 _ARPHRD_LOOPBACK, _ARPHRD_NONE = 772, 0xFFFE  # linux/if_arp.h
-_SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 33, 35  # asm-generic/socket.h
+_SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 26, 33, 35  # asm-generic/socket.h
+_BPF_RETURN_NOTHING = struct.pack("=HBBI", 0x06, 0, 0, 0)  # struct sock_filter: BPF_RET | BPF_K, 0 bytes
+_SOCK_FPROG = struct.Struct("HP")  # struct sock_fprog: instructions, their address
 _SOL_PACKET, _PACKET_STATISTICS = 263, 6  # linux/if_packet.h
 _TIMESPEC = struct.Struct("=qq")
 _STATISTICS = struct.Struct("=II")  # struct tpacket_stats: packets, drops
@@ -43,7 +46,7 @@ class Capture:
     def __init__(self, place: Place, interface: str, path: Path) -> None:
         self.path = path
         self.dropped = 0
-        """Packets the capture was too slow for; known after :meth:`stop`."""
+        """Packets the capture was too slow for, more easily so without root; known after :meth:`stop`."""
         with _open_packet_socket(place, interface) as packets:
             self._worker: Worker | None = Worker(
                 place, lambda control: _write_packets(packets, path, control), (packets.fileno(),)
@@ -69,8 +72,10 @@ def _open_packet_socket(place: Place, interface: str) -> socket.socket:
     with netns.network_of(place.pidfd):
         packets = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         try:
-            with contextlib.suppress(PermissionError):  # not in a user namespace: then the default size must do
+            try:
                 packets.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _KERNEL_BUFFER_BYTES)
+            except PermissionError:  # in a user namespace: as much as anyone gets, net.core.rmem_max
+                packets.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _KERNEL_BUFFER_BYTES)
             packets.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             packets.bind((interface, _ETH_P_ALL))
         except OSError as error:
@@ -92,10 +97,18 @@ def _write_packets(packets: socket.socket, path: Path, control: socket.socket) -
         while all(fd != control.fileno() for fd, _ in poll.poll()):
             recorder.drain(_BATCH_PACKETS)
             file.flush()
-        recorder.drain(until_ns=time.time_ns())
+        _refuse_more(packets)
+        recorder.drain()
     _, dropped = _STATISTICS.unpack(packets.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, _STATISTICS.size))
     with contextlib.suppress(OSError):  # the lab is gone
         control.send(str(dropped).encode())
+
+
+def _refuse_more(packets: socket.socket) -> None:
+    """Let no further packet into the socket; those that are waiting stay."""
+    program = ctypes.create_string_buffer(_BPF_RETURN_NOTHING)
+    fprog = _SOCK_FPROG.pack(1, ctypes.addressof(program))
+    packets.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, fprog)
 
 
 class _Recorder:
@@ -106,8 +119,8 @@ class _Recorder:
         self._buffer = bytearray(LONGEST_PACKET)
         self._view = memoryview(self._buffer)
 
-    def drain(self, limit: int = sys.maxsize, until_ns: int = sys.maxsize) -> None:
-        """Record the packets that are waiting: at most ``limit``, and none that arrived after ``until_ns``."""
+    def drain(self, limit: int = sys.maxsize) -> None:
+        """Record the packets that are waiting, at most ``limit``."""
         for _ in range(limit):
             try:
                 length, ancillary, _, address = self._packets.recvmsg_into(
@@ -115,13 +128,10 @@ class _Recorder:
                 )
             except BlockingIOError:
                 return
-            time_ns = _time_of(ancillary)
-            if time_ns > until_ns:
-                return
             if self._is_loopback and address[2] == socket.PACKET_OUTGOING:
                 continue  # loopback shows every packet twice
             kept = min(length, LONGEST_PACKET)
-            self._file.write(pcap.record_header(time_ns, kept, length))
+            self._file.write(pcap.record_header(_time_of(ancillary), kept, length))
             self._file.write(self._view[:kept])
 
 

@@ -12,7 +12,8 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 
 _DEFAULTED_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD)
 _FIRST_FD_NOT_STANDARD = 3
@@ -27,7 +28,8 @@ def fork_child(body: Callable[[], None]) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     gc.freeze()  # the child's first collection would otherwise copy every page of the parent's heap
-    pid = os.fork()
+    with forking_knowingly():
+        pid = os.fork()
     if pid:
         gc.unfreeze()
         return pid
@@ -46,6 +48,17 @@ def fork_child(body: Callable[[], None]) -> int:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+@contextlib.contextmanager
+def forking_knowingly() -> Iterator[None]:
+    """Within the block a fork is not warned about (Python ≥ 3.12 does when there are threads).
+
+    What the lab's children do until they exec or end takes no lock that another thread may have held.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+        yield
 
 
 def close_all_but(kept: Iterable[int]) -> None:

@@ -14,6 +14,7 @@ from signal import SIGKILL, SIGTERM, Signals
 from typing import IO
 
 from warren.errors import OperationFailed
+from warren.lab.forked import forking_knowingly
 from warren.linux import netns
 
 Command = Sequence[str | os.PathLike[str]]
@@ -164,15 +165,16 @@ def _spawn(
     errors: int,
 ) -> subprocess.Popen[bytes]:
     try:
-        return subprocess.Popen(
-            list(command),
-            stdin=source,
-            stdout=output,
-            stderr=errors,
-            env={**os.environ, "LANG": "C", "LC_ALL": "C", **(env or {})},
-            start_new_session=True,
-            preexec_fn=_entrance(place, user),  # noqa: PLW1509  it takes no lock that a thread could hold
-        )
+        with forking_knowingly():
+            return subprocess.Popen(
+                list(command),
+                stdin=source,
+                stdout=output,
+                stderr=errors,
+                env={**os.environ, "LANG": "C", "LC_ALL": "C", **(env or {})},
+                start_new_session=True,
+                preexec_fn=_entrance(place, user),  # noqa: PLW1509  it takes no lock that a thread could hold
+            )
     except FileNotFoundError:
         program = os.fspath(command[0])
         raise OperationFailed(
