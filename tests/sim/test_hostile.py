@@ -17,6 +17,7 @@ from warren.proto.wireguard.admission import HANDSHAKE_QUEUE_MAX
 from warren.proto.wireguard.constants import COOKIE_REPLY, COOKIE_REPLY_BYTES, DATA, INITIATION, RESPONSE
 from warren.proto.wireguard.cookie import CookieJar
 from warren.proto.wireguard.datapaths import DataPath
+from warren.proto.wireguard.messages import unpack_cookie_reply_untrusted
 
 MALLORY = ("203.0.113.66", 6666)
 
@@ -105,6 +106,15 @@ def test_handshakes_that_do_not_know_our_key_are_not_even_queued(twin: DataPath)
             wire.inject(b, bytes([kind, 0, 0, 0]) + wire.random.randbytes(size - 4), MALLORY)
         assert b.device.pending_handshakes == 0
         assert b.device.counters["handshake_bad_mac1"] == 2
+
+
+def test_a_response_that_nobody_waits_for_is_not_even_queued(twin: DataPath) -> None:
+    with Wire(seed=85, datapath=twin) as wire:
+        a, b = connected(wire)
+        a.handshake_budget = 0
+        wire.inject(a, wire.messages(RESPONSE)[0], b.address)
+        assert a.device.pending_handshakes == 0
+        assert a.device.counters["udp_unknown_index"] == 1
 
 
 def test_the_queue_of_handshakes_is_bounded_and_load_is_answered_with_cookies_that_are_shorter(twin: DataPath) -> None:
@@ -204,6 +214,37 @@ def test_cookie_replies_to_one_network_are_limited(twin: DataPath) -> None:
             by_network[network] = by_network.get(network, 0) + 1
         assert max(by_network.values()) <= 101
         assert b.device.counters["cookies_withheld"] == 2000 - HANDSHAKE_QUEUE_MAX // 8 - len(replies)
+
+
+def test_cookie_replies_are_limited_however_many_networks_are_forged(twin: DataPath) -> None:
+    with Wire(seed=83, datapath=twin) as wire:
+        _, b = connected(wire)
+        flood(wire, b, 200)
+        b.device.take_transmits()
+        jar = CookieJar(b.public_key.raw)
+        message = jar.add_macs(bytes([INITIATION, 0, 0, 0]) + bytes(112), 0.0)
+        for network in range(2200):
+            wire.inject(b, message, (f"172.{network // 250}.{network % 250}.1", 1))
+        assert len(b.device.take_transmits()) < 2001
+        assert b.device.counters["cookies_withheld"] >= 200
+
+
+def test_the_queue_is_bounded_even_when_every_source_has_a_cookie(twin: DataPath) -> None:
+    with Wire(seed=84, datapath=twin) as wire:
+        _, b = connected(wire)
+        flood(wire, b, 200)
+        b.device.take_transmits()
+        for number in range(400):
+            source = (f"172.16.{number // 200}.{number % 200}", 1)
+            jar = CookieJar(b.public_key.raw)
+            wire.inject(b, jar.add_macs(bytes([INITIATION, 0, 0, 0]) + bytes(112), wire.now), source)
+            (answer,) = b.device.take_transmits()
+            assert jar.take(unpack_cookie_reply_untrusted(answer.data), wire.now)
+            for _ in range(5):
+                wire.inject(b, jar.add_macs(bytes([INITIATION, 0, 0, 0]) + bytes(112), wire.now), source)
+            wire.advance(0.02)
+        assert b.device.pending_handshakes == HANDSHAKE_QUEUE_MAX
+        assert b.device.counters["handshake_queue_full"] > 0
 
 
 def test_a_replayed_cookie_reply_is_taken_once(twin: DataPath) -> None:

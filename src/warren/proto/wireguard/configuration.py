@@ -24,10 +24,13 @@ PEERS_MAX = 1 << 16
 
 
 def socket_address(endpoint: TransportAddress) -> SocketAddress:
-    """``endpoint`` as Python's socket module takes it."""
-    if isinstance(endpoint.ip, IPv6Address):
-        return (str(endpoint.ip), endpoint.port, 0, endpoint.scope)
-    return (str(endpoint.ip), endpoint.port)
+    """``endpoint`` as Python's socket module takes it; an IPv4 address written in IPv6 becomes IPv4."""
+    ip = endpoint.ip
+    if isinstance(ip, IPv6Address):
+        if ip.ipv4_mapped is None:
+            return (str(ip), endpoint.port, 0, endpoint.scope)
+        ip = ip.ipv4_mapped
+    return (str(ip), endpoint.port)
 
 
 def transport_address(address: SocketAddress) -> TransportAddress:

@@ -9,14 +9,15 @@ from __future__ import annotations
 from array import array
 
 from warren.proto.datapath import Coalescer
+from warren.proto.ip.coalesce import MAX_FRAME, MAX_RUNS, MAX_TRAIN
 from warren.proto.ip.virtio import VNET
 from warren.proto.wireguard.allowed_ips import AllowedIps
 from warren.proto.wireguard.peer import Peer
 
 COALESCERS = 3
 """Peers whose trains may be collected side by side before the owner has to take the frames."""
-CAPACITY_BYTES = 9 << 16
-"""Of each: a train, and room for four flows to grow to a full frame in."""
+CAPACITY_BYTES = MAX_TRAIN + 2 * MAX_RUNS * MAX_FRAME
+"""Of each, 1.1 MB: a train, and room for each open run to grow to a full frame twice."""
 
 
 class Delivery:

@@ -144,3 +144,7 @@ def test_socket_addresses_and_transport_addresses_are_inverses(text: str) -> Non
     address = TransportAddress(ip_address(text), 51820, 4 if text.startswith("fe80") else 0)
     assert transport_address(socket_address(address)) == address
     assert len(socket_address(address)) == (4 if ":" in text else 2)
+
+
+def test_an_ipv4_endpoint_written_in_ipv6_is_an_ipv4_endpoint() -> None:
+    assert socket_address(TransportAddress(ip_address("::ffff:192.0.2.1"), 9)) == ("192.0.2.1", 9)
