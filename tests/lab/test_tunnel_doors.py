@@ -35,7 +35,7 @@ def test_netlink_conforms(lab: Lab, name: str) -> None:
 
 
 def _nft_list() -> str:
-    return subprocess.run(["nft", "-s", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
+    return subprocess.run(["nft", "-s", "-p", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
 
 
 def _one_transaction() -> None:
@@ -51,8 +51,8 @@ def _one_transaction() -> None:
     for line in (
         'iifname != "home" ip daddr 10.0.0.1 fib saddr type != local drop',
         'iifname != "home" ip6 daddr fd00::1 fib saddr type != local drop',
-        "meta l4proto udp meta mark set ct mark",
-        "meta l4proto udp meta mark 0x0000ca6c ct mark set meta mark",
+        "meta l4proto 17 meta mark set ct mark",
+        "meta l4proto 17 meta mark 0x0000ca6c ct mark set meta mark",
     ):
         assert line in before
     broken = {"add": {"rule": {"family": "ip", "table": "absent", "chain": "c", "expr": []}}}
