@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.labs import IS_ROOT
 from warren.errors import OperationFailed, UsageError
 from warren.lab import Lab
 
@@ -46,7 +47,7 @@ def test_a_program_reads_the_input_it_is_given(lab: Lab) -> None:
     assert lab.host("a").run(["tr", "a-z", "A-Z"], input="text").stdout == "TEXT"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.skipif(not IS_ROOT, reason="only root can become another user")
 def test_a_program_runs_as_another_user(lab: Lab) -> None:
     assert lab.host("a").run(["id", "-un"], user="nobody").stdout == "nobody\n"
     with pytest.raises(OperationFailed, match="no user nemo"):

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import warren
+from tests.support.labs import IS_ROOT
 from warren.lab import privilege
 from warren.linux import netns
 
@@ -23,8 +24,7 @@ FIRST_PYTHON = (3, 11)
 CANDIDATES = (sys.executable, "/usr/bin/python3", "/usr/bin/python3.11", "/usr/bin/python3.12", "/usr/bin/python3.13")
 TUN = os.makedev(10, 200)
 
-is_real_root = os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
-pytestmark = pytest.mark.skipif(not is_real_root, reason="only root can play other users")
+pytestmark = pytest.mark.skipif(not IS_ROOT, reason="only root can play other users")
 
 
 @pytest.fixture(scope="module")

@@ -10,17 +10,28 @@ import subprocess
 import sys
 import textwrap
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from warren.lab import Host, Impairment, Lab
-from warren.lab.reaper import end_processes, namespaces_of
+from warren.lab.reaper import HOST_NAMESPACES, end_processes, namespaces_of
 from warren.linux.netns import NamespaceId
 
 PATIENCE_S = 10.0
 INTERFACE = "warren-leak0"
+
+
+@contextmanager
+def watched(*holders: int) -> Iterator[frozenset[NamespaceId]]:
+    """The namespaces of hosts, kept open so that their identities cannot pass to those of another lab."""
+    with ExitStack() as opened:
+        for pid in holders:
+            for kind in HOST_NAMESPACES:
+                opened.callback(os.close, os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY))
+        yield frozenset().union(*map(namespaces_of, holders))
 
 
 def members(namespaces: frozenset[NamespaceId]) -> list[int]:
@@ -36,7 +47,7 @@ def wait_until_empty(namespaces: frozenset[NamespaceId]) -> None:
         time.sleep(0.01)
 
 
-def fill(lab: Lab) -> frozenset[NamespaceId]:
+def fill(lab: Lab) -> list[int]:
     """Two linked hosts with children, daemons, one that ignores SIGTERM and one in a namespace of its own."""
     a, b = lab.host("a"), lab.host("b")
     lab.link(a, b, interfaces=(INTERFACE, "eth0"), impairment=Impairment())
@@ -48,16 +59,17 @@ def fill(lab: Lab) -> frozenset[NamespaceId]:
     b.start(["unshare", "--net", "sleep", "1000"])
     b.begin(signal.pause)
     b.wait_for(lambda: "ready" in stubborn.output())
-    return a.namespaces | b.namespaces
+    return [a.pid, b.pid]
 
 
 def test_leaving_the_block_ends_every_process_of_its_hosts(lab_privilege: None) -> None:
     before = open_files()
-    with Lab(name="leak") as lab:
-        namespaces = fill(lab)
-        scratch = lab.artifacts.parent
-        assert len(members(namespaces)) >= 8
-    assert members(namespaces) == []
+    with ExitStack() as watching:
+        with Lab(name="leak") as lab:
+            namespaces = watching.enter_context(watched(*fill(lab)))
+            scratch = lab.artifacts.parent
+            assert len(members(namespaces)) >= 8
+        assert members(namespaces) == []
     assert not scratch.exists()
     assert INTERFACE not in interfaces()
     assert open_files() == before
@@ -66,16 +78,19 @@ def test_leaving_the_block_ends_every_process_of_its_hosts(lab_privilege: None) 
 
 
 def test_an_exception_in_the_block_ends_it_too(lab_privilege: None) -> None:
-    made = []
+    with ExitStack() as watching:
+        namespaces: frozenset[NamespaceId] = frozenset()
 
-    def fail_within() -> None:
-        with Lab(name="leak") as lab:
-            made.append(lab.host("a"))
-            raise LookupError
+        def fail_within() -> None:
+            nonlocal namespaces
+            with Lab(name="leak") as lab:
+                namespaces = watching.enter_context(watched(lab.host("a").pid))
+                raise LookupError
 
-    with pytest.raises(LookupError):
-        fail_within()
-    assert members(made[0].namespaces) == []
+        with pytest.raises(LookupError):
+            fail_within()
+        assert namespaces
+        assert members(namespaces) == []
 
 
 def test_closing_twice_is_harmless_and_closing_in_a_forked_child_does_nothing(lab: Lab) -> None:
@@ -102,58 +117,49 @@ def test_processes_outside_and_of_other_hosts_are_left_alone(lab: Lab) -> None:
     assert ended.run(["echo", "still a host"]).stdout == "still a host\n"
 
 
-@dataclass
-class Runner:
-    """A program of its own that runs a lab."""
-
-    popen: subprocess.Popen[str]
-    namespaces: frozenset[NamespaceId]
-    scratch: Path
-
-
-def start_runner() -> Runner:
+@contextmanager
+def runner() -> Iterator[tuple[subprocess.Popen[str], list[int], Path]]:
+    """A program of its own that runs a lab: the program, the holders of its hosts, its scratch directory."""
     source = """
-        import json, signal, sys
+        import json, signal
         from tests.lab.test_lab_teardown import fill
         from warren.lab import Lab
         with Lab(name="leak") as lab:
-            namespaces = fill(lab)
-            print(json.dumps([sorted(namespaces), str(lab.artifacts.parent)]), flush=True)
+            print(json.dumps([fill(lab), str(lab.artifacts.parent)]), flush=True)
             signal.pause()
     """
     path = os.pathsep.join([str(Path.cwd()), *filter(None, sys.path)])
-    popen = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(source)],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
         env={**os.environ, "PYTHONPATH": path},
-    )
-    assert popen.stdout is not None
-    identities, scratch = json.loads(popen.stdout.readline())
-    namespaces = frozenset((device, inode) for device, inode in identities)
-    assert len(members(namespaces)) >= 8
-    return Runner(popen, namespaces, Path(scratch))
+    ) as popen:
+        assert popen.stdout is not None
+        holders, scratch = json.loads(popen.stdout.readline())
+        yield popen, holders, Path(scratch)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda n: n.name)
 def test_a_program_that_is_ended_from_outside_leaves_nothing(lab_privilege: None, number: signal.Signals) -> None:
-    runner = start_runner()
-    with runner.popen:
-        runner.popen.send_signal(number)
-        assert runner.popen.wait(PATIENCE_S) != 0
-    wait_until_empty(runner.namespaces)
-    assert not runner.scratch.exists()
+    with runner() as (popen, holders, scratch), watched(*holders) as namespaces:
+        assert len(members(namespaces)) >= 8
+        popen.send_signal(number)
+        assert popen.wait(PATIENCE_S) != 0
+        wait_until_empty(namespaces)
+    assert not scratch.exists()
     assert INTERFACE not in interfaces()
 
 
 def test_a_holder_that_is_killed_first_changes_nothing_about_that(lab_privilege: None) -> None:
-    with Lab(name="leak") as lab:
-        host: Host = lab.host("a")
-        host.start(["sleep", "1000"])
-        namespaces = host.namespaces
-        signal.pidfd_send_signal(host.pidfd, signal.SIGKILL)
-    assert members(namespaces) == []
+    with ExitStack() as watching:
+        with Lab(name="leak") as lab:
+            host: Host = lab.host("a")
+            host.start(["sleep", "1000"])
+            namespaces = watching.enter_context(watched(host.pid))
+            signal.pidfd_send_signal(host.pidfd, signal.SIGKILL)
+        assert members(namespaces) == []
 
 
 def open_files() -> set[str]:

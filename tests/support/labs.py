@@ -18,6 +18,8 @@ from warren.errors import OperationFailed
 from warren.lab import Lab, privilege
 
 ARTIFACTS = Path("lab-artifacts").resolve()
+IS_ROOT = os.geteuid() == 0 and Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+"""Whether this is root of the machine, not of a user namespace."""
 _LOG_CHARACTERS_SHOWN = 3000
 _FAILED = pytest.StashKey[bool]()
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from warren.errors import OperationFailed
 from warren.lab.forked import close_all_but, fork_child, reap
-from warren.lab.reaper import end_processes, namespaces_of
+from warren.lab.reaper import HOST_NAMESPACES, end_processes, namespaces_of
 from warren.linux import netns
 from warren.linux.netns import NamespaceId
 
@@ -35,11 +35,13 @@ _IPV6_AT_ONCE = {
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """A running holder. ``pidfd`` belongs to it until :func:`end_holder`."""
+    """A running holder. Its file descriptors are open until :func:`end_holder`."""
 
     pid: int
     pidfd: int
     namespaces: frozenset[NamespaceId]
+    anchors: tuple[int, ...]
+    """The open namespaces: their identities pass to no others, even if all processes in them have ended."""
 
 
 def start_holder(name: str, scratch: Path) -> Holder:
@@ -61,7 +63,8 @@ def start_holder(name: str, scratch: Path) -> Holder:
     if trouble != b"ready":
         reap(pid)
         raise OperationFailed(trouble.decode() or f"host {name}: its first process died while it set up its namespaces")
-    return Holder(pid, os.pidfd_open(pid), namespaces_of(pid))
+    anchors = (os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in HOST_NAMESPACES)
+    return Holder(pid, os.pidfd_open(pid), namespaces_of(pid), tuple(anchors))
 
 
 def end_holder(holder: Holder) -> None:
@@ -69,7 +72,8 @@ def end_holder(holder: Holder) -> None:
     with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(holder.pidfd, signal.SIGKILL)
     reap(holder.pid)
-    os.close(holder.pidfd)
+    for fd in (holder.pidfd, *holder.anchors):
+        os.close(fd)
 
 
 def _hold(name: str, scratch: Path, lab: int, ready: socket.socket) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 import shlex
+import shutil
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -176,11 +177,11 @@ def _spawn(
                 preexec_fn=_entrance(place, user),  # noqa: PLW1509  it takes no lock that a thread could hold
             )
     except FileNotFoundError:
-        program = os.fspath(command[0])
-        raise OperationFailed(
-            f"host {place.host}: there is no program {program}: install the package that has it"
-        ) from None
+        raise OperationFailed(_no_program(place, command)) from None
     except PermissionError as error:
+        if os.sep not in os.fspath(command[0]) and shutil.which(command[0]) is None:
+            # One directory of PATH is closed to this user, and the program is in none of the others.
+            raise OperationFailed(_no_program(place, command)) from None
         raise OperationFailed(
             f"{describe(place, command)} may not be run: {error.strerror}: {error.filename}"
         ) from None
@@ -188,6 +189,10 @@ def _spawn(
         raise OperationFailed(
             f"{describe(place, command)} cannot be started as {user or 'root'} in its namespaces"
         ) from None
+
+
+def _no_program(place: Place, command: Command) -> str:
+    return f"host {place.host}: there is no program {os.fspath(command[0])}: install the package that has it"
 
 
 def _entrance(place: Place, user: str | None) -> Callable[[], None]:
