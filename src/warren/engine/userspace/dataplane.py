@@ -37,6 +37,8 @@ SUPER_PACKET_BYTES = 8192
 HANDSHAKES_PER_SECOND = 1000
 HANDSHAKES_AT_ONCE = 8
 """A handshake message costs about 200 µs: a fifth of a core at most, and at most 1.6 ms between two turns of data."""
+PATIENCE_MAX_S = 60.0
+"""With nothing to wait for, a look at the clock once a minute costs nothing."""
 _DATAGRAMS_BYTES = 1 << 16
 _PENDING_MAX = 256  # transmits kept while the UDP socket is full: the last turn's, and handshakes meanwhile
 
@@ -66,6 +68,7 @@ class DataPlane:
         self._frame = memoryview(bytearray(FRAME_BYTES_MAX))
         self._datagrams = bytearray(_DATAGRAMS_BYTES)
         self._pending: list[Transmit] = []
+        self._tun_bursts = self._udp_bursts = False  # whether the last turn brought more than one
         self._sockets: dict[int, UdpSocket] = {}
         self._budget = Budget(HANDSHAKES_PER_SECOND, HANDSHAKES_AT_ONCE * 4, clock())
         self.counters: Counter[str] = Counter()
@@ -83,19 +86,23 @@ class DataPlane:
 
     def run(self) -> str:
         """Move packets until :meth:`stop`, or until the interface or the UAPI socket is gone. Returns why it ended."""
-        device, clock, poll = self._device, self._clock, self._poller.poll
+        device, clock, poll, serve = self._device, self._clock, self._poller.poll, self._serve
+        wake_at, rate = device.wake_at, self.control.clock_rate
         self._link_changed()
+        self._emit()
+        now = clock()
         while not self._stopping:
+            patience = (wake_at() - now) / rate if not device.pending_handshakes else self._budget.wait(now)
+            events = poll(min(max(patience, 0.0), PATIENCE_MAX_S))
             now = clock()
-            for fd, mask in poll(self._patience(now)):
-                self._serve(fd, mask, clock())
-            now = clock()
+            for fd, mask in events:
+                serve(fd, mask, now)
             if device.pending_handshakes:
                 device.handshake_work(now, self._budget.take(now, HANDSHAKES_AT_ONCE))
-            deadline = device.next_deadline()
-            if deadline is not None and deadline.at <= now:
+                self._emit()
+            if wake_at() <= now:
                 device.handle_timeout(now)
-            self._emit()
+                self._emit()
         return self._stopping
 
     def close(self) -> None:
@@ -121,55 +128,56 @@ class DataPlane:
             self._pending.clear()
             self._poller.modify(self._tun.fd, select.EPOLLIN)
 
-    def _patience(self, now: float) -> float | None:
-        """Seconds the loop may sleep; None: until something happens."""
-        if self._device.pending_handshakes:
-            return self._budget.wait(now)
-        deadline = self._device.next_deadline()
-        return None if deadline is None else max(0.0, deadline.at - now) / self.control.clock_rate
-
     def _serve(self, fd: int, mask: int, now: float) -> None:
-        if fd in self._sockets:
+        if fd == self._tun.fd:
+            self._tun_readable(now)
+        elif fd in self._sockets:
             if mask & select.EPOLLOUT:
                 self._resume()
             if mask & ~select.EPOLLOUT:
                 self._udp_readable(self._sockets[fd], now)
-        elif fd == self._tun.fd:
-            self._tun_readable(now)
         elif self._uapi.owns(fd):
             self._uapi.handle(fd, mask)
+            self._emit()
         elif fd == self._link.fileno():
             self._link_changed()
+            self._emit()
         elif fd == self._removal.fileno() and self._removal.removed():
             self.stop("its control socket was removed")
 
     def _tun_readable(self, now: float) -> None:
+        """Take what the host sends. A frame that comes alone goes out at once; in a burst, small ones are gathered."""
         device, frame, read = self._device, self._frame, self._tun.read_into
+        alone = not self._tun_bursts
+        frames = 0
         try:
-            for _ in range(TUN_READS_PER_TURN):
-                length = read(frame)
-                if not length:
-                    break
+            while frames < TUN_READS_PER_TURN and (length := read(frame)):
+                frames += 1
                 device.send(frame, length, now)
-                if length >= SUPER_PACKET_BYTES or not device.room():
+                if alone or length >= SUPER_PACKET_BYTES or not device.room():
+                    alone = False
                     device.flush(now)
                     self._emit()
                     if self._pending:
                         return
         except OSError:
             self.stop("its interface was removed")
+        self._tun_bursts = frames > 1
         device.flush(now)
         self._emit()
 
     def _udp_readable(self, sock: UdpSocket, now: float) -> None:
-        device, datagrams = self._device, self._datagrams
-        for _ in range(TRAINS_PER_TURN):
-            received = sock.receive_into(datagrams)
-            if received is None:
-                break
+        """Take what the network brings, in the same manner."""
+        device, datagrams, receive = self._device, self._datagrams, sock.receive_into
+        alone = not self._udp_bursts
+        trains = 0
+        while trains < TRAINS_PER_TURN and (received := receive(datagrams)) is not None:
+            trains += 1
             device.receive(datagrams, *received, now)
-            if received.length >= SUPER_PACKET_BYTES or not device.inbound_room():
+            if alone or received.length >= SUPER_PACKET_BYTES or not device.inbound_room():
+                alone = False
                 self._deliver()
+        self._udp_bursts = trains > 1
         self._deliver()
         self._emit()
 

@@ -106,6 +106,7 @@ class Device:
         self.receive = inbound.receive
         self.inbound_room = self._delivery.room
         self.take_frames = self._delivery.take
+        self.wake_at = self._timers.wake_at
 
     # Configuration.
 

@@ -21,9 +21,7 @@ from warren.proto.wireguard.constants import (
 
 Owner = TypeVar("Owner")
 NEVER = float("inf")
-_CEILING_MIN = (
-    256  # queue entries kept before overtaken ones are cleared out; twice the number of peers when that is more
-)
+_CEILING_MIN = 256  # entries kept before overtaken ones are cleared out; twice the number of peers if that is more
 
 
 class Timer(enum.Enum):
@@ -208,6 +206,13 @@ class TimerQueue(Generic[Owner]):
         heapq.heappush(self._heap, (at, self._serial, timers))
         if len(self._heap) > self._ceiling:
             self._compact()
+
+    def wake_at(self) -> float:
+        """The earliest timer of all peers or some moment before it, NEVER if none runs: cheap enough for every packet.
+
+        :meth:`next_deadline`, which finds the exact moment, has to put right what moved since it was last asked.
+        """
+        return self._heap[0][0] if self._heap else NEVER
 
     def next_deadline(self) -> Deadline | None:
         """The earliest timer of all peers."""
