@@ -16,7 +16,7 @@ ifneq ($(PURE),)
 export WARREN_PURE := 1
 endif
 
-BUILD_PACKAGES := gcc libc6-dev libssl-dev
+BUILD_PACKAGES := gcc libc6-dev libssl-dev python3-dev python3-venv
 LAB_PACKAGES := iperf3 iproute2 iputils-ping nftables procps wireguard-go wireguard-tools
 BENCH_PACKAGES := nebula
 

@@ -7,7 +7,9 @@ suits() {
     "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
 }
 
-for name in ${PYTHON:-python3 python3.14 python3.13 python3.12 python3.11 /usr/bin/python3}; do
+# The distribution's comes first: it is built with profile-guided optimisation, which one compiled by pyenv and the like
+# often is not, and runs the data path a third faster.
+for name in ${PYTHON:-/usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11}; do
     path=$(command -v "$name") || continue
     suits "$path" || continue
     "$path" -c 'import ensurepip, venv' 2>/dev/null || { bare=$path; continue; }
