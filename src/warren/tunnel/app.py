@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 from pathlib import Path
 from typing import Final
@@ -29,7 +30,10 @@ from warren.tunnel.tables import number_of
 from warren.tunnel.world import DataPlane, World
 
 STATE: Final = Path("/var/lib/warren/tunnel")
-"""Where data planes keep the greatest timestamp they used, so that a clock set back locks no key out."""
+"""Where data planes keep the greatest timestamp they used, so that a clock set back locks no key out.
+
+STATE_DIRECTORY in the environment, which systemd sets for a service, names another place.
+"""
 
 _log = log.get("tunnel")
 
@@ -81,12 +85,13 @@ def _load(file: ConfigFile) -> TunnelConfig:
 
 
 def _state_directory() -> Path | None:
+    directory = Path(os.environ.get("STATE_DIRECTORY") or STATE)
     try:
-        STATE.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        _log.warning("%s cannot be made (%s): a clock set back may delay handshakes", STATE, error.strerror)
+        _log.warning("%s cannot be made (%s): a clock set back may delay handshakes", directory, error.strerror)
         return None
-    return STATE
+    return directory
 
 
 def describe(file: ConfigFile, *, as_json: bool) -> str:

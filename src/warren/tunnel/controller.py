@@ -112,7 +112,7 @@ class Controller:
             engine = await self._world.engines.attach(self._interface)
         except Unreachable:
             return False
-        if not await engine.statistics():  # another program's UAPI socket knows nothing of this request
+        if not await _is_ours(engine):
             remedy = "stop it, or choose another --name"
             raise OperationFailed(f"interface {self._interface} is run by another WireGuard program; {remedy}")
         config = self._settings.config
@@ -351,6 +351,14 @@ class Controller:
         engine, self._engine = self._engine, None
         if engine is not None:
             await engine.close()
+
+
+async def _is_ours(engine: DataPlane) -> bool:
+    """Whether it knows our extension of the UAPI; another WireGuard program hangs up on it."""
+    try:
+        return bool(await engine.statistics())
+    except Unreachable:
+        return False
 
 
 async def _failures(work: Coroutine[Any, Any, None]) -> list[str]:
