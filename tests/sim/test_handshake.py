@@ -98,6 +98,21 @@ def test_both_initiating_at_once_talk_without_waiting_for_a_retransmission(twin:
         assert_talk(wire, a, b)
 
 
+def test_a_response_that_comes_after_the_peers_own_handshake_was_confirmed_is_too_late(twin: DataPath) -> None:
+    with Wire(seed=12, datapath=twin) as wire:
+        a, b = wire.pair()
+        b.configure(b.peer(a))
+        wire.filter = lambda source, _destination, data: data[0] != RESPONSE or source == a.address
+        a.send(a.packet_to(b))
+        b.send(b.packet_to(a))
+        wire.advance(0.1)
+        assert len(a.delivered) == 1  # under the session that b initiated
+        wire.inject(a, wire.messages(RESPONSE, b)[0], b.address)
+        assert a.device.counters["udp_unknown_index"] == 1
+        assert a.device.counters["handshakes_completed"] == 1
+        assert_talk(wire, a, b)
+
+
 @pytest.mark.parametrize(("loss", "within_s"), [(0.05, 30.0), (0.2, 30.0), (0.5, 90.0)])
 @pytest.mark.parametrize("seed", range(8))
 def test_a_lossy_network_delays_the_handshake_but_does_not_prevent_it(seed: int, loss: float, within_s: float) -> None:
@@ -174,7 +189,9 @@ def test_a_lost_response_after_which_the_initiator_fell_silent_does_not_leave_pa
         a.send(a.packet_to(b))
         wire.advance(0.1)
         wire.filter = lambda _source, _destination, _data: True
-        a.configure(b.peer(a, remove=True), private_key=a.private_key)
+        a.restart()
+        a.configure(a.peer(b, endpoint=None))
+        a.device.up(wire.now)
         packet = b.packet_to(a)
         b.send(packet)
         wire.advance(6)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from warren.proto.ip.segment import MALFORMED
 from warren.proto.ip.virtio import VNET
 from warren.proto.wireguard.allowed_ips import AllowedIps
 from warren.proto.wireguard.constants import KEEPALIVE_BYTES, REKEY_AFTER_MESSAGES
@@ -92,9 +93,8 @@ class Outbound:
         self._out = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._out)
         self._end = 0
-        self._trains: list[
-            tuple[Peer, int, int, int, int, int]
-        ] = []  # peer, at, end, stride, count, ecn; not sealed yet
+        # Not sealed yet: peer, at, end, stride, count, ecn.
+        self._trains: list[tuple[Peer, int, int, int, int, int]] = []
         self._transmits: list[Transmit] = []
         # The open train, to which more may be joined; none while _peer is None.
         self._peer: Peer | None = None
@@ -124,7 +124,7 @@ class Outbound:
         at = self._end
         count, stride, end = self._split(frame, length, self._out, at, self.mtu)
         if count <= 0:
-            self._counters["tun_malformed" if stride == _MALFORMED else "tun_no_room"] += 1
+            self._counters["tun_malformed" if stride == MALFORMED else "tun_no_room"] += 1
             return
         self._end = end
         if (
@@ -227,6 +227,3 @@ class Outbound:
         if transmits:
             self._transmits = []
         return transmits
-
-
-_MALFORMED = -1  # split's reason

@@ -116,6 +116,7 @@ def test_the_queue_names_the_earliest_timer_and_pops_exactly_the_peers_that_are_
         now += gap
         happen(peers[index], what, now)
         earliest = min(peer.earliest()[0] for peer in peers)
+        assert queue.wake_at() <= earliest
         deadline = queue.next_deadline()
         assert (NEVER if deadline is None else deadline.at) == earliest
         due = {peer.owner for peer in peers if peer.earliest()[0] <= now}
