@@ -47,7 +47,7 @@ project)
     echo "building Warren"
     WARREN_BUILD_PURE=1 pip --no-build-isolation --no-deps --no-index --editable .
     quietly "$python" hatch_build.py
-    if ! "$python" -c 'import sys; from warren.proto import datapath; sys.exit(not datapath.COMPILED)' 2>/dev/null; then
+    if ! env --unset=WARREN_PURE "$python" -c 'import sys; from warren.proto import datapath; sys.exit(not datapath.COMPILED)' 2>/dev/null; then
         tail -n 1 "$log"
         echo "the pure Python variant is used; the compiled one needs a C compiler and the headers of Python and OpenSSL (then: rm -r .stamps)"
     fi
