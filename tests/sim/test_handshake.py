@@ -147,6 +147,19 @@ def test_an_unanswered_handshake_is_retried_every_five_seconds_and_given_up_afte
         assert_talk(wire, a, b)
 
 
+def test_a_peer_that_stays_away_is_reported_once_and_again_after_it_was_there(twin: DataPath) -> None:
+    with Wire(seed=13, datapath=twin, loss=1.0) as wire:
+        a, b = wire.pair()
+        a.configure(a.peer(b, persistent_keepalive_s=25))
+        wire.advance(1000)
+        assert a.events.count(HandshakeGaveUp(b.public_key)) == 1
+        wire.loss = 0.0
+        wire.advance(60)
+        wire.loss = 1.0
+        wire.advance(1000)
+        assert a.events.count(HandshakeGaveUp(b.public_key)) == 2
+
+
 def test_a_new_packet_after_giving_up_begins_anew(twin: DataPath) -> None:
     with Wire(seed=7, datapath=twin, loss=1.0) as wire:
         a, b = wire.pair()

@@ -213,7 +213,9 @@ class Device:
         if peer.timers.attempts > HANDSHAKE_ATTEMPTS_MAX:  # §6.4
             self._outbound.purge(peer)
             peer.timers.gave_up(now)
-            self._tell(HandshakeGaveUp(peer.public_key))
+            if not peer.unreachable:  # once, however often a keepalive tries again
+                peer.unreachable = True
+                self._tell(HandshakeGaveUp(peer.public_key))
             return
         peer.timers.attempts += 1
         self.forget_source(peer)  # it may be what keeps answers from coming

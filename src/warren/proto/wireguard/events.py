@@ -52,7 +52,10 @@ class HandshakeCompleted(Event):
 
 @dataclass(frozen=True, slots=True)
 class HandshakeGaveUp(Event):
-    """The peer did not answer for 90 s; packets that waited for it are dropped. New packets begin a new attempt."""
+    """The peer did not answer for 90 s; packets that waited for it are dropped. New packets begin a new attempt.
+
+    Told once until a handshake succeeds.
+    """
 
     level: ClassVar[str] = "WARNING"
     peer: PublicKey

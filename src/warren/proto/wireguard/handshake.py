@@ -247,7 +247,7 @@ class Handshakes:
 
     def _completed(self, peer: Peer, *, by_us: bool) -> None:
         peer.timers.handshake_completed()
-        peer.renewing_for_receiving = False
+        peer.renewing_for_receiving = peer.unreachable = False
         peer.last_handshake_ns = self._timestamps.wall_clock_ns()
         self._counters["handshakes_completed"] += 1
         self._tell(HandshakeCompleted(peer.public_key, by_us))

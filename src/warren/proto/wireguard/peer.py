@@ -62,6 +62,7 @@ class Peer:
         "timers",
         "timestamp_ns",
         "tx_bytes",
+        "unreachable",
     )
 
     def __init__(
@@ -90,3 +91,4 @@ class Peer:
         self.last_handshake_ns = 0
         self.tx_bytes = self.rx_bytes = 0
         self.roaming_told_at = LONG_AGO
+        self.unreachable = False  # a handshake was given up, and none completed since
