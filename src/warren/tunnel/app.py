@@ -76,12 +76,7 @@ def _load(file: ConfigFile) -> TunnelConfig:
     loaded = load(file.path)
     for warning in loaded.warnings:
         _log.warning("%s", warning)
-    config = loaded.config
-    log.hide(config.private_key.base64, config.private_key.hex)
-    for peer in config.peers:
-        if peer.preshared_key is not None:
-            log.hide(peer.preshared_key.base64, peer.preshared_key.hex)
-    return config
+    return loaded.config
 
 
 def _state_directory() -> Path | None:

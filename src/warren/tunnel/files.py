@@ -11,6 +11,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from warren import log
 from warren.errors import OperationFailed, UsageError
 from warren.tunnel import fields
 from warren.tunnel.config import TunnelConfig, parse
@@ -58,7 +59,10 @@ def locate(argument: str, name: str | None, directory: Path = CONFIG_DIRECTORY) 
 
 
 def load(path: Path) -> Loaded:
-    """Read and parse a config. Raises OperationFailed when it cannot be read, UsageError when it is malformed."""
+    """Read and parse a config; its secrets are hidden from the log from then on.
+
+    Raises OperationFailed when it cannot be read, UsageError when it is malformed.
+    """
     try:
         with path.open("rb") as file:
             status = os.fstat(file.fileno())
@@ -76,6 +80,9 @@ def load(path: Path) -> Loaded:
     if len(data) > FILE_BYTES_MAX:
         raise UsageError(f"{path}: the file is larger than {FILE_BYTES_MAX >> 20} MiB; that is not a config")
     config = parse(_decode(data, path), str(path))
+    for key in (config.private_key, *(peer.preshared_key for peer in config.peers)):
+        if key is not None:
+            log.hide(key.base64, key.hex)
     warnings = config.warnings
     if stat.S_ISREG(status.st_mode) and status.st_mode & 0o077:
         warnings = (f"{path} holds a private key and is open to other users; run `chmod 600 {path}`", *warnings)
