@@ -1,4 +1,4 @@
-"""Clocks that jump (FAULTS A 35, F-CLK1, F-CLK2; CVE-2021-46873)."""
+"""Clocks that jump (CVE-2021-46873)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attackers on the path and off it change nothing (FAULTS: A-RP, A-HF1…4, A-ETH, A-AMP, A-INS)."""
+"""Attackers on the path and off it change nothing."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ def test_forged_data_for_a_live_session_costs_a_drop_each(twin: DataPath) -> Non
         assert b.delivered[-1] == packet
 
 
-# Spoofed inner sources (FAULTS A 28).
+# Spoofed inner sources.
 
 SPOOFED = [
     "10.0.0.2",  # the receiver's own
