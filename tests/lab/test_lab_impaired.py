@@ -130,3 +130,12 @@ def test_a_capture_of_it_begins_with_the_ip_header(bad: Bad) -> None:
     capture = b.capture("eth0")
     assert len(udp_echo(a, b, "10.9.0.2", count=1)) == 1
     assert {packet[0] >> 4 for packet in capture.packets()} <= {4, 6}
+
+
+@pytest.mark.parametrize("impairment", [None, Impairment()], ids=["veth", "impaired"])
+def test_a_link_that_cannot_be_made_is_undone(lab: Lab, impairment: Impairment | None) -> None:
+    a, b = lab.host("a"), lab.host("b")
+    with pytest.raises(OperationFailed, match=r"10\.9\.0\.300"):
+        lab.link(a, b, "10.9.0.1/24", "10.9.0.300/24", impairment=impairment)
+    lab.link(a, b, "10.9.0.1/24", "10.9.0.2/24", impairment=impairment)
+    assert len(udp_echo(a, b, "10.9.0.2", count=1)) == 1

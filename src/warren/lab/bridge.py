@@ -19,6 +19,8 @@ class Bridge(Host):
     def __init__(self, name: str, *, artifacts: Path, scratch: Path) -> None:
         super().__init__(name, artifacts=artifacts, scratch=scratch)
         self._ports = itertools.count()
+
+    def set_up(self) -> None:
         # The switch itself takes part in nothing: no address, not even a link-local one.
         self.sysctl("net.ipv6.conf.default.disable_ipv6", 1)
         self.ip(

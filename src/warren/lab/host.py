@@ -36,7 +36,7 @@ class Host:
         self.artifacts = artifacts
         self.directory = scratch / name
         """The host's own directory for files such as configurations and keys; it ends with the lab."""
-        self.directory.mkdir()
+        self.directory.mkdir(exist_ok=True)
         self._holder: Holder = start_holder(name, scratch)
         self.place = Place(name, self._holder.pidfd)
         """Where its programs run; for the lab's own helpers."""
@@ -44,6 +44,9 @@ class Host:
         self._processes: list[Process] = []
         self._captures: list[Capture] = []
         self._calls: list[Call[Any]] = []
+
+    def set_up(self) -> None:
+        """What a kind of host configures in itself; the lab, which ends it should that fail, calls it once."""
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.name} pid {self.pid}>"

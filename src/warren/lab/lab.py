@@ -24,8 +24,8 @@ Addresses = Sequence[str] | str
 AnyHost = TypeVar("AnyHost", bound=Host)
 
 MTU = 1500
-_HOST_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")  # a file name and a host name (RFC 1123 §2.1) at once
-_NO_HOST_NAME = "_artifacts"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")  # a file name and a host name (RFC 1123 §2.1) at once
+_ARTIFACTS = "_artifacts"  # beside the directories of the hosts, none of which can have this name
 _GRACE_S = 1.0
 _FIRST_INTERFACE_INDEX = 100  # above what a host makes by itself
 
@@ -33,8 +33,8 @@ _FIRST_INTERFACE_INDEX = 100  # above what a host makes by itself
 class Lab:
     """Hosts, links and programs that end together.
 
-    ``seed`` decides what the impaired links do to each packet. ``artifacts`` is the directory for logs and captures,
-    made if missing; without one they end with the lab.
+    ``seed`` decides, with the names at both ends, what an impaired link does to each packet. ``artifacts`` is the
+    directory for logs and captures, made if missing; without one they end with the lab.
 
     With ``captures`` the packets of every link are captured at its first end, which slows down the fast ones.
 
@@ -45,11 +45,12 @@ class Lab:
     def __init__(
         self, name: str = "lab", *, seed: int = 1, artifacts: Path | None = None, captures: bool = False
     ) -> None:
+        _check_name(name)
         self.name = name
         self.seed = seed
         self._captures = captures
         self._scratch = Path(tempfile.mkdtemp(prefix=f"warren-{name}-"))
-        self.artifacts = artifacts or self._scratch / _NO_HOST_NAME
+        self.artifacts = artifacts or self._scratch / _ARTIFACTS
         self.artifacts.mkdir(parents=True, exist_ok=True)
         self.hosts: dict[str, Host] = {}
         self.links: list[Link] = []
@@ -128,7 +129,7 @@ class Lab:
         ends = make_end(a, interfaces[0], a_addresses), make_end(b, interfaces[1], b_addresses)
         if impairment is None:
             return self._connect(*ends, mtu=mtu, offloads=offloads)
-        seed = f"{self.seed} link {len(self.links)}"
+        seed = " ".join([str(self.seed), *(f"{end.host.name}/{end.interface}" for end in ends)])
         return self._keep(connect_impaired(*ends, mtu=mtu, impairment=impairment, seed=seed))
 
     def attach(
@@ -177,10 +178,15 @@ class Lab:
         return link
 
     def _make(self, kind: type[AnyHost], name: str) -> AnyHost:
-        if not _HOST_NAME.fullmatch(name):
-            raise UsageError(f"host name {name!r}: use 1 to 32 letters, digits and '-', beginning with no '-'")
+        _check_name(name)
         if name in self.hosts:
             raise UsageError(f"host name {name!r} is taken in this lab: choose another")
         host = kind(name, artifacts=self.artifacts, scratch=self._scratch)
         self.hosts[name] = host
+        host.set_up()
         return host
+
+
+def _check_name(name: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise UsageError(f"name {name!r}: use 1 to 32 letters, digits and '-', beginning with no '-'")

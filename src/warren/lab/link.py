@@ -29,9 +29,9 @@ class End:
     interface: str
     addresses: tuple[str, ...] = ()
 
-    def configure(self, mtu: int) -> None:
-        """Give the existing interface its addresses and MTU, and set it up."""
-        lines = [f"link set {self.interface} mtu {mtu}"]
+    def configure(self, properties: str) -> None:
+        """Give the existing interface link ``properties`` ("mtu 1400") and its addresses, and set it up."""
+        lines = [f"link set {self.interface} {properties}"]
         lines += [f"address add {address} dev {self.interface}{_family_options(address)}" for address in self.addresses]
         lines += [f"link set {self.interface} up"]
         self.host.ip(*lines)
@@ -119,11 +119,15 @@ def connect_veth(lab: int, a: End, b: End, *, indexes: tuple[int, int], mtu: int
     near = f"link add {a.interface} index {indexes[0]} netns {a.host.pid}"
     far = f"type veth peer name {b.interface} index {indexes[1]} netns {b.host.pid}"
     apply_ip(lab, [f"{near} {far}"])
-    for end in (a, b):
-        if not offloads:
-            with netns.network_of(end.host.pidfd):
-                switch_off_offloads(end.interface)
-        end.configure(mtu)
+    try:
+        for end in (a, b):
+            if not offloads:
+                with netns.network_of(end.host.pidfd):
+                    switch_off_offloads(end.interface)
+            end.configure(f"mtu {mtu}")
+    except BaseException:
+        a.host.ip(f"link delete {a.interface}")
+        raise
     return Link(a, b)
 
 
@@ -139,9 +143,12 @@ def connect_impaired(a: End, b: End, *, mtu: int, impairment: Impairment, seed: 
             tuns.append(tun.fd)
         first, second = tuns
         worker = Worker(a.host.place, lambda control: carry((first, second), directions, control), tuns)
-    for end in (a, b):
-        end.host.ip(f"link set {end.interface} txqueuelen {_TUN_QUEUE_PACKETS}")
-        end.configure(mtu)
+    try:
+        for end in (a, b):
+            end.configure(f"mtu {mtu} txqueuelen {_TUN_QUEUE_PACKETS}")
+    except BaseException:
+        worker.end()
+        raise
     return ImpairedLink(a, b, worker)
 
 

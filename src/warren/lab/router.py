@@ -42,6 +42,8 @@ class Router(Host):
     def __init__(self, name: str, *, artifacts: Path, scratch: Path) -> None:
         super().__init__(name, artifacts=artifacts, scratch=scratch)
         self._masquerades: dict[str, Masquerade] = {}
+
+    def set_up(self) -> None:
         self.sysctl("net.ipv4.ip_forward", 1)
         self.sysctl("net.ipv6.conf.all.forwarding", 1)
 
