@@ -41,9 +41,6 @@ locked)
     pip --require-hashes "$@"
     ;;
 project)
-    if [ "$(id -u)" = 0 ] && [ "$("$python" -c 'import sys; print(sys.base_prefix)')" = /usr ]; then
-        "$here/debian-packages.sh" python3-dev
-    fi
     echo "building Warren"
     WARREN_BUILD_PURE=1 pip --no-build-isolation --no-deps --no-index --editable .
     quietly "$python" hatch_build.py
