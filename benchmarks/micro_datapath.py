@@ -1,7 +1,7 @@
 """What each stage of the data path costs per packet, for both twins: ``python benchmarks/micro_datapath.py [PACKETS]``.
 
-One TCP/IPv4 super-packet of full 1,420-byte packets goes through split, seal, open and coalesce over and over. The figure
-is the best of many rounds: what the code costs, not what else the machine does.
+One TCP/IPv4 super-packet of full 1,420-byte packets goes through split, seal, open and coalesce over and over.
+The figure is the best of many rounds: what the code costs, not what else the machine does.
 """
 
 from __future__ import annotations
