@@ -32,6 +32,11 @@ _SOCKET_BUFFER_BYTES = 7 << 20  # about 100 trains: a scheduling gap of 20 ms at
 _ANCILLARY_BYTES = 128  # four small control messages of at most 36 bytes each
 _BIND_ATTEMPTS = 100  # both families must find the same port free
 
+_CONTROLS_MAX = 4096  # some 100 packet sizes times a few local addresses and ECN marks; then it begins anew
+
+Control = tuple[tuple[int, int, bytes], ...]
+"""Control messages as ``sendmsg`` takes them: level, type, data."""
+
 _SOCKADDR_LENGTH = {socket.AF_INET: 2, socket.AF_INET6: 4}
 """How Python's socket module writes their addresses: (host, port) and (host, port, flowinfo, scope)."""
 
@@ -61,11 +66,12 @@ class Received(NamedTuple):
 class UdpSocket:
     """One address family of a :class:`UdpPort`. ``segments`` and ``gathers`` tell whether GSO and GRO work."""
 
-    __slots__ = ("_pktinfo", "_sock", "_tos", "family", "gathers", "segments")
+    __slots__ = ("_controls", "_pktinfo", "_sock", "_tos", "family", "gathers", "segments")
 
     def __init__(self, family: socket.AddressFamily, port: int, fwmark: int) -> None:
         """Bind ``port`` (0: any) on all addresses. Raises OSError."""
         self.family = family
+        self._controls: dict[tuple[bytes, int, int], tuple[Control, int]] = {}
         self._sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
             self._set_options(fwmark)
@@ -142,46 +148,58 @@ class UdpSocket:
         ``local`` and ``ecn`` as in :class:`Received`. A train of any length is cut to what one call can carry. Where
         the kernel cannot segment it, the datagrams are sent one by one.
         """
-        control: list[tuple[int, int, bytes]] = []
-        if local:
-            control.append((*self._pktinfo, local))
-        if ecn:
-            control.append((*self._tos, _int.pack(ecn)))
         length = len(train)
-        try:
-            if length <= stride:
-                self._sock.sendmsg((train,), control, 0, address)
-                return 0
-            if self.segments:
-                per_call = min(TRAIN_DATAGRAMS_MAX, TRAIN_BYTES_MAX // stride) * stride
-                control.append((_SOL_UDP, _UDP_SEGMENT, _segment.pack(stride)))
+        if length > stride and self.segments:
+            try:
+                control, per_call = self._controls.get((local, ecn, stride)) or self._control(local, ecn, stride)
                 if length <= per_call:
                     self._sock.sendmsg((train,), control, 0, address)
                     return 0
                 return self._send_parts(train, per_call, control, address)
+            except OSError as error:
+                if error.errno not in _cannot_segment:
+                    return error.errno or errno.EIO
+                # Sent once more unsegmented; of what went already, the receiver drops the copy as replayed.
+                self.segments = error.errno != errno.EIO
+        control, _ = self._controls.get((local, ecn, 0)) or self._control(local, ecn, 0)
+        try:
+            return self._send_parts(train, stride, control, address)
         except OSError as error:
-            if length <= stride or error.errno not in _cannot_segment:
-                return error.errno or errno.EIO
-            control.pop()
-            if error.errno == errno.EIO:
-                self.segments = False
-        return self._send_parts(train, stride, control, address)
+            return error.errno or errno.EIO
 
-    def _send_parts(
-        self, train: memoryview | bytes, size: int, control: list[tuple[int, int, bytes]], address: tuple[object, ...]
-    ) -> int:
-        """Send ``train`` in calls of ``size`` bytes. Once the first went, a full buffer loses the rest, as a NIC."""
+    def _send_parts(self, train: memoryview | bytes, size: int, control: Control, address: tuple[object, ...]) -> int:
+        """Send ``train`` in calls of ``size`` bytes. Once the first went, a full buffer loses the rest, as a NIC does.
+
+        Raises OSError when the kernel refuses a part for another reason, or the first for any.
+        """
         view = memoryview(train)
         for at in range(0, len(view), size):
             try:
                 self._sock.sendmsg((view[at : at + size],), control, 0, address)
             except OSError as error:
-                if error.errno in _cannot_segment and control and control[-1][1] == _UDP_SEGMENT:
-                    raise  # the caller sends all of it unsegmented; what went already is dropped as replayed
                 if at == 0 or error.errno not in _no_room:
-                    return error.errno or errno.EIO
+                    raise
                 return errno.ENOBUFS
         return 0
+
+    def _control(self, local: bytes, ecn: int, stride: int) -> tuple[Control, int]:
+        """The control messages for these values, kept for the next train, and how much one call then carries.
+
+        ``stride`` is 0 for a single datagram.
+        """
+        messages: list[tuple[int, int, bytes]] = []
+        if local:
+            messages.append((*self._pktinfo, local))
+        if ecn:
+            messages.append((*self._tos, _int.pack(ecn)))
+        per_call = 0
+        if stride:
+            messages.append((_SOL_UDP, _UDP_SEGMENT, _segment.pack(stride)))
+            per_call = min(TRAIN_DATAGRAMS_MAX, TRAIN_BYTES_MAX // stride) * stride
+        if len(self._controls) >= _CONTROLS_MAX:
+            self._controls.clear()
+        kept = self._controls[local, ecn, stride] = tuple(messages), per_call
+        return kept
 
     def close(self) -> None:
         self._sock.close()

@@ -26,6 +26,7 @@ from warren.linux.inotify import RemovalWatch
 from warren.linux.link import LinkWatch
 from warren.linux.tun import FRAME_BYTES_MAX, Tun
 from warren.linux.udp import UdpPort, UdpSocket
+from warren.proto.wireguard.constants import INITIATION
 from warren.proto.wireguard.device import Device, Transmit
 from warren.proto.wireguard.events import Event, TimestampUsed
 
@@ -190,15 +191,15 @@ class DataPlane:
     def _emit(self) -> None:
         """Act on what the device wants: note what must be durable first, then send."""
         events = self._device.take_events()
-        if events and not self._note(events):
-            self._device.take_transmits()
-            return
+        durable = not events or self._note(events)
         transmits = self._device.take_transmits()
+        if not durable:
+            transmits = [transmit for transmit in transmits if transmit.data[0] != INITIATION]
         if transmits:
             self._transmit(transmits)
 
     def _note(self, events: list[Event]) -> bool:
-        """Log events and persist timestamps; False when a timestamp could not be made durable and must not be sent."""
+        """Log events and persist timestamps; False when one could not be made durable: no initiation may carry it."""
         for event in events:
             if not isinstance(event, TimestampUsed):
                 self.control.log_event(event)
