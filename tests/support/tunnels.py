@@ -129,7 +129,7 @@ def wireguard_go_end(host: Host, *inner: str, port: int = 51820, mtu: int = 1420
 
 
 def _brought_up(host: Host, process: Process, inner: tuple[str, ...], port: int, mtu: int) -> TunnelEnd:
-    host.wait_for(["test", "-S", f"/var/run/wireguard/{INTERFACE}.sock"], timeout=PATIENCE_S)
+    host.wait_for(["wg", "show", INTERFACE], timeout=PATIENCE_S)  # its socket may still be that of one killed before
     end = TunnelEnd(host, process, inner, port)
     end.set("private-key", str(secret_file(host, "private", end.key.base64)), "listen-port", str(port))
     for address in inner:

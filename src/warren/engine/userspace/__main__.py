@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from warren import log
 from warren.engine.userspace.dataplane import DataPlane, boottime
 from warren.engine.userspace.timestamps import TimestampFloor
 from warren.engine.userspace.uapi_server import answers, socket_path
@@ -33,11 +34,9 @@ _log = logging.getLogger("warren.engine")
 
 def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
-    logging.basicConfig(
-        level=options.log_level.upper(),
-        format="%(asctime)s %(levelname)-7s " + options.interface + ": %(message)s",
-        datefmt="%H:%M:%S",
-    )
+    log.configure(prefix=f"{options.interface}: ")
+    if not log.debugging():
+        logging.getLogger("warren").setLevel(options.log_level.upper())
     try:
         plane = _assemble(options)
     except (WarrenError, OSError) as error:

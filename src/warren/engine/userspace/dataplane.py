@@ -62,6 +62,7 @@ class DataPlane:
         self._link = link
         self._device = device
         self._floor = floor
+        self._durable = True  # whether the last timestamp could be stored
         self._clock = clock
         self._poller = select.epoll()
         self._stopping = ""
@@ -203,15 +204,23 @@ class DataPlane:
         for event in events:
             if not isinstance(event, TimestampUsed):
                 self.control.log_event(event)
-            elif self._floor is not None:
-                try:
-                    self._floor.use(event.timestamp_ns)
-                except OSError as error:
-                    self.counters["timestamp_not_durable"] += 1
-                    _log.error(
-                        "a handshake was not sent: its timestamp cannot be stored (%s); free the disk", error.strerror
-                    )
-                    return False
+            elif self._floor is not None and not self._make_durable(self._floor, event.timestamp_ns):
+                return False
+        return True
+
+    def _make_durable(self, floor: TimestampFloor, timestamp_ns: int) -> bool:
+        """Store a timestamp before it is sent; says so when that begins to fail, and when it works again."""
+        try:
+            floor.use(timestamp_ns)
+        except OSError as error:
+            self.counters["timestamp_not_durable"] += 1
+            if self._durable:
+                _log.warning("no handshakes: their timestamps cannot be stored (%s); free the disk", error.strerror)
+            self._durable = False
+            return False
+        if not self._durable:
+            _log.info("handshake timestamps can be stored again")
+        self._durable = True
         return True
 
     def _transmit(self, transmits: list[Transmit]) -> None:
