@@ -15,6 +15,7 @@ import sys
 import time
 from typing import TextIO
 
+FORMAT_VARIABLE = "WARREN_LOG"
 _ROOT = "warren"
 _KEY_SHAPED = re.compile(r"[A-Za-z0-9+/]{43}=|[0-9A-Fa-f]{64}")
 _HIDDEN_MAX = 200_000  # two spellings of the keys of 100,000 peers, the most a tunnel may have
@@ -26,13 +27,16 @@ def get(name: str) -> logging.Logger:
     return logging.getLogger(f"{_ROOT}.{name}")
 
 
-def configure(*, as_json: bool = False, stream: TextIO | None = None) -> None:
-    """Send Warren's log lines to ``stream`` (stderr). ``WARREN_DEBUG=1`` in the environment adds debug lines.
+def configure(*, as_json: bool | None = None, prefix: str = "", stream: TextIO | None = None) -> None:
+    """Send Warren's log lines to ``stream`` (stderr), each message after ``prefix``.
 
-    Calling it again replaces the earlier choice.
+    Without ``as_json`` the environment says whether they are JSON (``WARREN_LOG=json``), so that the processes of one
+    command agree. ``WARREN_DEBUG=1`` adds debug lines. Calling it again replaces the earlier choice.
     """
-    handler = logging.StreamHandler(stream or sys.stderr)
-    handler.setFormatter(JsonLines() if as_json else PlainLines())
+    if as_json is None:
+        as_json = os.environ.get(FORMAT_VARIABLE) == "json"
+    handler = _Lines(stream or sys.stderr)
+    handler.setFormatter(JsonLines(prefix) if as_json else PlainLines(prefix))
     logger = logging.getLogger(_ROOT)
     logger.handlers[:] = [handler]
     logger.propagate = False
@@ -70,16 +74,29 @@ def _conceal(match: re.Match[str]) -> str:
     return "(hidden)" if known or len(_hidden) >= _HIDDEN_MAX else found
 
 
+class _Lines(logging.StreamHandler[TextIO]):
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """Whoever read the lines has gone; the tunnel goes on."""
+
+
 class PlainLines(logging.Formatter):
     """``HH:MM:SS level message`` in local time."""
 
+    def __init__(self, prefix: str = "") -> None:
+        super().__init__()
+        self._prefix = prefix
+
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
-        return f"{clock} {record.levelname.lower():<7} {printable(record.getMessage())}"
+        return f"{clock} {record.levelname.lower():<7} {printable(self._prefix + record.getMessage())}"
 
 
 class JsonLines(logging.Formatter):
     """One JSON object per line: ``time`` (RFC 3339, UTC, ms), ``level``, ``part`` and ``message``."""
+
+    def __init__(self, prefix: str = "") -> None:
+        super().__init__()
+        self._prefix = prefix
 
     def format(self, record: logging.LogRecord) -> str:
         seconds = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
@@ -88,7 +105,7 @@ class JsonLines(logging.Formatter):
                 "time": f"{seconds}.{int(record.msecs):03d}Z",
                 "level": record.levelname.lower(),
                 "part": record.name.removeprefix(f"{_ROOT}."),
-                "message": printable(record.getMessage()),
+                "message": printable(self._prefix + record.getMessage()),
             },
             ensure_ascii=False,
         )

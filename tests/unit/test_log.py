@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import io
 import json
-import logging
-from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.logs import log_restored
 from tests.unit.tunnel.fakes import private_key
 from warren import log
 
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    logger = logging.getLogger("warren")
-    before = (logger.handlers[:], logger.propagate, logger.level)
-    yield
-    logger.handlers[:], logger.propagate = before[0], before[1]
-    logger.setLevel(before[2])
+__all__ = ["log_restored"]
 
 
 def _logged(message: str, *, as_json: bool = False) -> str:
@@ -70,3 +62,19 @@ def test_debug_lines_are_for_those_who_ask(monkeypatch: pytest.MonkeyPatch) -> N
         log.configure(stream=stream)
         log.get("tunnel").debug("detail")
         assert ("detail" in stream.getvalue()) == shown
+
+
+def test_the_processes_of_one_command_agree_on_the_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(log.FORMAT_VARIABLE, "json")
+    stream = io.StringIO()
+    log.configure(prefix="home: ", stream=stream)
+    log.get("engine").info("ready")
+    assert json.loads(stream.getvalue())["message"] == "home: ready"
+
+
+def test_a_stream_that_is_gone_ends_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    stream = io.StringIO()
+    log.configure(stream=stream)
+    stream.close()
+    log.get("tunnel").info("nobody reads this")
+    assert capsys.readouterr().err == ""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import click
 
 
 @click.command("tunnel")
-@click.argument("config", metavar="CONFIG")
+@click.argument("config", metavar="CONFIG", type=click.Path())
 @click.option("--name", metavar="IF", help="Name of the interface; by default that of the file, without .conf.")
 @click.option("--check", is_flag=True, help="Read CONFIG, print what would be done, and touch nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Write log lines (or the plan of --check) as JSON.")
@@ -30,7 +32,9 @@ def command(config: str, name: str | None, check: bool, as_json: bool) -> None:
     from warren import log
     from warren.tunnel.files import locate
 
-    log.configure(as_json=as_json)
+    if as_json:
+        os.environ[log.FORMAT_VARIABLE] = "json"  # for the data plane too
+    log.configure()
     file = locate(config, name)
     from warren.tunnel import app
 

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.logs import log_restored
 from tests.unit.tunnel.fakes import private_key, public_key
 from warren import __version__, cli
 from warren.errors import OperationFailed, Unreachable, UsageError
 from warren.tunnel import app
+
+__all__ = ["log_restored"]
 
 SECRET = private_key("own").base64
 TEXT = f"""\
