@@ -137,6 +137,19 @@ def test_an_unanswered_handshake_forgets_the_source_address(twin: DataPath) -> N
         assert b.sent_from[-1] == b""
 
 
+def test_a_retransmitted_initiation_forgets_the_source_address(twin: DataPath) -> None:
+    with Wire(seed=50, datapath=twin) as wire:
+        a, b = connected(wire)
+        b.local = LOCAL
+        a.send(a.packet_to(b))
+        wire.advance(200)
+        wire.loss = 1.0
+        b.send(b.packet_to(a))
+        assert b.sent_from[-1] == LOCAL
+        wire.advance(6)
+        assert b.sent_from[-1] == b""
+
+
 def test_the_owner_can_have_source_addresses_forgotten(twin: DataPath) -> None:
     with Wire(seed=49, datapath=twin) as wire:
         a, b = connected(wire)

@@ -66,6 +66,35 @@ def test_a_receiver_that_never_sends_renews_at_165_seconds(twin: DataPath) -> No
         b.send(b.packet_to(a))  # once per session is enough
         wire.advance(4.0)
         assert initiations(wire) == 2
+        wire.advance(150.0)
+        b.send(b.packet_to(a))  # the new session is 155 s old
+        wire.advance(1.0)
+        assert initiations(wire) == 2
+        wire.advance(12.0)
+        b.send(b.packet_to(a))
+        wire.advance(1.0)
+        assert initiations(wire) == 3
+
+
+def test_keepalives_alone_renew_a_session_in_time(twin: DataPath) -> None:
+    with Wire(seed=37, datapath=twin) as wire:
+        a, b = wire.pair()
+        a.configure(a.peer(b, persistent_keepalive_s=25))
+        wire.advance(110)
+        assert initiations(wire) == 1
+        wire.advance(50)
+        assert initiations(wire) == 2
+
+
+def test_a_persistent_keepalive_without_an_endpoint_starts_when_there_is_one(twin: DataPath) -> None:
+    with Wire(seed=38, datapath=twin) as wire:
+        a, b = wire.pair()
+        b.configure(b.peer(a, endpoint=None, persistent_keepalive_s=25))
+        wire.advance(200)
+        assert wire.captured == []
+        b.configure(b.peer(a))
+        wire.advance(26)
+        assert a.status_of(b).last_handshake_ns > 0
 
 
 def test_a_session_older_than_three_minutes_neither_sends_nor_receives(twin: DataPath) -> None:
