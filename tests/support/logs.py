@@ -1,4 +1,4 @@
-"""The log as it was, after tests of what sets it up. A test module that imports the fixture has it for all its tests."""
+"""The log as it was, after tests of what sets it up. A test module that imports the fixture has it in every test."""
 
 from __future__ import annotations
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from warren.errors import OperationFailed
+from warren.linux.link import interface_exists
 from warren.tunnel.items import Dns
 
 _TIMEOUT_S = 10.0
@@ -53,10 +54,10 @@ class Resolvconf:
         await _run(["resolvconf", "-d", _record(interface), "-f"])
 
 
-def _record(interface: str, order: Path = _INTERFACE_ORDER) -> str:
+def _record(interface: str) -> str:
     """The record's name: Debian's resolvconf sorts by prefix, and the first wildcard of its list is for tunnels."""
     try:
-        prefixes = re.findall(r"^([A-Za-z0-9-]+)\*$", order.read_text(), re.MULTILINE)
+        prefixes = re.findall(r"^([A-Za-z0-9-]+)\*$", _INTERFACE_ORDER.read_text(), re.MULTILINE)
     except OSError:
         prefixes = []
     return f"{prefixes[0]}.{interface}" if prefixes else interface
@@ -72,7 +73,8 @@ class SystemdResolved:
         await _run(["resolvectl", "default-route", dns.interface, "yes"])
 
     async def unset(self, interface: str) -> None:
-        await _run(["resolvectl", "revert", interface])
+        if interface_exists(interface):  # else systemd-resolved has forgotten it by itself
+            await _run(["resolvectl", "revert", interface])
 
 
 async def _run(command: Sequence[str], text: str = "") -> None:

@@ -110,7 +110,7 @@ class FakeResolver:
         self.present[dns.interface] = dns
 
     async def unset(self, interface: str) -> None:
-        del self.present[interface]
+        self.present.pop(interface, None)
 
 
 @dataclass
