@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import socket
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from warren.errors import OperationFailed
-from warren.linux.link import interface_exists
 from warren.tunnel.items import Dns
 
 _TIMEOUT_S = 10.0
@@ -73,7 +73,7 @@ class SystemdResolved:
         await _run(["resolvectl", "default-route", dns.interface, "yes"])
 
     async def unset(self, interface: str) -> None:
-        if interface_exists(interface):  # else systemd-resolved has forgotten it by itself
+        if interface in (name for _, name in socket.if_nameindex()):  # else systemd-resolved has forgotten it by itself
             await _run(["resolvectl", "revert", interface])
 
 
