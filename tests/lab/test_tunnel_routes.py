@@ -44,10 +44,10 @@ def test_everything_goes_through_the_tunnel_but_the_tunnel_itself(
         assert rules[2].split("\t")[1] == "not from all fwmark 0xca6c lookup 51820"
         assert host.run(["ip", family, "route", "show", "table", "51820"]).stdout.startswith(f"default dev {INTERFACE}")
     assert host.run(["sysctl", "-n", "net.ipv4.conf.all.src_valid_mark"]).stdout == "1\n"
-    ruleset = host.run(["nft", "list", "ruleset"]).stdout
+    ruleset = host.run(["nft", "-p", "list", "ruleset"]).stdout
     assert 'iifname != "home" ip daddr 10.99.0.1 fib saddr type != local drop' in ruleset
     assert 'iifname != "home" ip6 daddr fd99::1 fib saddr type != local drop' in ruleset
-    assert ruleset.count("meta l4proto udp meta mark set ct mark") == 2
+    assert ruleset.count("meta l4proto 17 meta mark set ct mark") == 2
     assert ruleset.count("meta l4proto udp meta mark 0x0000ca6c ct mark set meta mark") == 2
     assert a.stop() == 0
     assert traces(host) == before
@@ -105,7 +105,7 @@ def test_a_table_of_ones_own_or_none(exit_node: tuple[Host, TunnelCommand, Host]
     a.start()
     assert ("default" in host.run(["ip", "route", "show", "table", "1234"], check=False).stdout) == routed
     assert host.run(["ip", "rule"]).stdout == rules
-    assert host.run(["nft", "list", "ruleset"]).stdout == ""
+    assert host.run(["nft", "-p", "list", "ruleset"]).stdout == ""
     assert a.stop() == 0
 
 
