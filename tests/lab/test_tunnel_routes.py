@@ -48,7 +48,7 @@ def test_everything_goes_through_the_tunnel_but_the_tunnel_itself(
     assert 'iifname != "home" ip daddr 10.99.0.1 fib saddr type != local drop' in ruleset
     assert 'iifname != "home" ip6 daddr fd99::1 fib saddr type != local drop' in ruleset
     assert ruleset.count("meta l4proto 17 meta mark set ct mark") == 2
-    assert ruleset.count("meta l4proto udp meta mark 0x0000ca6c ct mark set meta mark") == 2
+    assert ruleset.count("meta l4proto 17 meta mark 0x0000ca6c ct mark set meta mark") == 2
     assert a.stop() == 0
     assert traces(host) == before
 
