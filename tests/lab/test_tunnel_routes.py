@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.tunnel_command import INTERFACE, TunnelCommand, config, traces
+from tests.support.tunnel_command import INTERFACE, PATIENCE_S, TunnelCommand, config, traces
 from warren.lab import Host, Lab
 
 A_VALUES = {"Address": "10.99.0.1/24, fd99::1/64"}
@@ -70,10 +70,13 @@ def test_a_neighbour_does_not_reach_the_tunnel_address_past_the_tunnel(
     neighbour.ip("route add 10.99.0.1/32 via 10.9.0.1", "route add fd99::1/128 via fd09::1")
     a = TunnelCommand.on(host, config("a", A_VALUES, ("exit", EVERYWHERE)))
     a.start()
-    attempts = [["ping", "-nq", "-c1", "-W1", address] for address in ("10.99.0.1", "fd99::1")]
+    for address in ("10.9.0.1", "fd09::1"):
+        neighbour.wait_for(["ping", "-nq", "-c1", "-W1", address], PATIENCE_S)
+    attempts = [["ping", "-nq", "-c2", "-i0.2", "-W1", address] for address in ("10.99.0.1", "fd99::1")]
     assert [neighbour.run(attempt, check=False).returncode for attempt in attempts] == [1, 1]
     host.run(["nft", "flush", "ruleset"])
-    assert [neighbour.run(attempt, check=False).returncode for attempt in attempts] == [0, 0], "the rules did it"
+    for attempt in attempts:  # it was the rules that kept them out
+        neighbour.wait_for(attempt, PATIENCE_S)
     assert a.stop() == 0
 
 
