@@ -8,7 +8,7 @@ from tests.support.wireguard_pair import Host, Wire
 from warren.identity.keys import PrivateKey
 from warren.proto.wireguard.constants import DATA, INITIATION, REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
 from warren.proto.wireguard.datapaths import DataPath
-from warren.proto.wireguard.events import HandshakeCompleted, SessionsForgotten
+from warren.proto.wireguard.events import HandshakeCompleted, SessionRenewed, SessionsForgotten
 
 
 def connected(wire: Wire) -> tuple[Host, Host]:
@@ -47,6 +47,19 @@ def test_traffic_for_three_hours_is_rekeyed_every_two_minutes_and_loses_nothing_
         if not loss:
             assert 3 * 3600 / 126 <= initiations(wire) <= 3 * 3600 / 120 + 1
             assert len(wire.messages(INITIATION, b)) == 0  # §6.2: only the initiator renews
+
+
+def test_only_the_first_of_many_sessions_is_worth_a_log_line(twin: DataPath) -> None:
+    with Wire(seed=21, datapath=twin) as wire:
+        a, b = connected(wire)
+        for _ in range(60):
+            a.send(a.packet_to(b))
+            wire.advance(10)
+        for host, peer in ((a, b), (b, a)):
+            told = [event for event in host.events if isinstance(event, HandshakeCompleted)]
+            assert told[0] == HandshakeCompleted(peer.public_key, host is a)
+            assert told[1:] == [SessionRenewed(peer.public_key, host is a)] * 4
+            assert [event.level for event in told] == ["INFO", *["DEBUG"] * 4]
 
 
 def test_a_receiver_that_never_sends_renews_at_165_seconds(twin: DataPath) -> None:

@@ -24,7 +24,7 @@ from collections.abc import Callable
 from warren.errors import MalformedPacket
 from warren.proto.wireguard.constants import IDENTIFIER, INITIATION_INTERVAL_S, KEY_BYTES, REKEY_TIMEOUT_S
 from warren.proto.wireguard.datapaths import DataPath
-from warren.proto.wireguard.events import Event, HandshakeCompleted, PeerRoamed, SocketAddress
+from warren.proto.wireguard.events import Event, HandshakeCompleted, PeerRoamed, SessionRenewed, SocketAddress
 from warren.proto.wireguard.identity import Identity
 from warren.proto.wireguard.indices import IndexTable
 from warren.proto.wireguard.keypairs import Keypair
@@ -250,4 +250,5 @@ class Handshakes:
         peer.renewing_for_receiving = peer.unreachable = False
         peer.last_handshake_ns = self._timestamps.wall_clock_ns()
         self._counters["handshakes_completed"] += 1
-        self._tell(HandshakeCompleted(peer.public_key, by_us))
+        told = HandshakeCompleted if peer.keypairs.previous is None else SessionRenewed
+        self._tell(told(peer.public_key, by_us))
