@@ -228,7 +228,7 @@ cdef class Coalescer:
     cdef bint append(self, Run *run, const Packet *packet) noexcept nogil:
         """Add a packet's payload to the run of its flow if it continues it."""
         cdef uint32_t identification = 0, step = 0
-        if packet.size > run.size or run.end + packet.size > run.limit or packet.headers != run.headers:
+        if packet.size > run.size or run.end + packet.size > run.limit:
             return False
         if packet.protocol == TCP and get32(packet.data + packet.offset + 4) != run.sequence:
             return False

@@ -111,7 +111,7 @@ cdef inline Py_ssize_t packet_length(const uint8_t *data, Py_ssize_t room) noexc
         length = get16(data + 2)
         header = (data[0] & 15) * 4
         return length if IPV4_HEADER <= header and header <= length and length <= room else 0
-    if data[0] >> 4 == 6 and room >= IPV6_HEADER:
+    if data[0] >> 4 == 6:
         length = IPV6_HEADER + <Py_ssize_t>get16(data + 4)
         return length if length <= room else 0
     return 0

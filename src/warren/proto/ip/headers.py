@@ -41,7 +41,7 @@ def packet_length(data: bytes | bytearray | memoryview, at: int, end: int) -> in
         length = data[at + 2] << 8 | data[at + 3]
         header = (first & 15) * 4
         return length if IPV4_HEADER <= header <= length <= room else 0
-    if first >> 4 == 6 and room >= IPV6_HEADER:
+    if first >> 4 == 6:
         length = IPV6_HEADER + (data[at + 4] << 8 | data[at + 5])
         return length if length <= room else 0
     return 0

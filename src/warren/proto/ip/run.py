@@ -207,7 +207,6 @@ class Run:
             not packet.mergeable
             or packet.sequence != self.sequence
             or packet.fixed != first.fixed
-            or packet.headers != first.headers
             or packet.total > first.total
             or self.end + packet.total - packet.headers > self.limit
         ):

@@ -139,7 +139,7 @@ def _put_segments(
 class _IpHead:
     """Makes what comes before the changing part of a segment's transport header: the IP header and the ports."""
 
-    __slots__ = ("_fixed", "_identification", "_ipv4", "_layout", "_middle", "_rest", "pseudo")
+    __slots__ = ("_fixed", "_identification", "_ipv4", "_lead", "_middle", "_rest", "pseudo")
 
     def __init__(self, packet: bytes, transport: int, protocol: int) -> None:
         self._ipv4 = packet[0] >> 4 == 4
@@ -148,15 +148,15 @@ class _IpHead:
         self._fixed = word_sum(packet[:2] + packet[6:10] + packet[12:transport])
         self.pseudo = word_sum(packet[12:20] if self._ipv4 else packet[8:40]) + protocol
         """The pseudo-header's sum (RFC 9293 §3.1, RFC 8200 §8.1) but for the length."""
-        self._layout = packet[:2] if self._ipv4 else packet[:4]
+        self._lead = packet[:2] if self._ipv4 else packet[:4]
 
     def make(self, length: int, index: int) -> bytes:
         """The head of segment ``index``, a packet of ``length`` bytes."""
         if not self._ipv4:
-            return self._layout + (length - IPV6_HEADER).to_bytes(2, "big") + self._rest
+            return self._lead + (length - IPV6_HEADER).to_bytes(2, "big") + self._rest
         identification = self._identification + index & 0xFFFF
         checksum = -(self._fixed + length + identification) % MODULUS
-        return self._layout + _IPV4_VARYING.pack(length, identification, self._middle, checksum) + self._rest
+        return self._lead + _IPV4_VARYING.pack(length, identification, self._middle, checksum) + self._rest
 
 
 @lru_cache(maxsize=256)

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.flows import NO_OFFLOAD, Ip, Tcp, Udp, segments, without_sum
+from tests.support.packets import rfc1071
 from tests.support.twins import COMPILED, PURE, Twin, needs_both_twins, over_both_twins
 
 CAPACITY = 1 << 20
@@ -234,14 +235,19 @@ class TestNotMergedAre:
         assert merged(twin, *flow(Udp(), 100, 100), udp=False) == [1, 1]
         assert merged(twin, *flow(Tcp(), 100, 100), udp=False) == [2]
 
-    @pytest.mark.parametrize("fragment", [b"\x20\x00", b"\x00\x01", b"\x80\x00"])
-    def test_fragments(self, twin: Twin, fragment: bytes) -> None:
-        packets = [one.packet() for one in flow(Udp(dont_fragment=False), 100, 100)]
-        assert merged(twin, *(one[:6] + fragment + one[8:] for one in packets)) == [1, 1]
+    @BOTH_PROTOCOLS
+    @pytest.mark.parametrize("fragment", [b"\x20\x00", b"\x00\x01", b"\x01\x00", b"\x80\x00"])
+    def test_fragments(self, twin: Twin, kind: type[Tcp], fragment: bytes) -> None:
+        packets = [one.packet() for one in flow(kind(dont_fragment=False), 100, 100)]
+        assert merged(twin, *(with_ipv4_header(one[:6] + fragment + one[8:20], one[20:]) for one in packets)) == [1, 1]
+        assert merged(twin, *(with_ipv4_header(one[:20], one[20:]) for one in packets)) == [2]
 
-    def test_packets_with_ipv4_options(self, twin: Twin) -> None:
-        packets = [b"\x46" + one.packet()[1:] for one in flow(Udp(), 100, 100)]
-        assert merged(twin, *packets) == [1, 1]
+    @BOTH_PROTOCOLS
+    def test_packets_with_ipv4_options(self, twin: Twin, kind: type[Tcp]) -> None:
+        packets = [one.packet() for one in flow(kind(), 100, 100)]
+        optional = [b"\x46\0" + (len(one) + 4).to_bytes(2, "big") + one[4:20] + b"\x94\x04\0\0" for one in packets]
+        made = [with_ipv4_header(header, one[20:]) for header, one in zip(optional, packets, strict=True)]
+        assert merged(twin, *made) == [1, 1]
 
     @BOTH_VERSIONS
     def test_other_protocols(self, twin: Twin, version: int) -> None:
@@ -249,10 +255,17 @@ class TestNotMergedAre:
         packets = [one.packet() for one in flow(Udp(version=version), 100, 100)]
         assert merged(twin, *(one[:at] + b"\x01" + one[at + 1 :] for one in packets)) == [1, 1]
 
-    def test_tcp_headers_that_lie_about_their_length(self, twin: Twin) -> None:
-        packets = flow(Tcp(), 8, 8)
-        for offset in (0x00, 0x40, 0x70, 0xF0):
-            assert merged(twin, *(damaged(one, 32, offset) for one in packets)) == [1, 1]
+    @pytest.mark.parametrize("words", [0, 1, 4, 7, 8, 15])
+    def test_tcp_headers_that_lie_about_their_length(self, twin: Twin, words: int) -> None:
+        first = Tcp(payload=bytes(8))
+        as_if = replace(first.later(1, 8 + 4 * (5 - words)), payload=bytes(8))
+        assert merged(twin, *(damaged(one, 32, words << 4) for one in (first, as_if))) == [1, 1]
+
+
+def with_ipv4_header(header: bytes, rest: bytes) -> bytes:
+    """A packet with this IPv4 header, its checksum made right."""
+    bare = header[:10] + bytes(2) + header[12:]
+    return header[:10] + rfc1071(bare).to_bytes(2, "big") + header[12:] + rest
 
 
 def damaged(packet: Ip, at: int, octet: int) -> bytes:
@@ -331,6 +344,14 @@ class TestTheArena:
         assert coalescer.add(other, 0, len(other), other_stride, other_lengths) == 65
         ((start, end),) = coalescer.flush()
         assert (start, end) == (0, 50 + 65 * 1000)
+
+    def test_is_filled_to_the_last_byte(self, twin: Twin) -> None:
+        for length, dropped in ((65536 - 10, 0), (65536 - 9, 1)):
+            coalescer = twin.coalescer(1 << 16, True)
+            packet = Tcp(payload=bytes(length - 40), flags=0x11).packet()
+            buffer, stride, lengths = train([packet])
+            assert coalescer.add(buffer, 0, len(buffer), stride, lengths) == dropped
+            assert coalescer.flush() == ([] if dropped else [(0, 65536)])
 
     def test_stays_valid_until_the_next_train(self, twin: Twin) -> None:
         coalescer = twin.coalescer(CAPACITY, True)

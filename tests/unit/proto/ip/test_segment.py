@@ -64,6 +64,19 @@ class TestASinglePacket:
         assert complete[26:28] == b"\xff\xff"
         assert slots(twin, frame) == [padded(complete)]
 
+    def test_fills_the_room_to_the_last_byte_or_writes_nothing(self, twin: Twin) -> None:
+        frame = NO_OFFLOAD + Tcp(payload=bytes(8)).packet()
+        exact = bytearray(b"\xa5" * 90)
+        assert twin.split(frame, len(frame), exact, 10, MTU) == (1, 80, 90)
+        short = bytearray(b"\xa5" * 89)
+        assert twin.split(frame, len(frame), short, 10, MTU) == (0, NO_ROOM, 10)
+        assert set(short) == {UNTOUCHED}
+
+    def test_beyond_65535_bytes_is_refused(self, twin: Twin) -> None:
+        for length, count in ((65535, 1), (65536, 0)):
+            frame = NO_OFFLOAD + Udp(version=6, payload=bytes(65480)).packet()[:88] + bytes(length - 88)
+            assert twin.split(frame, len(frame), bytearray(1 << 17), 0, MTU)[0] == count
+
     def test_may_have_its_checksum_anywhere_behind_the_ip_header(self, twin: Twin) -> None:
         packet = bytearray(Udp(payload=b"sctp, say, or GRE").packet())
         frame = struct.pack("=BBHHHH", 1, 0, 0, 0, 24, 10) + packet
@@ -112,6 +125,11 @@ class TestASuperPacket:
         whole = Udp(version=version, payload=bytes(i * 11 & 0xFF for i in range(size)), traffic_class=0xB9)
         expected = [padded(one.packet()) for one in whole.cut(1000)]
         assert slots(twin, whole.super_frame(1000)) == expected
+
+    def test_never_says_that_udp_has_no_checksum(self, twin: Twin) -> None:
+        complete = without_sum(Udp(payload=b"odd one out!"))
+        whole = Udp(payload=complete[-12:])
+        assert slots(twin, whole.super_frame(1000)) == [padded(complete)]
 
     def test_wraps_sequence_and_identification(self, twin: Twin) -> None:
         whole = Tcp(payload=bytes(5000), sequence=0xFFFFFFFF - 1500, identification=0xFFFE)
