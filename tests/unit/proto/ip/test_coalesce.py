@@ -400,6 +400,13 @@ class TestATrain:
             too_long[slot] = 2**31 - 1
             assert coalescer.add(buffer, 0, len(buffer), stride, too_long) == 1
 
+    def test_is_not_read_beyond_the_lengths_it_comes_with(self, twin: Twin) -> None:
+        buffer, stride, lengths = train([one.packet() for one in flow(Tcp(), 100, 100, 100)])
+        lengths[1] -= 1
+        coalescer = twin.coalescer(CAPACITY, True)
+        assert coalescer.add(buffer, 0, len(buffer), stride, lengths) == 1
+        assert len(coalescer.flush()) == 2
+
     def test_that_is_none_is_the_callers_fault(self, twin: Twin) -> None:
         buffer, stride, lengths = train([Tcp().packet()] * 3)
         coalescer = twin.coalescer(CAPACITY, True)

@@ -65,6 +65,8 @@ SEQUENCES = {
     "backwards, one on, then too old": [(i, True) for i in range(WINDOW, 0, -1)] + [(WINDOW + 1, True), (0, False)],
     "backwards, the first, one on": [(i, True) for i in range(WINDOW, -1, -1)] + [(WINDOW + 1, True)],
     "a jump over the whole ring": [(5, True), (5 + 64 * 128, True), (5 + 64 * 127, True), (5, False), (69, True)],
+    "a jump onto a block's own place": [(5, True), (6 + 64 * 128, True), (5 + 64 * 128, True)],
+    "a jump far beyond the ring": [(5, True), (9 + 64 * 300, True), (5 + 64 * 256, True), (9 + 64 * 300, False)],
     "a jump of one block less": [(5, True), (64 * 127, True), (5, False), (4, True), (64 * 127, False)],
 }
 
