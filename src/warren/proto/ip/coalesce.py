@@ -69,21 +69,22 @@ class Coalescer:
             raise ValueError("lengths must be an array('i') with an item for each datagram")
         data = bytes(memoryview(buffer)[at:end])
         dropped = 0
-        first = HEADROOM
+        room, stop = stride - HEADROOM - TAILROOM, len(data) - TAILROOM
         for i in range(count):
             length = lengths[i]
-            if length > 0:
-                run = self._last
-                if first + length > min((i + 1) * stride, len(data)) - TAILROOM:
-                    dropped += 1
-                elif run is not None and run.follows(data, first, length):
-                    more = run.extend(self._view, data, first)
-                    self._tail = run.end
-                    if not more:
-                        self._close(run)
-                else:
-                    dropped += not self._take(data, first, length)
-            first += stride
+            if length <= 0:
+                continue
+            first = i * stride + HEADROOM
+            run = self._last
+            if length > room or first + length > stop:
+                dropped += 1
+            elif run is not None and run.follows(data, first, length):
+                more = run.extend(self._view, data, first)
+                self._tail = run.end
+                if not more:
+                    self._close(run)
+            elif not self._take(data, first, length):
+                dropped += 1
         return dropped
 
     def flush(self) -> list[tuple[int, int]]:

@@ -33,6 +33,8 @@ _TCP6: Final = struct.Struct("!IxxH36sIQ")  # up to flow label, (next header, ho
 _UDP4: Final = struct.Struct("!HxxHI2x12sHH")  # as above up to flow, length, checksum
 _UDP6: Final = struct.Struct("!IxxH36sHH")
 
+MAX_TCP_SEGMENTS: Final = 65535
+"""No bound: a frame is full before."""
 MAX_UDP_SEGMENTS: Final = 64
 """Datagrams merged into one: what the kernel's own GRO allows (UDP_GRO_CNT_MAX), as it charges a socket for each."""
 
@@ -137,15 +139,16 @@ def _parse_udp(data: bytes, first: int, total: int, offset: int, udp: bool) -> P
 class _Layout(NamedTuple):
     """Where the fields are that change within a run, in IP and transport header read as one big-endian number."""
 
+    constant: int
+    """Mask: all that stays the same."""
     compared: int
     """Mask: everything but the checksums."""
-    constant: int
-    """Mask: of that, everything but identification and sequence number."""
     identification: int
-    """How far to shift the identification into place."""
+    """How far to shift an identification into place."""
     sequence: int
-    transport: int
-    """How many bits follow the IP header."""
+    """How far to shift a sequence number into place."""
+    ip_header: int
+    """How far to shift an IPv4 header out; 0 for IPv6."""
 
 
 @lru_cache(maxsize=64)
@@ -153,15 +156,17 @@ def _layout(protocol: int, offset: int, headers: int) -> _Layout:
     def shift(at: int, size: int) -> int:
         return (headers - at - size) * 8
 
-    checksum = offset + (TCP_CSUM if protocol == TCP else UDP_CSUM)
-    ipv4 = offset == IPV4_HEADER
-    compared = (1 << headers * 8) - 1 & ~(0xFFFF << shift(checksum, 2))
+    tcp, ipv4 = protocol == TCP, offset == IPV4_HEADER
+    compared = (1 << headers * 8) - 1 & ~(0xFFFF << shift(offset + (TCP_CSUM if tcp else UDP_CSUM), 2))
+    constant, identification, sequence = compared, 0, 0
     if ipv4:
+        identification = shift(IDENTIFICATION, 2)
         compared &= ~(0xFFFF << shift(IPV4_CSUM, 2))
-    identification = shift(IDENTIFICATION, 2) if ipv4 else 0
-    sequence = shift(offset + SEQUENCE, 4) if protocol == TCP else 0
-    changing = (0xFFFF << identification if ipv4 else 0) | (0xFFFFFFFF << sequence if protocol == TCP else 0)
-    return _Layout(compared, compared & ~changing, identification, sequence, shift(offset, 0))
+        constant = compared & ~(0xFFFF << identification)
+    if tcp:
+        sequence = shift(offset + SEQUENCE, 4)
+        constant &= ~(0xFFFFFFFF << sequence)
+    return _Layout(constant, compared, identification, sequence, shift(offset, 0) if ipv4 else 0)
 
 
 class Run:
@@ -171,8 +176,9 @@ class Run:
     """
 
     __slots__ = (
-        "_advance", "_constant", "_expected", "_layout", "end", "identification", "index", "limit", "packet",
-        "segments", "sequence", "size", "start", "step",
+        "_addresses", "_advance", "_compared", "_constant", "_expected", "_headers", "_identification_shift",
+        "_ip_shift", "_most", "_pseudo", "_sequence_shift", "_total", "end", "identification", "index", "limit",
+        "packet", "segments", "sequence", "size", "start", "step",
     )  # fmt: skip
 
     def __init__(self, packet: Packet, data: bytes, first: int, index: int, start: int, end: int, limit: int) -> None:
@@ -188,17 +194,25 @@ class Run:
         self.segments = 1
         self.step = packet.steps[0]
         """By how much the identification rises; settled by the second packet."""
+        self._most = MAX_UDP_SEGMENTS if packet.protocol == UDP else MAX_TCP_SEGMENTS
+        # What `follows` needs, in the form in which it is quick.
+        self._headers = packet.headers
+        self._total = packet.total
+        self._addresses = addresses_offset(packet.offset)
+        self._pseudo = packet.protocol + packet.total - packet.offset
         self._advance = self.size if packet.protocol == TCP else 0
-        self._layout = _layout(packet.protocol, packet.offset, packet.headers)
-        self._constant = int.from_bytes(data[first : first + packet.headers]) & self._layout.constant
+        layout = _layout(packet.protocol, packet.offset, packet.headers)
+        self._compared, self._identification_shift, self._sequence_shift, self._ip_shift = layout[1:]
+        self._constant = int.from_bytes(data[first : first + packet.headers]) & layout.constant
         self._expect(packet.sequence, packet.identification)
 
     def _expect(self, sequence: int, identification: int) -> None:
         """Expect what comes after a full packet of these numbers."""
         self.identification = identification = identification + self.step & 0xFFFF
         self.sequence = sequence = sequence + self._advance & 0xFFFFFFFF
-        layout = self._layout
-        self._expected = self._constant | sequence << layout.sequence | identification << layout.identification
+        self._expected = (
+            self._constant | sequence << self._sequence_shift | identification << self._identification_shift
+        )
 
     def admits(self, packet: Packet) -> bool:
         """Whether a packet of this flow may be appended."""
@@ -221,9 +235,9 @@ class Run:
             self.step = packet.identification - self.packet.identification & 0xFFFF
         if packet.pushed:
             frames[self.start + VNET + packet.offset + TCP_FLAGS] |= PSH
-        more = self._grow(frames, data, first + packet.headers, packet.total - packet.headers)
+        self._grow(frames, data[first + packet.headers : first + packet.total])
         self._expect(packet.sequence, packet.identification)
-        return more and not packet.pushed and packet.total == self.packet.total
+        return self.segments < self._most and not packet.pushed and packet.total == self.packet.total
 
     def follows(self, data: bytes, first: int, length: int) -> bool:
         """Whether the ``length`` bytes at ``data[first:]`` begin with just the packet that comes next in a long run.
@@ -231,31 +245,26 @@ class Run:
         This is the quick way for most packets: one comparison for all header fields, and the checksums. False says
         little: a shorter or otherwise peculiar packet may be admitted all the same.
         """
-        packet = self.packet
-        if length < packet.total or self.end + self.size > self.limit:
+        header = int.from_bytes(data[first : first + self._headers])
+        if header & self._compared != self._expected or length < self._total or self.end + self.size > self.limit:
             return False
-        layout = self._layout
-        header = int.from_bytes(data[first : first + packet.headers])
-        if header & layout.compared != self._expected:
+        if self._ip_shift and (header >> self._ip_shift) % MODULUS:
             return False
-        if packet.offset == IPV4_HEADER and (header >> layout.transport) % MODULUS:
+        if header & 0xFFFF == 0 and self.packet.protocol == UDP:
             return False
-        if packet.protocol == UDP and header & 0xFFFF == 0:
-            return False
-        return transport_valid(data, first, packet.total, packet.offset, packet.protocol)
+        return (word_sum(data[first + self._addresses : first + self._total]) + self._pseudo) % MODULUS == 0
 
     def extend(self, frames: memoryview, data: bytes, first: int) -> bool:
         """Append a packet that follows; return whether more may."""
-        more = self._grow(frames, data, first + self.packet.headers, self.size)
+        self._grow(frames, data[first + self._headers : first + self._total])
         self._expect(self.sequence, self.identification)
-        return more
+        return self.segments < self._most
 
-    def _grow(self, frames: memoryview, data: bytes, payload: int, size: int) -> bool:
-        end = self.end + size
-        frames[self.end : end] = data[payload : payload + size]
-        self.end = end
+    def _grow(self, frames: memoryview, payload: bytes) -> None:
+        start = self.end
+        self.end = end = start + len(payload)
+        frames[start:end] = payload
         self.segments += 1
-        return self.packet.protocol == TCP or self.segments < MAX_UDP_SEGMENTS
 
     def finish(self, frames: memoryview) -> None:
         """Make a frame of several packets a super-packet, its checksum left to the device to complete."""
@@ -288,15 +297,14 @@ def _put16(frames: memoryview, at: int, value: int) -> None:
     frames[at : at + 2] = value.to_bytes(2, "big")
 
 
-def transport_valid(data: bytes, first: int, total: int, offset: int, protocol: int) -> bool:
-    """Whether the TCP or UDP checksum of the packet ``data[first:first + total]`` holds."""
-    # The addresses lie right before the transport header: the two sum up in one go.
-    addresses = first + (12 if offset == IPV4_HEADER else 8)
-    return (word_sum(data[addresses : first + total]) + protocol + total - offset) % MODULUS == 0
+def addresses_offset(offset: int) -> int:
+    """Where the addresses are in an IP header of this length. The transport header is right behind them."""
+    return 12 if offset == IPV4_HEADER else 8
 
 
 def checksums_valid(data: bytes, first: int, total: int, offset: int, protocol: int) -> bool:
-    """Whether the transport checksum, and that of an IPv4 header, hold."""
+    """Whether the TCP or UDP checksum of the packet ``data[first:first + total]``, and an IPv4 header's, hold."""
     if offset == IPV4_HEADER and word_sum(data[first : first + IPV4_HEADER]):
         return False
-    return transport_valid(data, first, total, offset, protocol)
+    # The addresses sum up with the rest in one go.
+    return (word_sum(data[first + addresses_offset(offset) : first + total]) + protocol + total - offset) % MODULUS == 0

@@ -22,28 +22,29 @@ class ReplayWindow:
     ``accepts`` and ``mark`` are apart because a counter is only marked once its message proved authentic.
     """
 
-    __slots__ = ("_greatest", "_ring")
+    __slots__ = ("_ring", "greatest")
 
     def __init__(self) -> None:
-        self._greatest = 0
+        self.greatest = 0
+        """The greatest counter marked; whatever is beyond is accepted."""
         self._ring = [0] * _BLOCKS
 
     def accepts(self, counter: int) -> bool:
         """Whether ``counter``, below REJECT_AFTER_MESSAGES, is neither too old nor marked. Changes nothing."""
-        if counter > self._greatest:
+        if counter > self.greatest:
             return True
-        if self._greatest - counter > WINDOW:
+        if self.greatest - counter > WINDOW:
             return False
         return not self._ring[counter >> _BLOCK_SHIFT & _BLOCK_MASK] >> (counter & _BIT_MASK) & 1
 
     def mark(self, counter: int) -> None:
         """Record a counter that :meth:`accepts` let through, and slide the window up to it."""
         block = counter >> _BLOCK_SHIFT
-        if counter > self._greatest:
-            newest = self._greatest >> _BLOCK_SHIFT
+        if counter > self.greatest:
+            newest = self.greatest >> _BLOCK_SHIFT
             if block != newest:
                 self._clear(newest + 1, block + 1)
-            self._greatest = counter
+            self.greatest = counter
         self._ring[block & _BLOCK_MASK] |= 1 << (counter & _BIT_MASK)
 
     def _clear(self, start: int, stop: int) -> None:

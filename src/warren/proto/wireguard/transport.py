@@ -129,7 +129,7 @@ class OpeningKey:
         if counter >= REJECT_AFTER_MESSAGES:
             return OPEN_LIMIT
         window = self._window
-        if not window.accepts(counter):
+        if counter <= window.greatest and not window.accepts(counter):
             return OPEN_REPLAY
         body = datagram[HEADER_BYTES:]
         try:
