@@ -77,7 +77,8 @@ def split(
 
 def padded(length: int, mtu: int) -> int:
     """The length of a packet with its padding: up to a multiple of 16, but not beyond the MTU (WireGuard §5.4.6)."""
-    return min(length + 15 & ~15, max(mtu, length))
+    filled = length + 15 & ~15
+    return filled if filled <= mtu else max(mtu, length)
 
 
 def _ip_header_length(packet: bytes) -> int:
@@ -92,8 +93,7 @@ def _ip_header_length(packet: bytes) -> int:
 def _put_single(packet: bytes, out: bytearray, at: int, end: int, field: int, start: int) -> None:
     """Write one packet as the slot ``out[at:end]``; a nonzero ``field`` is where its checksum from ``start`` goes."""
     first = at + HEADROOM
-    last = first + len(packet)
-    out[first : end - TAILROOM] = packet + bytes(end - TAILROOM - last)
+    out[first : end - TAILROOM] = packet + bytes(end - TAILROOM - first - len(packet))
     if field:
         # The field already holds the pseudo-header's sum. 0 would mean "none" to UDP, so the other zero is written.
         checksum = complement(word_sum(packet[start:])) or 0xFFFF
