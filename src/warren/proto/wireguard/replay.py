@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-REJECT_AFTER_MESSAGES: Final = 2**64 - 2**13 - 1
-"""Counters from here on are never used nor accepted (WireGuard §6.1)."""
-
 _BLOCK_SHIFT: Final = 6
 _BIT_MASK: Final = 63
 _BLOCKS: Final = 128

@@ -19,13 +19,9 @@ from typing import Final
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from warren.proto.wireguard.replay import REJECT_AFTER_MESSAGES, ReplayWindow
-
-DATA: Final = 4
-HEADER_BYTES: Final = 16
-TAG_BYTES: Final = 16
-OVERHEAD: Final = HEADER_BYTES + TAG_BYTES
-KEY_BYTES: Final = 32
+from warren.proto.wireguard.constants import DATA, HEADER_BYTES, KEY_BYTES, REJECT_AFTER_MESSAGES, TAG_BYTES
+from warren.proto.wireguard.constants import DATA_OVERHEAD_BYTES as OVERHEAD
+from warren.proto.wireguard.replay import ReplayWindow
 
 OPEN_AUTH: Final = -1
 """The tag does not verify."""

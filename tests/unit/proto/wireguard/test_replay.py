@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.twins import COMPILED, PURE, Twin, over_both_twins
-from warren.proto.wireguard.replay import REJECT_AFTER_MESSAGES, WINDOW, ReplayWindow
+from warren.proto.wireguard.constants import REJECT_AFTER_MESSAGES
+from warren.proto.wireguard.replay import WINDOW, ReplayWindow
 
 LIMIT = REJECT_AFTER_MESSAGES
 BEYOND = WINDOW + 1
