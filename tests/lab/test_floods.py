@@ -6,17 +6,16 @@ benchmarks; here only what must hold on any machine is asserted.
 
 from __future__ import annotations
 
-import hashlib
 import random
 import shutil
 import socket
 import struct
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from tests.support.floods import PACKETS_PER_S, SECONDS, flood, forged_sources, initiations
 from tests.support.packets import udp_packet
 from tests.support.tunnels import TunnelEnd, warren_end
 from warren.lab import Host, Lab
@@ -30,9 +29,6 @@ pytestmark = [
 VICTIM, FRIEND, NEWCOMER, ATTACKER = "10.9.0.1", "10.9.0.2", "10.9.0.3", "10.9.0.66"
 INNER_VICTIM, INNER_FRIEND, INNER_NEWCOMER = "10.77.0.1", "10.77.0.2", "10.77.0.3"
 PORT = 51820
-PACKETS_PER_S = 20_000
-SECONDS = 3
-BURST = 200
 MEGABYTE = 1 << 20
 INITIATION_BYTES = 148
 
@@ -48,7 +44,7 @@ class Scene:
     def flood_during_transfer(self, packets: list[bytes]) -> None:
         """Replay ``packets`` (whole IPv4 packets) at the victim while a transfer runs through its tunnel."""
         before = resident_bytes(self.victim)
-        flooding = self.attacker.begin(flood, packets)
+        flooding = self.attacker.begin(flood, VICTIM, packets)
         try:
             assert tcp_transfer(self.friend.host, self.victim.host, INNER_VICTIM, 16 * MEGABYTE).intact
             assert tcp_transfer(self.victim.host, self.friend.host, INNER_FRIEND, 16 * MEGABYTE).intact
@@ -83,44 +79,10 @@ def resident_bytes(end: TunnelEnd) -> int:
     return int(status.split("VmRSS:")[1].split()[0]) * 1024
 
 
-def flood(packets: list[bytes]) -> int:
-    """Send ``PACKETS_PER_S * SECONDS`` raw packets, at that pace, taking ``packets`` in turn; returns how many."""
-    sent, started = 0, time.monotonic()
-    with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
-        raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4 * MEGABYTE)
-        while sent < PACKETS_PER_S * SECONDS:
-            for _ in range(BURST):
-                raw.sendto(packets[sent % len(packets)], (VICTIM, 0))
-                sent += 1
-            time.sleep(max(0.0, started + sent / PACKETS_PER_S - time.monotonic()))
-    return sent
-
-
-def forged_sources(rng: random.Random, messages: list[bytes]) -> list[bytes]:
-    """The messages as UDP packets to the victim, each from another address of the benchmarking range (RFC 2544)."""
-    return [
-        udp_packet(f"198.18.{rng.randrange(256)}.{rng.randrange(1, 255)}", VICTIM, message, (40000, PORT))
-        for message in messages
-    ]
-
-
-def initiations(rng: random.Random, count: int, public_key: bytes | None) -> list[bytes]:
-    """Nonsense in the form of initiations; with the responder's key their mac1 is right (WireGuard §5.4.4)."""
-    messages = []
-    for _ in range(count):
-        body = struct.pack("<I", 1) + rng.randbytes(112)
-        mac1 = rng.randbytes(16)
-        if public_key is not None:
-            key = hashlib.blake2s(b"mac1----" + public_key).digest()
-            mac1 = hashlib.blake2s(body, key=key, digest_size=16).digest()
-        messages.append(body + mac1 + bytes(16))
-    return messages
-
-
 def test_initiations_of_strangers_disturb_nobody_and_get_no_answer(scene: Scene) -> None:
     rng = random.Random(1)
     capture = scene.attacker.capture("eth0")
-    scene.flood_during_transfer(forged_sources(rng, initiations(rng, 500, None)))
+    scene.flood_during_transfer(forged_sources(rng, initiations(rng, 500, None), VICTIM, PORT))
     capture.stop()
     counted = scene.victim.statistics()
     assert counted["handshake_bad_mac1"] > PACKETS_PER_S * SECONDS / 2
@@ -132,7 +94,7 @@ def test_initiations_that_know_the_key_get_smaller_answers_and_a_newcomer_gets_t
     rng = random.Random(2)
     messages = initiations(rng, 500, scene.victim.key.public_key().raw)
     capture = scene.attacker.capture("eth0")
-    flooding = scene.attacker.begin(flood, forged_sources(rng, messages))
+    flooding = scene.attacker.begin(flood, VICTIM, forged_sources(rng, messages, VICTIM, PORT))
     try:
         scene.victim.host.wait_for(lambda: scene.victim.statistics()["cookies_sent"] > 0, timeout=10)
         # Under load an initiation is answered by a cookie, and only the next, 5 s later, by a session.
@@ -152,7 +114,7 @@ def test_initiations_that_know_the_key_get_smaller_answers_and_a_newcomer_gets_t
 def test_initiations_that_know_the_key_do_not_stop_a_transfer(scene: Scene) -> None:
     rng = random.Random(3)
     messages = initiations(rng, 500, scene.victim.key.public_key().raw)
-    scene.flood_during_transfer(forged_sources(rng, messages))
+    scene.flood_during_transfer(forged_sources(rng, messages, VICTIM, PORT))
     counted = scene.victim.statistics()
     assert counted["handshake_forged"] > 0
     assert counted["cookies_sent"] + counted["cookies_withheld"] > counted["handshake_forged"]
