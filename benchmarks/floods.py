@@ -15,8 +15,7 @@ import sys
 from tests.support.floods import PACKETS_PER_S, flood, forged_sources, initiations
 from tests.support.packets import udp_packet
 from tests.support.tunnels import TunnelEnd, warren_end
-from warren.lab import Host, Lab
-from warren.lab import privilege
+from warren.lab import Host, Lab, privilege
 from warren.lab.traffic import tcp_transfer
 
 VICTIM, FRIEND, ATTACKER, PORT = "10.9.0.1", "10.9.0.2", "10.9.0.66", 51820
