@@ -4,6 +4,8 @@
 set -eu
 python=$1
 shift
+# Inside a user namespace everybody is root: pytest must not take root's temporary directory for its own.
+[ "$(id -u)" = 0 ] || export LOGNAME="uid-$(id -u)"
 if why=$("$python" -m warren.lab.privilege true 2>&1); then
     exec "$python" -m warren.lab.privilege "$python" -m pytest "$@"
 fi

@@ -72,8 +72,7 @@ def run() -> Iterator[Step]:
         speeds = {"the bare cable": bare, f"tunnel, Warren to {other}": _flow(alice, bob, _INNER["bob"][0])}
         if other != "warren":
             # The same interface, key and addresses, so that only the program at bob's end changes.
-            _replace_by_warren(bob, keys)
-            alice.wait_for(["ping", "-n", "-c1", "-W1", _INNER["bob"][0]], timeout=_PATIENCE_S)
+            _until_answered(alice, _replace_by_warren(bob, keys))
             speeds["tunnel, Warren at both ends"] = _flow(alice, bob, _INNER["bob"][0])
         yield _speeds(speeds)
 
@@ -84,8 +83,8 @@ def _bring_up(alice: Host, bob: Host, keys: dict[str, PrivateKey], other: str) -
     else:
         _start_wireguard_go(bob, keys)
     started = time.monotonic()
-    _start_warren(alice, keys, f"Endpoint = {_OUTER['bob']}:{_PORT}\n")
-    alice.wait_for(["ping", "-n", "-c1", "-W1", _INNER["bob"][0]], timeout=_PATIENCE_S)
+    tunnel = _start_warren(alice, keys, f"Endpoint = {_OUTER['bob']}:{_PORT}\n")
+    _until_answered(alice, tunnel)
     seconds = time.monotonic() - started
     name = (
         "warren tunnel wg0.conf" if other == "warren" else "wireguard-go wg0          (a WireGuard that others wrote)"
@@ -110,7 +109,21 @@ def _start_warren(host: Host, keys: dict[str, PrivateKey], endpoint: str = "") -
         peer6=peer_inner[1],
     )
     config = _private_file(host, f"{_INTERFACE}.conf", text + endpoint)
-    return host.start([sys.executable, "-m", "warren", "tunnel", str(config)], name="warren")
+    state = {"STATE_DIRECTORY": str(host.directory / "state")}  # not the machine's own
+    return host.start([sys.executable, "-m", "warren", "tunnel", str(config)], name="warren", env=state)
+
+
+def _until_answered(host: Host, tunnel: Process) -> None:
+    """Wait until ``host`` gets an answer from bob. Raises OperationFailed, with what it said, when ``tunnel`` ends."""
+
+    def answered_or_ended() -> bool:
+        ping = ["ping", "-n", "-c1", "-W1", _INNER["bob"][0]]
+        return tunnel.returncode is not None or host.run(ping, check=False).returncode == 0
+
+    host.wait_for(answered_or_ended, timeout=_PATIENCE_S)
+    if tunnel.returncode is not None:
+        last = (tunnel.output().strip().splitlines() or ["it said nothing"])[-1]
+        raise OperationFailed(f"the tunnel on {host.name} ended: {last}")
 
 
 def _start_wireguard_go(host: Host, keys: dict[str, PrivateKey]) -> None:
@@ -127,10 +140,10 @@ def _start_wireguard_go(host: Host, keys: dict[str, PrivateKey]) -> None:
     )
 
 
-def _replace_by_warren(host: Host, keys: dict[str, PrivateKey]) -> None:
+def _replace_by_warren(host: Host, keys: dict[str, PrivateKey]) -> Process:
     host.ip(f"link del {_INTERFACE}")
     host.wait_for(lambda: not Path(f"/proc/{host.pid}/root/run/wireguard/{_INTERFACE}.sock").exists())
-    _start_warren(host, keys, f"Endpoint = {_OUTER['alice']}:{_PORT}\nPersistentKeepalive = 1\n")
+    return _start_warren(host, keys, f"Endpoint = {_OUTER['alice']}:{_PORT}\nPersistentKeepalive = 1\n")
 
 
 def _private_file(host: Host, name: str, text: str) -> Path:

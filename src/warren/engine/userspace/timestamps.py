@@ -13,6 +13,8 @@ import os
 import threading
 from pathlib import Path
 
+from warren.errors import OperationFailed
+
 RESERVE_NS = 60 * 10**9
 """How far ahead the floor is written: one write a minute while handshakes are made."""
 
@@ -28,12 +30,18 @@ class TimestampFloor:
     """
 
     def __init__(self, directory: Path) -> None:
-        """Raises OSError when the directory cannot be made or read."""
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Raises OperationFailed when the directory cannot be made or read."""
         self._path = directory / _FILE_NAME
         self._reserved_ns = 0
         self._writer: threading.Thread | None = None
-        self.floor_ns = _read(self._path)
+        try:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.floor_ns = _read(self._path)
+        except OSError as error:
+            raise OperationFailed(
+                f"handshake timestamps cannot be kept in {directory} ({error.strerror}): run as its owner, "
+                "or name another directory with STATE_DIRECTORY"
+            ) from error
 
     def use(self, timestamp_ns: int) -> None:
         """Note that ``timestamp_ns`` is about to be sent. Blocks only when it was not reserved yet; raises OSError if

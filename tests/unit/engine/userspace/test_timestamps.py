@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from warren.engine.userspace.timestamps import RESERVE_NS, TimestampFloor, raise_floor
+from warren.errors import OperationFailed
 
 NOW = 1_700_000_000 * 10**9
 
@@ -85,3 +86,9 @@ def test_a_timestamp_that_cannot_be_reserved_is_an_error(tmp_path: Path, monkeyp
     monkeypatch.undo()
     floor.use(NOW)
     assert TimestampFloor(tmp_path).floor_ns >= NOW
+
+
+def test_a_directory_that_cannot_be_used_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OperationFailed, match="cannot be kept in .*file/state .*STATE_DIRECTORY"):
+        TimestampFloor(tmp_path / "file" / "state")
