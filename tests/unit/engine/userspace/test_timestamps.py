@@ -90,5 +90,5 @@ def test_a_timestamp_that_cannot_be_reserved_is_an_error(tmp_path: Path, monkeyp
 
 def test_a_directory_that_cannot_be_used_is_refused_with_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OperationFailed, match="cannot be kept in .*file/state .*STATE_DIRECTORY"):
+    with pytest.raises(OperationFailed, match=r"cannot be kept in .*file/state .*STATE_DIRECTORY"):
         TimestampFloor(tmp_path / "file" / "state")
