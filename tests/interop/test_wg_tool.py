@@ -121,3 +121,24 @@ def test_a_malformed_request_is_answered_with_an_errno_and_the_data_plane_lives(
     done = end.host.run(["python3", "-c", script])
     assert done.stdout.startswith("errno=-22\n\n")
     assert end.wg("show", INTERFACE, "listen-port").strip() == "51820"
+
+
+def test_a_request_without_an_end_and_too_many_connections_are_cut_off(end: TunnelEnd) -> None:
+    script = (
+        "import socket\n"
+        "def connect():\n"
+        "    s = socket.socket(socket.AF_UNIX); s.settimeout(10); s.connect('/run/wireguard/wg0.sock'); return s\n"
+        "endless = connect()\n"
+        "try:\n"
+        "    sent = sum(endless.send(b'x' * 65536) for _ in range(1000))\n"
+        "except OSError: print('cut off')\n"
+        "endless.close()\n"
+        "kept, refused = [], 0\n"
+        "for _ in range(40):\n"
+        "    s = connect(); kept.append(s)\n"
+        "    try: s.sendall(b'get=1\\n\\n'); refused += not s.recv(1)\n"
+        "    except OSError: refused += 1\n"
+        "print(refused)\n"
+    )
+    assert end.host.run(["python3", "-c", script], timeout=60).stdout.split() == ["cut", "off", "8"]
+    assert end.wg("show", INTERFACE, "listen-port").strip() == "51820"

@@ -18,6 +18,9 @@ from warren.errors import OperationFailed
 RESERVE_NS = 60 * 10**9
 """How far ahead the floor is written: one write a minute while handshakes are made."""
 
+WRITER_NAME = "timestamp-floor"
+"""The name of the thread that writes it."""
+
 _log = logging.getLogger("warren.engine.timestamps")
 _FILE_NAME = "timestamp-floor"
 _DIGITS_MAX = 20  # nanoseconds until the year 5138 have 20 digits
@@ -55,7 +58,9 @@ class TimestampFloor:
         elif timestamp_ns > self._reserved_ns - RESERVE_NS // 2 and (
             self._writer is None or not self._writer.is_alive()
         ):
-            self._writer = threading.Thread(target=self._reserve_later, args=(timestamp_ns + RESERVE_NS,), daemon=True)
+            self._writer = threading.Thread(
+                target=self._reserve_later, args=(timestamp_ns + RESERVE_NS,), name=WRITER_NAME, daemon=True
+            )
             self._writer.start()
 
     def _reserve(self, until_ns: int) -> None:

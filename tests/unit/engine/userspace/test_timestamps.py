@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from warren.engine.userspace.timestamps import RESERVE_NS, TimestampFloor, raise_floor
+from warren.engine.userspace.timestamps import RESERVE_NS, WRITER_NAME, TimestampFloor, raise_floor
 from warren.errors import OperationFailed
 
 NOW = 1_700_000_000 * 10**9
@@ -92,3 +93,13 @@ def test_a_directory_that_cannot_be_used_is_refused_with_what_to_do(tmp_path: Pa
     (tmp_path / "file").touch()
     with pytest.raises(OperationFailed, match=r"cannot be kept in .*file/state .*STATE_DIRECTORY"):
         TimestampFloor(tmp_path / "file" / "state")
+
+
+def test_the_next_reservation_is_written_before_the_last_is_used_up(tmp_path: Path) -> None:
+    floor = TimestampFloor(tmp_path)
+    floor.use(NOW)
+    floor.use(NOW + RESERVE_NS * 3 // 4)
+    for thread in threading.enumerate():
+        if thread.name == WRITER_NAME:
+            thread.join(timeout=10)
+    assert TimestampFloor(tmp_path).floor_ns == NOW + RESERVE_NS * 3 // 4 + RESERVE_NS
