@@ -14,6 +14,6 @@ lock() {
     echo "requirements/$name.txt: $(grep -c '==' "requirements/$name.txt") packages"
 }
 
-lock runtime pyproject.toml
+lock runtime pyproject.toml --extra coordinator
 lock build requirements/build.in --constraints requirements/runtime.txt
 lock dev requirements/dev.in --constraints requirements/runtime.txt --constraints requirements/build.txt

@@ -14,13 +14,15 @@ ROOT = Path(__file__).parents[2] / "src" / "warren"
 FLOORS = [
     ["__main__"],
     ["cli"],
-    ["tunnel"],
-    ["lab"],
+    ["tunnel", "agent", "coordinator"],
+    ["api", "l3", "dns", "lab"],
     ["engine"],
     ["linux"],
+    ["paths"],
     ["proto"],
     ["model"],
     ["identity"],
+    ["files"],
     ["errors", "log"],
     ["__version__"],
 ]

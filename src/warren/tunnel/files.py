@@ -4,7 +4,6 @@ a file.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import stat
@@ -97,37 +96,3 @@ def _decode(data: bytes, path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise UsageError(f"{path}:{line}: the file is not UTF-8 text here; save it as UTF-8") from None
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace ``path`` by ``data``, mode 0600, owner kept: after a crash the old or the new file is there, whole.
-
-    Follows symbolic links to the file that is meant. Raises OperationFailed; the old file is then untouched.
-    """
-    target = Path(os.path.realpath(path))
-    fresh = target.with_name(f".{target.name}.{os.getpid()}.new")
-    try:
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                with contextlib.suppress(OSError):  # no old file, or not ours to give away
-                    old = target.stat()
-                    os.fchown(fd, old.st_uid, old.st_gid)
-                file.write(data)
-                file.flush()
-                os.fsync(fd)
-            fresh.rename(target)
-        except BaseException:
-            fresh.unlink(missing_ok=True)
-            raise
-        _sync_directory(target.parent)
-    except OSError as error:
-        raise OperationFailed(f"{path} cannot be written: {error.strerror}; the old file is unchanged") from None
-
-
-def _sync_directory(directory: Path) -> None:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

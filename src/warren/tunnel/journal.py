@@ -15,8 +15,8 @@ from pathlib import Path
 
 from warren import log
 from warren.errors import OperationFailed
+from warren.files import write_atomically
 from warren.tunnel import items
-from warren.tunnel.files import write_atomically
 from warren.tunnel.items import Item
 
 DIRECTORY = Path("/run/wireguard")

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from warren import log
 from warren.errors import Unreachable
+from warren.files import write_atomically
 from warren.model.tunnel import PeerChange, TunnelChange
 from warren.tunnel import preflight
 from warren.tunnel.config import TunnelConfig
 from warren.tunnel.desired import DefaultRoute
-from warren.tunnel.files import write_atomically
 from warren.tunnel.journal import Journal
 from warren.tunnel.lookups import Lookups
 from warren.tunnel.network import Network

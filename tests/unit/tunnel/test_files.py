@@ -9,7 +9,8 @@ import pytest
 
 from tests.unit.tunnel.fakes import private_key
 from warren.errors import OperationFailed, UsageError
-from warren.tunnel.files import ConfigFile, load, locate, write_atomically
+from warren.files import write_atomically
+from warren.tunnel.files import ConfigFile, load, locate
 
 TEXT = f"[Interface]\nPrivateKey = {private_key('own').base64}\n"
 

@@ -1,0 +1,330 @@
+"""The signed documents of a network: what each says, who must have signed it, and how it becomes trusted.
+
+==========  ============  =======================================  ============================
+kind        signed by     says                                     :class:`DocumentKey` subject
+==========  ============  =======================================  ============================
+network     authority     :class:`NetworkSpec`                     empty
+membership  authority     :class:`Membership`, a lease             the node's key
+revocation  authority     :class:`Revocation`                      empty
+node        the node      :class:`NodeRecord`                      the node's key
+ticket      authority     :class:`Ticket`                          empty
+==========  ============  =======================================  ============================
+
+A payload is a msgpack map; unknown keys in it are passed over by who reads and kept by who passes on. Versions only
+grow: of two documents with one :class:`DocumentKey` the one with the greater version counts.
+
+Times are seconds since 1970 (UTC), addresses and prefixes text in the one canonical form of :mod:`ipaddress`
+(RFC 5952), keys 32 raw bytes. Every struct refuses, when made and when decoded, what breaks its own rules.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Annotated, ClassVar, Final, Generic, Literal, NamedTuple, TypeVar
+
+import msgspec
+from msgspec import Meta
+
+from warren.errors import MalformedPacket
+from warren.identity.signing import KEY_BYTES, SigningKey, VerifyKey
+from warren.model.envelope import Envelope, check_envelope_untrusted, is_signed_by, seal
+from warren.model.tunnel import IPAddress, IPNetwork
+
+NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+"""Names of networks and nodes are DNS labels (RFC 1123 §2.1), lower case."""
+TAG_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,62}$"
+SUFFIX_PATTERN: Final = r"^[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63}){0,7}$"
+VERSION_MAX: Final = 2**63 - 1
+
+Key = Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+Tag = Annotated[str, Meta(pattern=TAG_PATTERN)]
+Version = Annotated[int, Meta(ge=1, le=VERSION_MAX)]
+Seconds = Annotated[int, Meta(ge=0, le=2**40)]
+Text = Annotated[str, Meta(max_length=256)]
+Url = Annotated[str, Meta(pattern=r"^https://[^\s/?#@]+(/[^\s?#]*)?$", max_length=256)]
+
+_PORTS: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+
+
+class _Document(msgspec.Struct, frozen=True, kw_only=True):
+    """What every document begins with. ``network`` is the authority's key: a document is of one network only."""
+
+    KIND: ClassVar[str]
+
+    network: Key
+    version: Version
+
+    @property
+    def subject(self) -> bytes:
+        return b""
+
+
+class Coordinator(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a coordinator answers, and the Ed25519 key by which it is known whatever its certificate."""
+
+    url: Url
+    key: Key
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One line of a policy; of an ordered list the first that matches decides, and without one nothing passes.
+
+    A selector is ``members`` (all members' own addresses), ``member:NAME``, ``tag:TAG``, or a prefix. ``members`` and
+    tags never include the routes that members offer: a subnet is reached only by a rule that names it.
+    """
+
+    action: Literal["allow", "deny"]
+    sources: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=1024)]
+    destinations: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=1024)]
+    protocol: Literal["any", "tcp", "udp", "icmp"] = "any"
+    """``icmp`` is ICMP and ICMPv6."""
+    ports: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
+    """``"22"`` or ``"8000-8100"``; empty: all. Only with tcp and udp."""
+    comment: Text = ""
+
+    def __post_init__(self) -> None:
+        for selector in (*self.sources, *self.destinations):
+            check_selector(selector)
+        if self.ports and self.protocol not in {"tcp", "udp"}:
+            raise ValueError(f"protocol {self.protocol} has no ports; say tcp or udp")
+        for ports in self.ports:
+            port_range(ports)
+
+
+class NetworkSpec(_Document, frozen=True, kw_only=True):
+    """What holds for all members."""
+
+    KIND = "network"
+
+    name: Name
+    prefix6: str
+    """The ULA /48 that follows from the authority's key (RFC 4193)."""
+    prefix4: str | None = None
+    suffix: Annotated[str, Meta(pattern=SUFFIX_PATTERN)] = "internal"
+    """Members are ``NODE.NETWORK.SUFFIX``."""
+    policy: Annotated[tuple[Rule, ...], Meta(max_length=4096)] = ()
+    coordinators: Annotated[tuple[Coordinator, ...], Meta(max_length=16)] = ()
+    lease_s: Seconds = 86_400
+    """How long a Membership is good for; the bound within which a revocation reaches a partitioned member."""
+
+    def __post_init__(self) -> None:
+        if _network6(self.prefix6).prefixlen != 48:
+            raise ValueError(f"{self.prefix6} is not a /48")
+        if self.prefix4 is not None:
+            _network4(self.prefix4)
+
+
+class Membership(_Document, frozen=True, kw_only=True):
+    """That ``node`` is a member, from ``not_before`` until ``not_after``, and what it may call its own."""
+
+    KIND = "membership"
+
+    node: Key
+    name: Name
+    prefix6: str
+    """The node's /64; the node itself is ::1 in it."""
+    address4: str | None = None
+    tags: Annotated[tuple[Tag, ...], Meta(max_length=64)] = ()
+    routes: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+    """Prefixes behind the node that others reach through it."""
+    ephemeral: bool = False
+    """The member vanishes when it is gone."""
+    not_before: Seconds
+    not_after: Seconds
+
+    def __post_init__(self) -> None:
+        if _network6(self.prefix6).prefixlen != 64:
+            raise ValueError(f"{self.prefix6} is not a /64")
+        if self.address4 is not None and str(IPv4Address(self.address4)) != self.address4:
+            raise ValueError(f"{self.address4} is not written as usual")
+        for route in self.routes:
+            canonical_network(route)
+
+    @property
+    def subject(self) -> bytes:
+        return self.node
+
+    def holds_at(self, now_s: float) -> bool:
+        return self.not_before <= now_s < self.not_after
+
+
+class Revocation(_Document, frozen=True, kw_only=True):
+    """Keys that are members no longer, whatever Membership they still show. One is listed at least until the last of
+    its leases has ended.
+    """
+
+    KIND = "revocation"
+
+    nodes: Annotated[tuple[Key, ...], Meta(max_length=16_384)] = ()
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A transport address at which a node may answer (RFC 8445 §5.1.1)."""
+
+    kind: Literal["host", "stated", "mapped", "srflx", "prflx", "relay"]
+    """``stated``: the operator's word (public config)."""
+    address: str
+    port: Annotated[int, Meta(ge=1, le=65_535)]
+
+    def __post_init__(self) -> None:
+        ip = canonical_address(self.address)
+        if ip.is_unspecified or ip.is_loopback or ip.is_multicast or (ip.version == 6 and "%" in self.address):
+            raise ValueError(f"nobody can be reached at {self.address}")
+
+
+class NodeRecord(_Document, frozen=True, kw_only=True):
+    """What a node says of itself: how to reach it and by which WireGuard key. ``version`` is its sequence number."""
+
+    KIND = "node"
+
+    node: Key
+    wireguard_key: Key
+    next_wireguard_key: Key | None = None
+    """Announced before it takes the place of ``wireguard_key``, so that a partitioned peer knows it in time."""
+    candidates: Annotated[tuple[Candidate, ...], Meta(max_length=64)] = ()
+    reachability: Literal["unknown", "hidden", "hidden-dual-stack", "public"] = "unknown"
+
+    @property
+    def subject(self) -> bytes:
+        return self.node
+
+
+class Ticket(_Document, frozen=True, kw_only=True):
+    """What a person pastes to join: where to enrol, and the secret of an invite. It is a secret itself."""
+
+    KIND = "ticket"
+
+    name: Name
+    """The network's."""
+    coordinators: Annotated[tuple[Coordinator, ...], Meta(min_length=1, max_length=4)]
+    secret: Annotated[bytes, Meta(min_length=16, max_length=64)]
+    not_after: Seconds
+
+    def __repr__(self) -> str:
+        return f"Ticket(name={self.name!r}, …)"
+
+
+Document = NetworkSpec | Membership | Revocation | NodeRecord | Ticket
+D = TypeVar("D", bound=Document)
+D_co = TypeVar("D_co", bound=Document, covariant=True)
+
+KINDS: Final[dict[str, type[Document]]] = {
+    kind.KIND: kind for kind in (NetworkSpec, Membership, Revocation, NodeRecord, Ticket)
+}
+
+
+class DocumentKey(NamedTuple):
+    """What a document is about; of two with equal keys the one with the greater version counts."""
+
+    kind: str
+    subject: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified(Generic[D_co]):
+    """A document whose signature was checked, with the envelope it came in. Only this module makes one."""
+
+    document: D_co
+    envelope: Envelope
+
+    @property
+    def key(self) -> DocumentKey:
+        return DocumentKey(self.document.KIND, self.document.subject)
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoders: Final = {kind: msgspec.msgpack.Decoder(struct) for kind, struct in KINDS.items()}
+
+
+def sign(document: D, key: SigningKey) -> Verified[D]:
+    """Sign ``document`` with its signer's key. Raises ValueError when that is somebody else's key."""
+    if signer_of(document) != key.verify_key:
+        raise ValueError(f"a {document.KIND} document is not signed with the key {key.verify_key.short}")
+    return Verified(document, seal(document.KIND, _encoder.encode(document), key))
+
+
+def verify(envelope: Envelope, network: VerifyKey) -> Verified[Document]:
+    """The one way from bytes to trust: ``envelope`` as a document of ``network``, signed by whom it must be.
+
+    Raises MalformedPacket, saying what is wrong; the envelope is then worth nothing. About 150 µs.
+    """
+    check_envelope_untrusted(envelope)
+    decoder = _decoders.get(envelope.kind)
+    if decoder is None:
+        raise MalformedPacket(f"a document of the unknown kind {envelope.kind!r}")
+    try:
+        document = decoder.decode(envelope.payload)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise MalformedPacket(f"not a {envelope.kind} document: {error}") from None
+    if document.network != network.raw:
+        raise MalformedPacket(f"a {envelope.kind} document of another network")
+    if not is_signed_by(envelope, signer_of(document)):
+        raise MalformedPacket(f"a {envelope.kind} document that {signer_of(document).short} did not sign")
+    return Verified(document, envelope)
+
+
+def signer_of(document: Document) -> VerifyKey:
+    """Who must have signed it: the node for its record, the authority for all else."""
+    return VerifyKey(document.node if isinstance(document, NodeRecord) else document.network)
+
+
+# Parts of documents
+
+
+def check_selector(text: str) -> None:
+    """Raises ValueError, saying what a selector may be."""
+    kind, _, name = text.partition(":")
+    if text == "members":
+        return
+    if kind == "member" and re.fullmatch(NAME_PATTERN, name):
+        return
+    if kind == "tag" and re.fullmatch(TAG_PATTERN, name):
+        return
+    try:
+        canonical_network(text)
+    except ValueError:
+        raise ValueError(f"{text!r} is no selector: members, member:NAME, tag:TAG or a prefix") from None
+
+
+def port_range(text: str) -> tuple[int, int]:
+    """First and last port of ``"22"`` or ``"8000-8100"``. Raises ValueError."""
+    match = _PORTS.fullmatch(text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if not 1 <= first <= last <= 65_535:
+        raise ValueError(f"{text!r} are no ports: say 22 or 8000-8100")
+    return first, last
+
+
+def canonical_network(text: str) -> IPNetwork:
+    """Raises ValueError, also for another spelling of the same prefix and for host bits."""
+    network = ip_network(text)
+    if str(network) != text:
+        raise ValueError(f"{text} is to be written {network}")
+    return network
+
+
+def canonical_address(text: str) -> IPAddress:
+    """Raises ValueError, also for another spelling of the same address, IPv4-mapped ones and zones."""
+    address = ip_address(text)
+    if str(address) != text:
+        raise ValueError(f"{text} is to be written {address}")
+    if isinstance(address, IPv6Address) and (address.ipv4_mapped or address.scope_id):
+        raise ValueError(f"{text} is not a plain address")
+    return address
+
+
+def _network6(text: str) -> IPv6Network:
+    network = canonical_network(text)
+    if isinstance(network, IPv6Network):
+        return network
+    raise ValueError(f"{text} is not an IPv6 prefix")
+
+
+def _network4(text: str) -> IPv4Network:
+    network = canonical_network(text)
+    if isinstance(network, IPv4Network):
+        return network
+    raise ValueError(f"{text} is not an IPv4 prefix")

@@ -1,0 +1,247 @@
+"""What a coordinator is asked by administrators and answers: the bodies of its REST API, as values.
+
+The OpenAPI description is made from here, and the client of the command line uses the same structs. Times are RFC 3339
+text in UTC on the wire (``datetime`` here), keys their 52-character text.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from warren.model.documents import NAME_PATTERN, SUFFIX_PATTERN, TAG_PATTERN, Rule
+from warren.proto.control.messages import Interface, Task
+
+NameText = Annotated[str, Meta(pattern=NAME_PATTERN, description="a DNS label: a-z, 0-9 and inner hyphens")]
+TagText = Annotated[str, Meta(pattern=TAG_PATTERN)]
+KeyText = Annotated[str, Meta(pattern="^[a-z2-7]{52}$", description="an Ed25519 public key in base32")]
+Note = Annotated[str, Meta(max_length=256)]
+
+LEASE_S_MIN, LEASE_S_MAX = 60, 30 * 86_400
+
+
+class _Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    pass
+
+
+# Actors
+
+
+class Actor(_Value, frozen=True, kw_only=True):
+    """Who asks: made from a verified token by the one function that does so, and by nothing else."""
+
+    name: str
+    """For the audit log: ``token:LABEL`` or ``node:NAME``."""
+    role: Literal["admin", "reader"]
+    network: KeyText | None = None
+    """The only network this actor may see; None: all."""
+
+
+class TokenRequest(_Value, frozen=True, kw_only=True):
+    label: Annotated[str, Meta(min_length=1, max_length=64)]
+    role: Literal["admin", "reader"] = "admin"
+    network: KeyText | NameText | None = None
+    ttl_s: Annotated[int, Meta(ge=1, le=10 * 366 * 86_400)]
+
+
+class Token(_Value, frozen=True, kw_only=True):
+    id: str
+    label: str
+    role: Literal["admin", "reader"]
+    network: KeyText | None
+    created: datetime
+    expires: datetime
+
+
+class NewToken(Token, frozen=True, kw_only=True):
+    secret: str
+    """Shown this once; the coordinator keeps a hash of it."""
+
+
+# Networks
+
+
+class NetworkRequest(_Value, frozen=True, kw_only=True):
+    name: NameText
+    prefix4: Annotated[str, Meta(max_length=18)] | None = None
+    """An IPv4 block for the members, such as 10.77.0.0/16; private or shared address space (RFC 1918, RFC 6598)."""
+    suffix: Annotated[str, Meta(pattern=SUFFIX_PATTERN, max_length=128)] = "internal"
+    lease_s: Annotated[int, Meta(ge=LEASE_S_MIN, le=LEASE_S_MAX)] = 86_400
+
+
+class Network(_Value, frozen=True, kw_only=True):
+    id: KeyText
+    name: NameText
+    prefix6: str
+    prefix4: str | None
+    suffix: str
+    lease_s: int
+    version: int
+    """Of its NetworkSpec."""
+    revision: int
+    """Of its map: grows with every change of any document."""
+    members: int
+    created: datetime
+
+
+# Desired state
+
+
+class MemberState(_Value, frozen=True, kw_only=True, omit_defaults=True):
+    """What a desired-state file says of one member."""
+
+    tags: Annotated[tuple[TagText, ...], Meta(max_length=64)] = ()
+    routes: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
+
+
+class PolicyTest(_Value, frozen=True, kw_only=True, omit_defaults=True):
+    """A question to the policy with the answer it must give; an apply that would break one is refused."""
+
+    source: Note
+    """A member's name, or an address."""
+    destination: Note
+    protocol: Literal["tcp", "udp", "icmp"] = "tcp"
+    port: Annotated[int, Meta(ge=1, le=65_535)] | None = None
+    expect: Literal["allow", "deny"]
+
+
+class DesiredState(_Value, frozen=True, kw_only=True, omit_defaults=True):
+    """All of a network that an operator decides. ``members`` lists whom it speaks of; others keep what they have."""
+
+    suffix: Annotated[str, Meta(pattern=SUFFIX_PATTERN, max_length=128)] | None = None
+    lease_s: Annotated[int, Meta(ge=LEASE_S_MIN, le=LEASE_S_MAX)] | None = None
+    members: Annotated[dict[NameText, MemberState], Meta(max_length=10_000)] = {}
+    policy: Annotated[tuple[Rule, ...], Meta(max_length=4096)]
+    tests: Annotated[tuple[PolicyTest, ...], Meta(max_length=4096)] = ()
+
+
+class Change(_Value, frozen=True, kw_only=True):
+    """One line of a plan."""
+
+    action: Literal["add", "remove", "change"]
+    subject: str
+    """``policy rule 3``, ``tags of web1``, ``suffix`` …"""
+    before: str | None
+    after: str | None
+
+
+class Problem(_Value, frozen=True, kw_only=True):
+    """One thing wrong with a desired state."""
+
+    where: str
+    """The key it is about, as a path: ``policy[2].sources``, ``members.web1.routes``, ``tests[0]``."""
+    what: str
+
+
+class Plan(_Value, frozen=True, kw_only=True):
+    """What an apply would do. It may be applied as long as the network is still at ``version``."""
+
+    version: int
+    changes: tuple[Change, ...]
+    problems: tuple[Problem, ...]
+
+
+class ApplyRequest(_Value, frozen=True, kw_only=True):
+    state: DesiredState
+    version: int | None = None
+    """That of the plan that was reviewed; the apply is refused when the network has changed since. None: whatever."""
+
+
+# Invites
+
+
+class InviteRequest(_Value, frozen=True, kw_only=True):
+    uses: Annotated[int, Meta(ge=1, le=100_000)] = 1
+    ttl_s: Annotated[int, Meta(ge=1, le=366 * 86_400)] = 3600
+    tags: Annotated[tuple[TagText, ...], Meta(max_length=64)] = ()
+    ephemeral: bool = False
+
+
+class Invite(_Value, frozen=True, kw_only=True):
+    id: str
+    uses: int
+    used: int
+    tags: tuple[TagText, ...]
+    ephemeral: bool
+    created: datetime
+    expires: datetime
+    revoked: bool
+
+
+class NewInvite(Invite, frozen=True, kw_only=True):
+    ticket: str
+    """What a person pastes; shown this once."""
+
+
+# Members
+
+
+class Member(_Value, frozen=True, kw_only=True):
+    id: KeyText
+    name: NameText
+    prefix6: str
+    address6: str
+    address4: str | None
+    tags: tuple[TagText, ...]
+    routes: tuple[str, ...]
+    ephemeral: bool
+    joined: datetime
+    lease_ends: datetime
+    connected: bool
+    connected_since: datetime | None
+    last_seen: datetime | None
+    reachability: str
+    observed: str
+    """The source address of its connection to the coordinator; empty: never connected."""
+    candidates: tuple[str, ...]
+
+
+class MemberStatus(Member, frozen=True, kw_only=True):
+    """A member with its own last report: the inventory (R18)."""
+
+    stated: tuple[str, ...]
+    interfaces: tuple[Interface, ...]
+    tasks: tuple[Task, ...]
+    version: str
+    system: str
+
+
+class MemberChange(_Value, frozen=True, kw_only=True, omit_defaults=True):
+    """None: as it is."""
+
+    name: NameText | None = None
+    tags: Annotated[tuple[TagText, ...], Meta(max_length=64)] | None = None
+    routes: Annotated[tuple[str, ...], Meta(max_length=64)] | None = None
+
+
+class Revoked(_Value, frozen=True, kw_only=True):
+    id: KeyText
+    name: str
+    at: datetime
+    lease_ended: datetime
+    """Partitioned members drop it then at the latest."""
+
+
+# Events and status
+
+
+class Event(_Value, frozen=True, kw_only=True):
+    """An entry of the audit log."""
+
+    sequence: int
+    at: datetime
+    actor: str
+    action: str
+    """``network.create``, ``member.join``, ``policy.apply`` …"""
+    network: KeyText | None
+    subject: str
+    detail: str
+
+
+class NetworkStatus(_Value, frozen=True, kw_only=True):
+    network: Network
+    connected: int
+    members: tuple[MemberStatus, ...]
