@@ -1,0 +1,39 @@
+"""``warren install``: the agent as a systemd service."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command("install")
+@click.option("--now", is_flag=True, help="Enable and start the service as well.")
+@click.option("--print", "print_only", is_flag=True, help="Print the unit and touch nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def command(now: bool, print_only: bool, as_json: bool) -> None:
+    """Write a systemd unit that keeps the agent running, with as few rights as it needs.
+
+    \b
+    Example:
+      warren up 'warren-ticket:…'      join first, Ctrl-C when it works
+      warren install --now             and from then on at every boot
+    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    import json
+
+    from warren.agent import unit
+
+    executable = Path(sys.argv[0]).absolute()
+    if executable.name != "warren":
+        executable = Path(sys.executable).with_name("warren")
+    if print_only:
+        text = unit.unit_text(executable)
+        click.echo(json.dumps({"unit": text}) if as_json else text, nl=as_json)
+        return
+    done = unit.install(executable, start=now)
+    if as_json:
+        click.echo(json.dumps({"done": done}))
+        return
+    for line in done:
+        click.echo(line)

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from warren.agent import unit
+from warren.errors import OperationFailed, UsageError
+
+EXECUTABLE = Path("/opt/warren/bin/warren")
+
+
+@pytest.fixture(autouse=True)
+def _no_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever runs on this machine, a test does not talk to it."""
+    monkeypatch.setattr(unit, "_SYSTEMD_RUNS", tmp_path / "absent")
+
+
+def test_the_unit_is_written_for_all_to_read_and_says_what_to_do(tmp_path: Path) -> None:
+    written, hint = unit.install(EXECUTABLE, start=False, directory=tmp_path)
+    path = tmp_path / "warren.service"
+    assert written == f"{path} written"
+    assert "systemd does not run here" in hint
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert "ExecStart=/opt/warren/bin/warren up " in path.read_text()
+
+
+def test_writing_it_again_changes_nothing(tmp_path: Path) -> None:
+    unit.install(EXECUTABLE, start=False, directory=tmp_path)
+    before = (tmp_path / "warren.service").stat().st_ino
+    assert unit.install(EXECUTABLE, start=False, directory=tmp_path)[0].endswith("is up to date")
+    assert (tmp_path / "warren.service").stat().st_ino == before
+
+
+def test_an_older_unit_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "warren.service").write_text("[Unit]\n")
+    assert unit.install(EXECUTABLE, start=False, directory=tmp_path)[0].endswith("replaced")
+
+
+def test_a_host_without_systemd_is_told_so(tmp_path: Path) -> None:
+    with pytest.raises(OperationFailed, match="does not use systemd"):
+        unit.install(EXECUTABLE, start=False, directory=tmp_path / "missing")
+
+
+@pytest.mark.parametrize(
+    "path", ["bin/warren", "/opt/my programs/warren", '/opt/"/warren', "/opt/50%/warren", "/a\n/warren"]
+)
+def test_a_path_that_a_unit_would_misread_is_refused(path: str) -> None:
+    with pytest.raises(UsageError):
+        unit.unit_text(Path(path))
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="not installed: systemd-analyze")
+def test_systemd_understands_every_line(tmp_path: Path) -> None:
+    path = tmp_path / "warren.service"
+    path.write_text(unit.unit_text(Path("/bin/true")))
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(path)], capture_output=True, text=True, timeout=60, check=False
+    )
+    complaints = [line for line in (done.stdout + done.stderr).splitlines() if "warren.service" in line]
+    # Older systemd than the keys for slowing down restarts (254) passes over them.
+    assert [line for line in complaints if "RestartSteps" not in line and "RestartMaxDelaySec" not in line] == []
