@@ -1,0 +1,159 @@
+"""What a policy means: which flow between members passes. The reference that every enforcement is held against.
+
+The first rule that matches decides; without one nothing passes. A flow has a direction: replies belong to the flow that
+they answer. Selectors stand for members' *own* addresses (their /64 and their IPv4 address), never for the subnets
+behind them, which only a rule with their prefix reaches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Final, Literal
+
+from warren.model.documents import NetworkSpec, Rule, canonical_network, port_range
+from warren.model.members import Member
+from warren.model.tunnel import IPAddress, IPNetwork
+
+DEFAULT_POLICY: Final[tuple[Rule, ...]] = (
+    Rule(action="allow", sources=("members",), destinations=("members",), comment="members reach each other"),
+)
+"""What a fresh network starts with: one rule, there to be seen and changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A connection, or an exchange of datagrams, as whoever opens it sees it."""
+
+    source: IPAddress
+    destination: IPAddress
+    protocol: Literal["tcp", "udp", "icmp"]
+    port: int | None = None
+    """The destination's; None: it has none or it is not known, and rules with ports do not match."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    allowed: bool
+    rule: int | None
+    """Which rule decided, counted from 0; None: none matched, and so nothing passes."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolvedRule:
+    """A rule with its selectors replaced by prefixes: sorted, none within another, at least one on either side."""
+
+    index: int
+    """Of the rule in the policy, from 0."""
+    action: Literal["allow", "deny"]
+    sources: tuple[IPNetwork, ...]
+    destinations: tuple[IPNetwork, ...]
+    protocol: Literal["any", "tcp", "udp", "icmp"]
+    ports: tuple[tuple[int, int], ...]
+    """First and last; empty: all."""
+
+
+def verdict(spec: NetworkSpec, members: Iterable[Member], flow: Flow) -> Verdict:
+    """Whether ``flow`` passes among ``members`` (the live ones), and by which rule."""
+    if flow.source.version != flow.destination.version:
+        return Verdict(allowed=False, rule=None)  # no such packet exists
+    known = tuple(members)
+    for index, rule in enumerate(spec.policy):
+        if (
+            _protocol_matches(rule, flow)
+            and any(_selects(selector, known, flow.source) for selector in rule.sources)
+            and any(_selects(selector, known, flow.destination) for selector in rule.destinations)
+        ):
+            return Verdict(rule.action == "allow", index)
+    return Verdict(allowed=False, rule=None)
+
+
+def _protocol_matches(rule: Rule, flow: Flow) -> bool:
+    if rule.protocol not in {"any", flow.protocol}:
+        return False
+    if not rule.ports:
+        return True
+    return flow.port is not None and any(
+        first <= flow.port <= last for first, last in (port_range(ports) for ports in rule.ports)
+    )
+
+
+def _selects(selector: str, members: Sequence[Member], address: IPAddress) -> bool:
+    kind, _, name = selector.partition(":")
+    match kind:
+        case "members":
+            return any(_owns(member, address) for member in members)
+        case "member":
+            return any(_owns(member, address) for member in members if member.name == name)
+        case "tag":
+            return any(_owns(member, address) for member in members if name in member.tags)
+        case _:
+            return address in canonical_network(selector)
+
+
+def _owns(member: Member, address: IPAddress) -> bool:
+    return address in member.prefix6 or address == member.address4
+
+
+# Prefixes
+
+
+def resolve(spec: NetworkSpec, members: Iterable[Member]) -> tuple[ResolvedRule, ...]:
+    """The policy with prefixes in place of selectors, for ``members`` (the live ones), in order.
+
+    A rule that cannot match (nobody has the tag, or both sides have no address family in common) is left out; so
+    where an enforcement reads a rule without prefixes as one for all, none is opened up.
+    """
+    selected = _Selected(members)
+    return tuple(rule for rule in _resolved(spec.policy, selected) if rule is not None)
+
+
+def _resolved(policy: Iterable[Rule], selected: _Selected) -> Iterator[ResolvedRule | None]:
+    for index, rule in enumerate(policy):
+        sources, destinations = selected.prefixes(rule.sources), selected.prefixes(rule.destinations)
+        if {p.version for p in sources} & {p.version for p in destinations}:
+            ports = tuple(port_range(text) for text in rule.ports)
+            yield ResolvedRule(index, rule.action, sources, destinations, rule.protocol, ports)
+
+
+class _Selected:
+    """What selectors stand for, worked out once for each."""
+
+    def __init__(self, members: Iterable[Member]) -> None:
+        self._by_selector: dict[str, list[IPNetwork]] = {}
+        self._merged: dict[tuple[str, ...], tuple[IPNetwork, ...]] = {}
+        for member in members:
+            own: list[IPNetwork] = [member.prefix6]
+            if member.address4 is not None:
+                own.append(IPv4Network(member.address4))
+            for selector in ("members", f"member:{member.name}", *(f"tag:{tag}" for tag in member.tags)):
+                self._by_selector.setdefault(selector, []).extend(own)
+
+    def prefixes(self, selectors: tuple[str, ...]) -> tuple[IPNetwork, ...]:
+        merged = self._merged.get(selectors)
+        if merged is None:
+            merged = self._merged[selectors] = _without_nested(
+                network for selector in selectors for network in self._of(selector)
+            )
+        return merged
+
+    def _of(self, selector: str) -> Iterable[IPNetwork]:
+        if selector == "members" or selector.startswith(("member:", "tag:")):
+            return self._by_selector.get(selector, ())
+        return (canonical_network(selector),)
+
+
+def _without_nested(networks: Iterable[IPNetwork]) -> tuple[IPNetwork, ...]:
+    """Sorted, IPv4 first, and without those that lie within another."""
+    kept: list[IPNetwork] = []
+    for network in sorted(set(networks), key=lambda n: (n.version, n)):
+        if not (kept and _within(network, kept[-1])):
+            kept.append(network)
+    return tuple(kept)
+
+
+def _within(network: IPNetwork, other: IPNetwork) -> bool:
+    if isinstance(network, IPv4Network):
+        return isinstance(other, IPv4Network) and network.subnet_of(other)
+    return isinstance(other, IPv6Network) and network.subnet_of(other)
