@@ -33,6 +33,9 @@ class Envelope(msgspec.Struct, frozen=True, kw_only=True):
     signer: bytes
     signature: bytes
 
+    def __repr__(self) -> str:
+        return f"Envelope(kind={self.kind!r}, {len(self.payload)} bytes, …)"
+
 
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoder: Final = msgspec.msgpack.Decoder(Envelope)
