@@ -17,7 +17,7 @@ export WARREN_PURE := 1
 endif
 
 BUILD_PACKAGES := gcc libc6-dev libssl-dev python3-dev python3-venv
-LAB_PACKAGES := iperf3 iproute2 iputils-ping nftables procps wireguard-go wireguard-tools
+LAB_PACKAGES := bind9-dnsutils dnsmasq-base iperf3 iproute2 iputils-ping libnftables1 nftables postgresql procps tayga wireguard-go wireguard-tools
 BENCH_PACKAGES := nebula
 
 SPEEDUPS := $(wildcard hatch_build.py src/warren/_speed/*.pyx src/warren/_speed/*.pxd src/warren/_speed/*.h)
@@ -32,7 +32,7 @@ help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-8s %s\n", $$1, $$2 }'
 	@echo; echo 'PURE=1 does without the compiled speedups, PYTHON=path takes another Python, ARGS="…" is passed on.'
 
-demo: packages $(STAMPS)/project ## set up, then show a tunnel at work in the lab (about a minute)
+demo: packages $(STAMPS)/project ## set up, then show a network at work in the lab (about a minute)
 	@$(VENV)/bin/warren demo $(ARGS)
 
 test: packages $(STAMPS)/project $(STAMPS)/dev ## set up, then run all tests; ARGS="tests/unit -k name" runs some

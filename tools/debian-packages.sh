@@ -10,7 +10,10 @@ command_of() {
     iproute2) echo ip ;;
     iputils-ping) echo ping ;;
     procps) echo sysctl ;;
-    wireguard-go | nebula | iperf3 | gcc | tcpdump) echo "$1" ;;
+    bind9-dnsutils) echo dig ;;
+    dnsmasq-base) echo dnsmasq ;;
+    postgresql) echo initdb ;;
+    wireguard-go | tayga | nebula | iperf3 | gcc | tcpdump) echo "$1" ;;
     *) echo true ;; # headers and libraries: whoever needs them says so
     esac
 }
@@ -37,6 +40,13 @@ echo "installing Debian packages:$missing"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 export DEBIAN_FRONTEND=noninteractive
+case " $missing " in
+*" postgresql "*)
+    # The programs are wanted, not a server that runs on this machine from now on.
+    conf=/etc/postgresql-common/createcluster.d/warren-tests.conf
+    [ -e /etc/postgresql ] || { mkdir -p "${conf%/*}" && echo 'create_main_cluster = false' >"$conf"; }
+    ;;
+esac
 # shellcheck disable=SC2086 # a list of words
 if ! { apt-get update -q && apt-get install -q -y --no-install-recommends $missing; } >"$log" 2>&1 </dev/null; then
     tail -n 20 "$log" >&2

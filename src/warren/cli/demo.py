@@ -1,18 +1,25 @@
-"""``warren demo``: a tunnel at work on this machine, in a minute and without leaving a trace."""
+"""``warren demo``: the program at work on this machine, in a minute and without leaving a trace."""
 
 from __future__ import annotations
 
 import click
 
+_TITLES = {
+    "network": "Warren: a private network of three nodes, real programs, real packets",
+    "tunnel": "Warren: two hosts, one encrypted tunnel, real packets",
+}
+
 
 @click.command("demo")
+@click.argument("what", type=click.Choice(list(_TITLES)), default="network", metavar="[network|tunnel]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per step instead of the page.")
-def command(as_json: bool) -> None:
-    """Show a tunnel at work between two hosts that exist only inside this machine.
+def command(what: str, as_json: bool) -> None:
+    """Show a network, or a single tunnel, at work between hosts that exist only inside this machine.
 
     The hosts are network namespaces: nothing outside them is touched, and they are gone at the end, on Ctrl-C too. Runs
     as root, or as any user where user namespaces are allowed.
     """
+    import importlib
     import json
     import signal
     import sys
@@ -21,13 +28,13 @@ def command(as_json: bool) -> None:
     from warren.lab import privilege
 
     privilege.ensure()
-    from warren.lab import demo
     from warren.proto import datapath
 
+    demo = importlib.import_module(f"warren.lab.demo.{what}")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     started = time.monotonic()
     if not as_json:
-        click.secho("Warren: two hosts, one encrypted tunnel, real packets", bold=True)
+        click.secho(_TITLES[what], bold=True)
         click.echo(f"data path: {'compiled' if datapath.COMPILED else 'pure Python (no compiler was there)'}\n")
     for number, step in enumerate(demo.run(), 1):
         if as_json:

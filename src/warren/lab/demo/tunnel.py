@@ -1,7 +1,5 @@
-"""The demonstration: two hosts of the lab, one tunnel between them, real packets, figures measured on the spot.
-
-One end runs ``warren tunnel``; the other Debian's wireguard-go where it is installed, else Warren too. Every step
-yields what it showed and the figures behind it, so that the page for people and ``--json`` tell the same.
+"""One tunnel between two hosts: one end runs ``warren tunnel``, the other Debian's wireguard-go where it is installed,
+else Warren too.
 """
 
 from __future__ import annotations
@@ -12,12 +10,12 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from warren.errors import OperationFailed
 from warren.identity.keys import PrivateKey
 from warren.lab import Host, Lab, Process
+from warren.lab.demo.step import Step, flow_bits_per_s, speeds
 from warren.lab.traffic import tcp_transfer
 
 _INTERFACE = "wg0"
@@ -26,8 +24,6 @@ _INNER = {"alice": ("10.77.0.1", "fd77::1"), "bob": ("10.77.0.2", "fd77::2")}
 _PORT = 51820
 _TRANSFER_BYTES = 64 << 20
 _PINGS = 20
-_FLOW_S = 1.5  # about how long one measured flow lasts
-_PROBE_BYTES = 48 << 20  # sent first, to know how much that is
 _PATIENCE_S = 30.0
 _SECRET = b"nobody on the cable may read this line"
 _CONFIG = """\
@@ -42,15 +38,6 @@ AllowedIPs = {peer4}/32, {peer6}/128
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One thing that was shown: a title, lines for a person, and the figures behind them."""
-
-    title: str
-    lines: tuple[str, ...]
-    figures: dict[str, object]
-
-
 def run() -> Iterator[Step]:
     """Play the demonstration step by step; what it makes is gone when the iterator ends or is closed.
 
@@ -60,7 +47,7 @@ def run() -> Iterator[Step]:
     with Lab(name="demo", seed=1) as lab:
         alice, bob = lab.host("alice"), lab.host("bob")
         lab.link(alice, bob, f"{_OUTER['alice']}/24", f"{_OUTER['bob']}/24")
-        bare = _flow(alice, bob, _OUTER["bob"])
+        bare = flow_bits_per_s(alice, bob, _OUTER["bob"])
         capture = alice.capture("eth0")
         keys = {name: PrivateKey(os.urandom(32)) for name in _OUTER}
         yield _bring_up(alice, bob, keys, other)
@@ -69,12 +56,12 @@ def run() -> Iterator[Step]:
         capture.stop()
         yield _wire(capture.packets())
         yield _wg_show(alice)
-        speeds = {"the bare cable": bare, f"tunnel, Warren to {other}": _flow(alice, bob, _INNER["bob"][0])}
+        measured = {"the bare cable": bare, f"tunnel, Warren to {other}": flow_bits_per_s(alice, bob, _INNER["bob"][0])}
         if other != "warren":
             # The same interface, key and addresses, so that only the program at bob's end changes.
             _until_answered(alice, _replace_by_warren(bob, keys))
-            speeds["tunnel, Warren at both ends"] = _flow(alice, bob, _INNER["bob"][0])
-        yield _speeds(speeds)
+            measured["tunnel, Warren at both ends"] = flow_bits_per_s(alice, bob, _INNER["bob"][0])
+        yield speeds("One TCP flow from alice to bob", measured)
 
 
 def _bring_up(alice: Host, bob: Host, keys: dict[str, PrivateKey], other: str) -> Step:
@@ -197,17 +184,3 @@ def _wg_show(alice: Host) -> Step:
     if not shutil.which("wg"):
         return Step(title, ("(left out: the Debian package wireguard-tools is not installed)",), {})
     return Step(title, ("alice$ wg show", *alice.run(["wg", "show"]).stdout.rstrip().splitlines()), {})
-
-
-def _flow(sender: Host, receiver: Host, address: str) -> float:
-    """The speed of one TCP flow in bits per second."""
-    probe = tcp_transfer(sender, receiver, address, _PROBE_BYTES, verify=False)
-    size = max(_PROBE_BYTES, int(_PROBE_BYTES / probe.seconds * _FLOW_S))
-    return size * 8 / tcp_transfer(sender, receiver, address, size, verify=False).seconds
-
-
-def _speeds(speeds: dict[str, float]) -> Step:
-    width = max(len(name) for name in speeds)
-    lines = tuple(f"{name:{width}}  {rate / 1e9:6.2f} Gbit/s" for name, rate in speeds.items())
-    figures: dict[str, object] = {name: round(rate / 1e9, 3) for name, rate in speeds.items()}
-    return Step("One TCP flow from alice to bob", lines, {"gbit_per_s": figures})

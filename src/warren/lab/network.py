@@ -1,0 +1,171 @@
+"""A Warren network on lab hosts, run by the real program through its command line, as a person would.
+
+network = Network(server, "home", url="https://10.9.0.1:8443")
+network.start()
+network.join(alice)
+network.join(bob)
+alice.run(["ping", "-c1", network.address(bob)])
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any, Final
+
+from warren.errors import OperationFailed
+from warren.lab.host import Host
+from warren.lab.program import Process
+
+PORT: Final = 8443
+PATIENCE_S: Final = 30.0
+_ACCESS: Final = re.compile(r"warren-access:[A-Za-z0-9_-]+")
+_TICKET: Final = re.compile(r"warren-ticket:[A-Za-z0-9_-]+")
+
+
+@dataclass
+class Node:
+    """An agent on a lab host."""
+
+    host: Host
+    name: str
+    process: Process
+
+
+class Network:
+    """A coordinator on ``server`` and the nodes that joined its network ``name``. The lab ends all of it."""
+
+    def __init__(self, server: Host, name: str = "home", *, url: str, prefix4: str | None = "10.77.0.0/16") -> None:
+        self.server = server
+        self.name = name
+        self.url = url
+        self.prefix4 = prefix4
+        self.access = ""
+        self.coordinator: Process | None = None
+        self.nodes: dict[str, Node] = {}
+
+    # The coordinator
+
+    def start(self, *options: str) -> None:
+        """Start the coordinator and make the network. Raises OperationFailed when it does not come up."""
+        self.run_coordinator(*options)
+        self.warren(self.server, "network", "create", self.name, *(["--ipv4", self.prefix4] if self.prefix4 else []))
+
+    def run_coordinator(self, *options: str, host: Host | None = None) -> Process:
+        """Start a coordinator (again) and wait until it serves; the first start's access string is kept."""
+        host = host or self.server
+        state = ["--state", str(host.directory / "coordinator")]
+        command = [*warren_command(), "coordinator", "run", *state, "--url", self.url, *options]
+        process = host.start(command, name="coordinator")
+        host.wait_for(lambda: process.returncode is not None or serves(host), PATIENCE_S)
+        if process.returncode is not None:
+            raise OperationFailed(f"the coordinator ended: {last_line(process)}")
+        if not self.access:
+            host.wait_for(lambda: _ACCESS.search(process.output()), PATIENCE_S)
+            found = _ACCESS.search(process.output())
+            self.access = found.group() if found else ""
+        if host is self.server:
+            self.coordinator = process
+        return process
+
+    # Nodes
+
+    def ticket(self, *options: str) -> str:
+        """A new invite's ticket; ``options`` are those of ``warren network invite``."""
+        said = self.warren(self.server, "network", "invite", self.name, *options, "--json").stdout
+        found = _TICKET.search(said)
+        if found is None:
+            raise OperationFailed(f"no ticket in what `warren network invite` said: {said[:200]}")
+        return found.group()
+
+    def join(self, host: Host, *, ticket: str | None = None, wait: bool = True) -> Node:
+        """Join ``host`` by a ticket and leave its agent running there."""
+        node = self.up(host, ticket or self.ticket(), wait=False)
+        if wait:
+            self.wait_up(host)
+        return node
+
+    def up(self, host: Host, *arguments: str, wait: bool = True) -> Node:
+        """Start the agent of ``host``: ``warren up`` with a ticket, or without when it is a member already."""
+        command = [*warren_command(), "up", *arguments, *_state(host), "--name", host.name]
+        node = Node(host, host.name, host.start(command, name="agent"))
+        self.nodes[host.name] = node
+        if wait:
+            self.wait_up(host)
+        return node
+
+    def wait_up(self, host: Host) -> None:
+        process = self.nodes[host.name].process
+        host.wait_for(lambda: process.returncode is not None or self._is_up(host), PATIENCE_S)
+        if process.returncode is not None:
+            raise OperationFailed(f"the agent on {host.name} ended: {last_line(process)}")
+
+    def _is_up(self, host: Host) -> bool:
+        done = self.warren(host, "status", "--json", check=False)
+        return done.returncode == 0 and any(one["state"] == "up" for one in json.loads(done.stdout)["networks"])
+
+    # Commands
+
+    def warren(
+        self, host: Host, *arguments: str, check: bool = True, timeout: float = PATIENCE_S
+    ) -> CompletedProcess[str]:
+        """Run ``warren`` on ``host`` with the administrator's access and that host's agent."""
+        env = {"WARREN_ACCESS": self.access, **environment(host)}
+        return host.run([*warren_command(), *arguments], check=check, env=env, timeout=timeout)
+
+    def status(self, host: Host) -> dict[str, Any]:
+        """What the agent of ``host`` says of this network (proto/control/local.py)."""
+        answer = json.loads(self.warren(host, "status", "--json").stdout)
+        for membership in answer["networks"]:
+            if membership["network"] == self.name:
+                return dict(membership)
+        raise OperationFailed(f"{host.name} is not in the network {self.name}")
+
+    def address(self, host: Host, version: int = 6) -> str:
+        """The overlay address of ``host``, without a prefix length."""
+        for address in self.status(host)["addresses"]:
+            if (":" in address) == (version == 6):
+                return str(address).partition("/")[0]
+        raise OperationFailed(f"{host.name} has no IPv{version} address in {self.name}")
+
+    def fqdn(self, host: Host) -> str:
+        return f"{host.name}.{self.name}.internal"
+
+    def knows(self, host: Host, others: Sequence[Host]) -> bool:
+        """Whether the agent of ``host`` has all ``others`` on its map, with a way to try."""
+        peers = {peer["name"]: peer for peer in self.status(host)["peers"]}
+        return all(other.name in peers and peers[other.name]["state"] != "unknown" for other in others)
+
+
+def warren_command() -> list[str]:
+    return [sys.executable, "-m", "warren"]
+
+
+def environment(host: Host) -> dict[str, str]:
+    """State of its own for each lab host: they share the machine's file system, except /run."""
+    return {"WARREN_STATE": str(host.directory / "state"), "WARREN_RUN": "/run/warren"}
+
+
+def _state(host: Host) -> list[str]:
+    return ["--state", str(host.directory / "state"), "--run", "/run/warren"]
+
+
+def serves(host: Host, port: int = PORT) -> bool:
+    """Whether something on ``host`` listens on that TCP port."""
+    found = host.run(["ss", "-Hltn", f"sport = :{port}"], check=False).stdout
+    return bool(found.strip())
+
+
+def last_line(process: Process) -> str:
+    return (process.output().strip().splitlines() or ["it said nothing"])[-1]
+
+
+def forget_state(host: Host) -> None:
+    """Remove what the agent of ``host`` knows, as a new machine has it."""
+    shutil.rmtree(Path(environment(host)["WARREN_STATE"]), ignore_errors=True)
