@@ -224,3 +224,44 @@ def test_one_wire_one_hundred_peers(twin: DataPath) -> None:
         hub.send(*packets)
         wire.settle()
         assert [spoke.delivered for spoke in spokes] == [[packet] for packet in packets]
+
+
+def test_the_round_trip_of_a_handshake_is_known_to_its_initiator(twin: DataPath) -> None:
+    with Wire(seed=14, datapath=twin, delay_s=0.04) as wire:
+        a, b = wire.pair()
+        assert a.status_of(b).handshake_rtt_ns == 0
+        a.send(a.packet_to(b))
+        wire.settle()
+        assert a.status_of(b).handshake_rtt_ns == pytest.approx(80e6)
+        assert b.status_of(a).handshake_rtt_ns == 0
+
+
+def test_lost_attempts_do_not_count_into_the_round_trip(twin: DataPath) -> None:
+    with Wire(seed=15, datapath=twin, delay_s=0.04) as wire:
+        a, b = wire.pair()
+        wire.loss = 1.0
+        a.send(a.packet_to(b))
+        wire.advance(12)
+        wire.loss = 0.0
+        wire.advance(5)
+        assert a.status_of(b).handshake_rtt_ns == pytest.approx(80e6)
+
+
+def test_a_late_answer_to_an_attempt_that_was_repeated_is_no_answer(twin: DataPath) -> None:
+    with Wire(seed=16, datapath=twin, delay_s=3.0) as wire:
+        a, b = wire.pair()
+        a.send(a.packet_to(b))
+        wire.advance(8)  # the first answer comes after six seconds, and the second attempt left after five
+        assert a.device.counters["udp_unknown_index"] == 1
+        assert a.status_of(b).handshake_rtt_ns == 0
+
+
+def test_an_answer_that_waited_its_turn_here_counts_from_its_arrival(twin: DataPath) -> None:
+    with Wire(seed=17, datapath=twin, delay_s=0.04) as wire:
+        a, b = wire.pair()
+        a.handshake_budget = 0
+        a.send(a.packet_to(b))
+        wire.advance(2)
+        assert a.device.pending_handshakes == 1
+        a.device.handshake_work(wire.now, 1)
+        assert a.status_of(b).handshake_rtt_ns == pytest.approx(80e6)

@@ -186,6 +186,69 @@ async def a_removed_peer_is_gone_at_once(bench: Bench) -> None:
 
 
 @_scenario
+async def a_key_that_changes_with_its_sessions_kept_makes_no_handshake(bench: Bench) -> None:
+    a, b = await pair(bench)
+    first = udp_packet(_A4, _B4, b"before")
+    await bench.inject(a, first)
+    await bench.expect(b, first)
+    handshakes = (await b.statistics())["handshakes_completed"]
+    await a.configure(TunnelChange(key("a2"), keep_sessions=True))
+    for number in range(2):
+        there, back = udp_packet(_A4, _B4, b"there %d" % number), udp_packet(_B4, _A4, b"back %d" % number)
+        await bench.inject(a, there)
+        await bench.expect(b, there)
+        await bench.inject(b, back)
+        await bench.expect(a, back)
+        if number == 0:
+            await b.configure(TunnelChange(peers=(_renamed("a", "a2"),)))
+    (known,) = (await b.status()).peers
+    assert known.public_key == key("a2").public_key()
+    assert set(known.allowed_ips) == {ip_network(f"{_A4}/32"), ip_network(f"{_A6}/128")}
+    assert (await b.statistics())["handshakes_completed"] == handshakes
+
+
+@_scenario
+async def a_renamed_peer_makes_its_next_session_with_the_new_key(bench: Bench) -> None:
+    a, b = await pair(bench, PresharedKey(b"\x05" * 32))
+    first, second = udp_packet(_A4, _B4, b"first"), udp_packet(_A4, _B4, b"second")
+    await bench.inject(a, first)
+    await bench.expect(b, first)
+    await b.configure(TunnelChange(peers=(_renamed("a", "a2"),)))
+    before = (await b.statistics())["handshakes_completed"]
+    await a.configure(TunnelChange(key("a2")))
+    await bench.inject(a, second)
+    await bench.expect(b, second)
+    assert (await b.statistics())["handshakes_completed"] == before + 1
+
+
+def _renamed(old: str, new: str) -> PeerChange:
+    return PeerChange(key(new).public_key(), renamed_from=key(old).public_key(), update_only=True)
+
+
+@_scenario
+async def an_impossible_rename_is_refused_and_nothing_changes(bench: Bench) -> None:
+    a, _ = await pair(bench)
+    await a.configure(TunnelChange(peers=(peer("c", "10.3.0.0/16"),)))
+    before = await a.status()
+    for old, new in (("nobody", "d"), ("b", "c"), ("b", "a")):
+        rename = PeerChange(key(new).public_key(), renamed_from=key(old).public_key())
+        with pytest.raises(OperationFailed):
+            await a.configure(TunnelChange(listen_port=0, fwmark=7, peers=(peer("d", "10.4.0.0/16"), rename)))
+        assert await a.status() == before
+
+
+@_scenario
+async def the_initiator_of_a_handshake_knows_its_round_trip(bench: Bench) -> None:
+    a, b = await pair(bench)
+    assert (await a.status()).peers[0].handshake_rtt_ns == 0
+    packet = udp_packet(_A4, _B4, b"round trip")
+    await bench.inject(a, packet)
+    await bench.expect(b, packet)
+    assert 0 < (await a.status()).peers[0].handshake_rtt_ns < 10**9
+    assert (await b.status()).peers[0].handshake_rtt_ns == 0
+
+
+@_scenario
 async def update_only_makes_no_peer(bench: Bench) -> None:
     engine = await bench.engine("a")
     await engine.configure(TunnelChange(key("a"), peers=(peer("b", "10.0.0.0/8", update_only=True),)))

@@ -107,6 +107,7 @@ class MemoryEngine:
 
     async def configure(self, change: TunnelChange) -> None:
         self._must_be_open()
+        self._device.check(change)
         if change.listen_port is not None and change.listen_port != self._port:
             self._port = self._network.bind(self, change.listen_port)
         if change.fwmark is not None:

@@ -47,6 +47,15 @@ class PeerChange:
     """Forget all allowed IPs before adding ``allowed_ips``."""
     allowed_ips: tuple[IPNetwork, ...] = ()
     removed_allowed_ips: tuple[IPNetwork, ...] = ()
+    renamed_from: PublicKey | None = None
+    """The peer known by this key has a new one, ``public_key``, and is otherwise the same: sessions, allowed IPs,
+    endpoint, counters, timers and waiting packets stay, and the rest of this change applies to it. From now on only
+    handshakes with the new key succeed.
+
+    The whole change is refused when no peer has the old key (with ``update_only`` this part of it is passed over
+    instead), when the new key is a peer's already or the tunnel's own, or together with ``remove``. Changes happen in
+    order, so keys may move along a chain; ``replace_peers`` leaves nobody to be renamed.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +71,10 @@ class TunnelChange:
     replace_peers: bool = False
     """Forget all peers before applying ``peers``."""
     peers: tuple[PeerChange, ...] = ()
+    keep_sessions: bool = False
+    """A new ``private_key`` leaves present sessions good until their own time is up (at most 180 s), so that nothing
+    is lost until the peers know the new key. Otherwise nothing more is sent under them, as in the kernel.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +89,10 @@ class PeerStatus:
     tx_bytes: int
     """Bytes of authenticated messages sent, headers included, as the reference implementations count."""
     rx_bytes: int
+    handshake_rtt_ns: int = 0
+    """From sending the last handshake that we began and the peer answered to the arrival of the answer to that very
+    attempt; it includes the work of both sides, about a millisecond. 0: unknown.
+    """
 
 
 @dataclass(frozen=True, slots=True)

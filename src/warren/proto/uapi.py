@@ -1,8 +1,9 @@
 """The cross-platform userspace API of WireGuard as bytes: what ``wg`` says to a tunnel, and what it hears.
 
 Source: https://www.wireguard.com/xplatform/. A request is ``get=1`` or ``set=1`` with ``key=value`` lines, ended by
-an empty line; an answer ends with ``errno=N`` and an empty line. ``statistics=1`` is ours: counters by name, in the
-same form.
+an empty line; an answer ends with ``errno=N`` and an empty line. Ours are the request ``statistics=1`` (counters by
+name, in the same form), the keys ``keep_sessions`` and ``renamed_from`` of ``set``, and ``handshake_rtt_nsec`` of
+``get``, which ``wg`` passes over.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def _set_tunnel(tunnel: dict[str, Any], key: str, value: str) -> None:
             tunnel["listen_port"] = _number(value, 0xFFFF)
         case "fwmark":
             tunnel["fwmark"] = _number(value, 0xFFFFFFFF)
-        case "replace_peers":
-            tunnel["replace_peers"] = _true(value)
+        case "replace_peers" | "keep_sessions":
+            tunnel[key] = _true(value)
         case _:
             raise ValueError(key)
 
@@ -108,6 +109,8 @@ def _set_peer(peer: dict[str, Any], key: str, value: str, zone_index: ZoneIndex)
     match key:
         case "remove" | "update_only":
             peer[key] = _true(value)
+        case "renamed_from":
+            peer[key] = PublicKey.from_hex(value)
         case "preshared_key":
             peer[key] = PresharedKey.from_hex(value)
         case "endpoint":
@@ -165,6 +168,8 @@ def pack_change(change: TunnelChange) -> bytes:
 def _change_lines(change: TunnelChange) -> Iterator[str]:
     if change.private_key is not None:
         yield f"private_key={change.private_key.hex}"
+    if change.keep_sessions:
+        yield "keep_sessions=true"
     if change.listen_port is not None:
         yield f"listen_port={change.listen_port}"
     if change.fwmark is not None:
@@ -181,6 +186,8 @@ def _peer_change_lines(peer: PeerChange) -> Iterator[str]:
         yield "remove=true"
     if peer.update_only:
         yield "update_only=true"
+    if peer.renamed_from is not None:
+        yield f"renamed_from={peer.renamed_from.hex}"
     if peer.preshared_key is not None:
         yield f"preshared_key={peer.preshared_key.hex}"
     if peer.endpoint is not None:
@@ -217,6 +224,8 @@ def _status_lines(status: TunnelStatus) -> Iterator[str]:
         yield f"last_handshake_time_nsec={peer.last_handshake_ns % 10**9}"
         yield f"tx_bytes={peer.tx_bytes}"
         yield f"rx_bytes={peer.rx_bytes}"
+        if peer.handshake_rtt_ns:
+            yield f"handshake_rtt_nsec={peer.handshake_rtt_ns}"
         yield f"persistent_keepalive_interval={peer.persistent_keepalive_s}"
         for network in peer.allowed_ips:
             yield f"allowed_ip={network}"
@@ -301,4 +310,5 @@ def _peer_status(peer: dict[str, Any]) -> PeerStatus:
         last_handshake_ns=peer.get("last_handshake_time_sec", 0) * 10**9 + peer.get("last_handshake_time_nsec", 0),
         tx_bytes=peer.get("tx_bytes", 0),
         rx_bytes=peer.get("rx_bytes", 0),
+        handshake_rtt_ns=peer.get("handshake_rtt_nsec", 0),
     )

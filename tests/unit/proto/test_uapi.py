@@ -66,6 +66,15 @@ def test_replace_allowed_ips_forgets_those_named_before_it() -> None:
     assert peer.allowed_ips == (ip_network("10.9.0.0/16"),)
 
 
+def test_a_rotation_is_one_request() -> None:
+    parsed = change(f"private_key={KEY}\nkeep_sessions=true\npublic_key={'02' * 32}\nrenamed_from={'03' * 32}\n")
+    assert parsed == TunnelChange(
+        PrivateKey(b"\1" * 32),
+        keep_sessions=True,
+        peers=(PeerChange(PublicKey(b"\2" * 32), renamed_from=PublicKey(b"\3" * 32)),),
+    )
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -92,6 +101,10 @@ def test_replace_allowed_ips_forgets_those_named_before_it() -> None:
         f"public_key={KEY}\npersistent_keepalive_interval=70000",
         f"public_key={KEY}\nprotocol_version=2",
         f"public_key={KEY}\nlisten_port=1",
+        f"public_key={KEY}\nkeep_sessions=true",
+        f"public_key={KEY}\nrenamed_from=00",
+        f"renamed_from={KEY}",
+        "keep_sessions=1",
     ],
 )
 def test_an_unusable_line_is_named_and_its_value_is_not_quoted(line: str) -> None:
@@ -135,6 +148,7 @@ peers = st.builds(
     replace_allowed_ips=st.booleans(),
     allowed_ips=st.lists(networks, max_size=4).map(tuple),
     removed_allowed_ips=st.lists(networks, max_size=2).map(tuple),
+    renamed_from=st.none() | st.builds(PublicKey, keys),
 )
 
 
@@ -145,6 +159,7 @@ peers = st.builds(
         listen_port=st.none() | st.integers(0, 65535),
         fwmark=st.none() | st.integers(0, 2**32 - 1),
         replace_peers=st.booleans(),
+        keep_sessions=st.booleans(),
         peers=st.lists(peers, max_size=4).map(tuple),
     )
 )
@@ -171,6 +186,7 @@ def test_a_change_survives_the_wire(original: TunnelChange) -> None:
                 last_handshake_ns=st.integers(0, 2**62),
                 tx_bytes=st.integers(0, 2**63),
                 rx_bytes=st.integers(0, 2**63),
+                handshake_rtt_ns=st.integers(0, 2**40),
             ),
             max_size=4,
         ).map(tuple),

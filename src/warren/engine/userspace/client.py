@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -24,6 +25,11 @@ _START_TIMEOUT_S = 20.0  # a loaded machine imports the crypto library in a seco
 _ANSWER_TIMEOUT_S = 10.0
 _STOP_TIMEOUT_S = 5.0
 _ANSWER_BYTES_MAX = 64 << 20
+_REASONS = {
+    errno.ENOENT: "no peer has the key that one is to be renamed from",
+    errno.EEXIST: "the new key of a renamed peer is in use already",
+    errno.EUSERS: "too many peers for one tunnel",
+}
 
 
 class UserspaceEngine:
@@ -156,4 +162,4 @@ async def _first_line(child: subprocess.Popen[bytes]) -> str:
 
 def _why_refused(interface: str, change: TunnelChange, number: int) -> str:
     port = f" (ListenPort = {change.listen_port})" if change.listen_port else ""
-    return f"the data plane of {interface} refused the configuration{port}: {os.strerror(number)}"
+    return f"the data plane of {interface} refused the configuration{port}: {_REASONS.get(number, os.strerror(number))}"

@@ -72,6 +72,7 @@ class Control:
         """Apply ``change``, the part that can fail first; returns an errno."""
         fwmark = self._fwmark if change.fwmark is None else change.fwmark
         try:
+            self._device.check(change)
             if change.listen_port == 0 or change.listen_port not in (None, self._listen_port):
                 self._open(change.listen_port, fwmark)
             elif fwmark != self._fwmark and self.port is not None:

@@ -59,7 +59,7 @@ class Admission:
         counters: dict[str, int],
     ) -> None:
         self.enabled = False
-        self.queue: deque[tuple[bytes, SocketAddress, bytes]] = deque()
+        self.queue: deque[tuple[bytes, SocketAddress, bytes, float]] = deque()
         self._identity = identity
         self._indices = indices
         self._handshakes = handshakes
@@ -87,7 +87,7 @@ class Admission:
         if not known:
             self._counters["udp_unknown_index"] += 1
         elif checker is not None and self.enabled and self._admits(checker, message, source, now):
-            self.queue.append((bytes(message), source, local))
+            self.queue.append((bytes(message), source, local, now))
 
     def _admits(self, checker: CookieChecker, message: memoryview, source: SocketAddress, now: float) -> bool:
         counters = self._counters
@@ -140,10 +140,10 @@ class Admission:
         done = 0
         queue, handshakes = self.queue, self._handshakes
         while queue and done < budget:
-            message, source, local = queue.popleft()
+            message, source, local, arrived_at = queue.popleft()
             done += 1
             if message[0] == INITIATION:
                 handshakes.take_initiation(message, source, local, now)
             else:
-                handshakes.take_response(message, source, local, now)
+                handshakes.take_response(message, source, local, arrived_at, now)
         return done

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from ipaddress import IPv6Address, ip_address
 
-from warren.errors import OperationFailed
 from warren.identity.keys import PresharedKey, PrivateKey, PublicKey
 from warren.model.tunnel import PeerChange, PeerStatus, TransportAddress, TunnelChange, TunnelStatus
+from warren.proto.wireguard import changes
 from warren.proto.wireguard.allowed_ips import AllowedIps
 from warren.proto.wireguard.events import Event, OwnKeyIgnored, SocketAddress
 from warren.proto.wireguard.handshake import Handshakes
@@ -18,9 +18,6 @@ from warren.proto.wireguard.identity import Identity
 from warren.proto.wireguard.outbound import Outbound
 from warren.proto.wireguard.peer import Endpoint, Peer
 from warren.proto.wireguard.timers import NEVER
-
-PEERS_MAX = 1 << 16
-"""As the reference implementations: indices must stay sparse and status answers bounded."""
 
 
 def socket_address(endpoint: TransportAddress) -> SocketAddress:
@@ -62,18 +59,16 @@ class Configuration:
         self._listen_port = 0
         self._fwmark = 0
 
+    def check(self, change: TunnelChange) -> None:
+        """Raises OperationFailed, as :func:`changes.check` says, when :meth:`apply` would."""
+        own = self._identity.public_key
+        changes.check(change, self._peers, own.raw if own is not None else None)
+
     def apply(self, change: TunnelChange, now: float) -> None:
-        """Raises OperationFailed, with nothing changed, when there would be too many peers."""
-        keys = set() if change.replace_peers else set(self._peers)
-        for peer_change in change.peers:
-            if peer_change.remove:
-                keys.discard(peer_change.public_key.raw)
-            elif not peer_change.update_only:
-                keys.add(peer_change.public_key.raw)
-        if len(keys) > PEERS_MAX:
-            raise OperationFailed(f"a tunnel has at most {PEERS_MAX} peers: spread them over several")
+        """Raises OperationFailed, with nothing changed, when the change is impossible as a whole."""
+        self.check(change)
         if change.private_key is not None:
-            self._become(change.private_key)
+            self._become(change.private_key, change.keep_sessions, now)
         if change.listen_port is not None:
             self._listen_port = change.listen_port
         if change.fwmark is not None:
@@ -84,7 +79,7 @@ class Configuration:
         for peer_change in change.peers:
             self._apply_peer(peer_change, now)
 
-    def _become(self, private_key: PrivateKey) -> None:
+    def _become(self, private_key: PrivateKey, keep_sessions: bool, now: float) -> None:
         if not self._identity.assume(private_key):
             return
         public_key = self._identity.public_key
@@ -93,7 +88,10 @@ class Configuration:
             self._remove(own)
             self._tell(OwnKeyIgnored(own.public_key))
         for peer in self._peers.values():
-            self._handshakes.expire(peer)
+            if keep_sessions:
+                self._handshakes.renew(peer, now)
+            else:
+                self._handshakes.expire(peer)
             if public_key is None:
                 self._handshakes.forget(peer)
 
@@ -105,6 +103,12 @@ class Configuration:
         del self._peers[peer.public_key.raw]
 
     def _apply_peer(self, change: PeerChange, now: float) -> None:
+        if change.renamed_from is not None:
+            renamed = self._peers.pop(change.renamed_from.raw, None)
+            if renamed is None:  # with update_only
+                return
+            self._peers[change.public_key.raw] = renamed
+            self._handshakes.rename(renamed, change.public_key, now)
         peer = self._peers.get(change.public_key.raw)
         if change.remove:
             if peer is not None:
@@ -162,4 +166,5 @@ class Configuration:
             last_handshake_ns=peer.last_handshake_ns,
             tx_bytes=peer.tx_bytes,
             rx_bytes=peer.rx_bytes,
+            handshake_rtt_ns=peer.handshake_rtt_ns,
         )

@@ -110,8 +110,14 @@ class Device:
 
     # Configuration.
 
+    def check(self, change: TunnelChange) -> None:
+        """Raises OperationFailed when :meth:`configure` would: for owners that have to act before it."""
+        self._configuration.check(change)
+
     def configure(self, change: TunnelChange, now: float) -> None:
-        """Apply ``change``. Raises OperationFailed, with nothing changed, when there would be too many peers."""
+        """Apply ``change``. Raises OperationFailed, with nothing changed, when the change is impossible as a whole:
+        too many peers, or nobody to rename.
+        """
         self._configuration.apply(change, now)
         self.handle_timeout(now)
 

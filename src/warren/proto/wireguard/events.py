@@ -99,6 +99,17 @@ class PeerRoamed(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class PeerRenamed(Event):
+    """A peer has a new key; everything else of it stayed."""
+
+    before: PublicKey
+    now: PublicKey
+
+    def __str__(self) -> str:
+        return f"peer {self.before.short}: known by its new key {self.now.short} from now on"
+
+
+@dataclass(frozen=True, slots=True)
 class OwnKeyIgnored(Event):
     """A peer with our own public key was configured, or became one by a new private key; it is left out."""
 

@@ -22,9 +22,24 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from warren.errors import MalformedPacket
-from warren.proto.wireguard.constants import IDENTIFIER, INITIATION_INTERVAL_S, KEY_BYTES, REKEY_TIMEOUT_S
+from warren.identity.keys import PublicKey
+from warren.proto.wireguard.constants import (
+    IDENTIFIER,
+    INITIATION_INTERVAL_S,
+    KEY_BYTES,
+    REKEY_TIMEOUT_S,
+    TIMESTAMP_BYTES,
+)
+from warren.proto.wireguard.cookie import CookieJar
 from warren.proto.wireguard.datapaths import DataPath
-from warren.proto.wireguard.events import Event, HandshakeCompleted, PeerRoamed, SessionRenewed, SocketAddress
+from warren.proto.wireguard.events import (
+    Event,
+    HandshakeCompleted,
+    PeerRenamed,
+    PeerRoamed,
+    SessionRenewed,
+    SocketAddress,
+)
 from warren.proto.wireguard.identity import Identity
 from warren.proto.wireguard.indices import IndexTable
 from warren.proto.wireguard.keypairs import Keypair
@@ -106,7 +121,7 @@ class Handshakes:
             return
         peer.timestamp_ns = timestamp_ns
         own_index = self._indices.allocate(peer)
-        peer.initiation = PendingInitiation(noise, own_index)
+        peer.initiation = PendingInitiation(noise, own_index, now)
         message = peer.cookies.add_macs(pack_initiation(Initiation(own_index, written)), now)
         self._counters["initiations_sent"] += 1
         self.outbound.handshake(peer, message, now)
@@ -118,8 +133,8 @@ class Handshakes:
             self._indices.release_handshake(peer.initiation.own_index)
             peer.initiation = None
 
-    def take_response(self, data: bytes, source: SocketAddress, local: bytes, now: float) -> None:
-        """Take a handshake response whose mac1 was checked."""
+    def take_response(self, data: bytes, source: SocketAddress, local: bytes, arrived_at: float, now: float) -> None:
+        """Take a handshake response whose mac1 was checked on arrival."""
         try:
             message = unpack_response_untrusted(data)
             peer = self._indices.handshaking(message.receiver)
@@ -132,6 +147,8 @@ class Handshakes:
             self._counters["handshake_forged"] += 1
             return
         own_index = peer.initiation.own_index
+        # Each attempt has an index and an ephemeral key of its own, so this is the answer to no other.
+        peer.handshake_rtt_ns = max(1, round((arrived_at - peer.initiation.sent_at) * 1e9))
         peer.initiation = None
         self._heard(peer, len(data), source, local, now)
         made = self._keypair(peer, noise.split(), message.sender, own_index, by_us=True, now=now)
@@ -210,8 +227,31 @@ class Handshakes:
         """Our private key changed: send nothing more under old sessions, and handshake at once when there is
         something to send.
         """
-        self.drop_initiation(peer)
+        self._void(peer)
         peer.keypairs.expire()
+
+    def renew(self, peer: Peer, now: float) -> None:
+        """Our private key changed and sessions stay as they are: a handshake under way begins anew, at once."""
+        self._void(peer)
+        peer.timers.handshake_void(now)
+
+    def rename(self, peer: Peer, public_key: PublicKey, now: float) -> None:
+        """The peer's key is ``public_key`` from now on; sessions stay as they are, and a handshake under way begins
+        anew, at once.
+
+        The greatest timestamp received was the old key's. With the new key the count begins anew, as for any peer:
+        only so is a new key the cure for a clock that once stood in the future. Ours go on rising.
+        """
+        before, peer.public_key = peer.public_key, public_key
+        peer.cookies = CookieJar(public_key.raw)
+        peer.newest_timestamp = bytes(TIMESTAMP_BYTES)
+        peer.initiation_taken_at = LONG_AGO
+        self.renew(peer, now)
+        self._tell(PeerRenamed(before, public_key))
+
+    def _void(self, peer: Peer) -> None:
+        """One of the two static keys changed: what was begun with it is of no use, and the next need not wait."""
+        self.drop_initiation(peer)
         peer.static_static = None
         peer.handshake_sent_at = LONG_AGO
 

@@ -32,10 +32,11 @@ class Endpoint:
 
 @dataclass(slots=True)
 class PendingInitiation:
-    """Our handshake that waits for a response: its Noise state and the index it answers to."""
+    """Our handshake that waits for a response: its Noise state, the index it answers to, and when it was sent."""
 
     noise: Initiator
     own_index: int
+    sent_at: float
 
 
 class Peer:
@@ -46,6 +47,7 @@ class Peer:
     __slots__ = (
         "cookies",
         "endpoint",
+        "handshake_rtt_ns",
         "handshake_sent_at",
         "initiation",
         "initiation_taken_at",
@@ -89,6 +91,7 @@ class Peer:
         self.handshake_sent_at = LONG_AGO  # our last initiation or response
         self.renewing_for_receiving = False  # the handshake before rejection was begun (§6.2), once per session
         self.last_handshake_ns = 0
+        self.handshake_rtt_ns = 0  # of the last one that we initiated; 0: none
         self.tx_bytes = self.rx_bytes = 0
         self.roaming_told_at = LONG_AGO
         self.unreachable = False  # a handshake was given up, and none completed since

@@ -121,6 +121,13 @@ class PeerTimers(Generic[Owner]):
         self.retransmit_handshake_at = now + REKEY_TIMEOUT_S + self._jitter_s
         self._wake(self.retransmit_handshake_at)
 
+    def handshake_void(self, now: float) -> None:
+        """What was said in a handshake under way counts no more: let RETRANSMIT_HANDSHAKE fire at once, if it runs."""
+        if self.retransmit_handshake_at != NEVER:
+            self.attempts = 0
+            self.retransmit_handshake_at = now
+            self._wake(now)
+
     def handshake_completed(self) -> None:
         """A response was accepted, or the first data message confirmed our response."""
         self.retransmit_handshake_at = NEVER

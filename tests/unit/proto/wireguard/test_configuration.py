@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
@@ -10,9 +11,9 @@ from tests.support.wireguard_pair import Host, Wire
 from warren.errors import OperationFailed
 from warren.identity.keys import PresharedKey, PrivateKey, PublicKey
 from warren.model.tunnel import PeerChange, TransportAddress
-from warren.proto.wireguard import configuration
+from warren.proto.wireguard import changes
 from warren.proto.wireguard.configuration import socket_address, transport_address
-from warren.proto.wireguard.events import OwnKeyIgnored
+from warren.proto.wireguard.events import OwnKeyIgnored, PeerRenamed
 
 KEY = PublicKey(b"\x11" * 32)
 OTHER = PublicKey(b"\x22" * 32)
@@ -112,7 +113,7 @@ def test_a_peer_whose_key_becomes_ours_is_removed(host: Host) -> None:
 
 
 def test_too_many_peers_are_refused_and_nothing_changes(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(configuration, "PEERS_MAX", 2)
+    monkeypatch.setattr(changes, "PEERS_MAX", 2)
     host.configure(PeerChange(KEY))
     before = host.device.status()
     more = [PeerChange(PublicKey(bytes([n]) * 32)) for n in (1, 2)]
@@ -148,3 +149,67 @@ def test_socket_addresses_and_transport_addresses_are_inverses(text: str) -> Non
 
 def test_an_ipv4_endpoint_written_in_ipv6_is_an_ipv4_endpoint() -> None:
     assert socket_address(TransportAddress(ip_address("::ffff:192.0.2.1"), 9)) == ("192.0.2.1", 9)
+
+
+NEW = PublicKey(b"\x55" * 32)
+MINE = PrivateKey(b"\x66" * 32)
+
+
+@pytest.mark.parametrize(
+    ("change", "device", "number"),
+    [
+        (PeerChange(NEW, renamed_from=NEW), {}, errno.ENOENT),
+        (PeerChange(NEW, renamed_from=KEY), {"replace_peers": True}, errno.ENOENT),
+        (PeerChange(OTHER, renamed_from=KEY), {}, errno.EEXIST),
+        (PeerChange(KEY, renamed_from=KEY), {}, errno.EEXIST),
+        (PeerChange(MINE.public_key(), renamed_from=KEY), {}, errno.EEXIST),
+        (PeerChange(NEW, renamed_from=KEY, remove=True), {}, errno.EINVAL),
+    ],
+    ids=["old unknown", "old forgotten", "new taken", "to itself", "new is ours", "and removed"],
+)
+def test_an_impossible_rename_is_refused_and_nothing_changes(
+    host: Host, change: PeerChange, device: dict[str, object], number: int
+) -> None:
+    host.configure(PeerChange(KEY, allowed_ips=(NET,)), PeerChange(OTHER))
+    before = host.device.status()
+    with pytest.raises(OperationFailed) as refusal:
+        host.configure(change, PeerChange(OTHER, remove=True), private_key=MINE, listen_port=99, **device)
+    assert isinstance(refusal.value.__cause__, OSError)
+    assert refusal.value.__cause__.errno == number
+    assert host.device.status() == before
+    assert host.events == []
+
+
+def test_a_rename_applies_the_rest_of_its_change(host: Host) -> None:
+    host.configure(PeerChange(KEY, allowed_ips=(NET,), preshared_key=PresharedKey(b"p" * 32)))
+    host.configure(PeerChange(NEW, renamed_from=KEY, allowed_ips=(NET6,), persistent_keepalive_s=7, update_only=True))
+    (peer,) = host.device.status().peers
+    assert (peer.public_key, set(peer.allowed_ips), peer.persistent_keepalive_s) == (NEW, {NET, NET6}, 7)
+    assert peer.preshared_key == PresharedKey(b"p" * 32)
+    assert host.events == [PeerRenamed(KEY, NEW)]
+
+
+def test_a_rename_that_only_updates_passes_over_a_peer_that_is_not_there(host: Host) -> None:
+    host.configure(PeerChange(OTHER))
+    before = host.device.status()
+    host.configure(PeerChange(NEW, renamed_from=KEY, allowed_ips=(NET,), update_only=True))
+    assert host.device.status() == before
+
+
+def test_keys_move_along_a_chain_in_the_order_of_the_changes(host: Host) -> None:
+    host.configure(PeerChange(KEY, allowed_ips=(NET,)), PeerChange(OTHER, allowed_ips=(NET6,)))
+    host.configure(PeerChange(NEW, renamed_from=OTHER), PeerChange(OTHER, renamed_from=KEY))
+    assert {p.public_key: p.allowed_ips for p in host.device.status().peers} == {NEW: (NET6,), OTHER: (NET,)}
+
+
+def test_a_key_that_is_removed_in_the_same_change_is_free_for_a_rename(host: Host) -> None:
+    host.configure(PeerChange(KEY, allowed_ips=(NET,)), PeerChange(OTHER))
+    host.configure(PeerChange(OTHER, remove=True), PeerChange(OTHER, renamed_from=KEY))
+    assert [(p.public_key, p.allowed_ips) for p in host.device.status().peers] == [(OTHER, (NET,))]
+
+
+def test_a_renamed_peer_counts_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(changes, "PEERS_MAX", 2)
+    host.configure(PeerChange(KEY), PeerChange(OTHER))
+    host.configure(PeerChange(NEW, renamed_from=KEY))
+    assert {peer.public_key for peer in host.device.status().peers} == {NEW, OTHER}
