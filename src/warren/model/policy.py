@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Final, Literal
 
 from warren.model.documents import NetworkSpec, Rule, canonical_network, port_range
@@ -56,44 +56,51 @@ class ResolvedRule:
 
 def verdict(spec: NetworkSpec, members: Iterable[Member], flow: Flow) -> Verdict:
     """Whether ``flow`` passes among ``members`` (the live ones), and by which rule."""
-    if flow.source.version != flow.destination.version:
-        return Verdict(allowed=False, rule=None)  # no such packet exists
-    known = tuple(members)
-    for index, rule in enumerate(spec.policy):
-        if (
-            _protocol_matches(rule, flow)
-            and any(_selects(selector, known, flow.source) for selector in rule.sources)
-            and any(_selects(selector, known, flow.destination) for selector in rule.destinations)
-        ):
-            return Verdict(rule.action == "allow", index)
-    return Verdict(allowed=False, rule=None)
+    return Judge(spec.policy, members).verdict(flow)
 
 
-def _protocol_matches(rule: Rule, flow: Flow) -> bool:
-    if rule.protocol not in {"any", flow.protocol}:
-        return False
-    if not rule.ports:
-        return True
-    return flow.port is not None and any(
-        first <= flow.port <= last for first, last in (port_range(ports) for ports in rule.ports)
-    )
+class Judge:
+    """A policy ready for many questions."""
 
+    def __init__(self, policy: Sequence[Rule], members: Iterable[Member]) -> None:
+        self._rules = tuple((rule, tuple(port_range(ports) for ports in rule.ports)) for rule in policy)
+        self._owners: dict[IPv6Network | IPv4Address, list[Member]] = {}
+        self._prefixes: dict[str, IPNetwork] = {}
+        for member in members:
+            self._owners.setdefault(member.prefix6, []).append(member)
+            if member.address4 is not None:
+                self._owners.setdefault(member.address4, []).append(member)
 
-def _selects(selector: str, members: Sequence[Member], address: IPAddress) -> bool:
-    kind, _, name = selector.partition(":")
-    match kind:
-        case "members":
-            return any(_owns(member, address) for member in members)
-        case "member":
-            return any(_owns(member, address) for member in members if member.name == name)
-        case "tag":
-            return any(_owns(member, address) for member in members if name in member.tags)
-        case _:
-            return address in canonical_network(selector)
+    def verdict(self, flow: Flow) -> Verdict:
+        if flow.source.version != flow.destination.version:
+            return Verdict(allowed=False, rule=None)  # no such packet exists
+        sources, destinations = self._owners_of(flow.source), self._owners_of(flow.destination)
+        for index, (rule, ports) in enumerate(self._rules):
+            if (
+                rule.protocol in {"any", flow.protocol}
+                and (not ports or (flow.port is not None and any(low <= flow.port <= high for low, high in ports)))
+                and any(self._selects(selector, flow.source, sources) for selector in rule.sources)
+                and any(self._selects(selector, flow.destination, destinations) for selector in rule.destinations)
+            ):
+                return Verdict(rule.action == "allow", index)
+        return Verdict(allowed=False, rule=None)
 
+    def _owners_of(self, address: IPAddress) -> Sequence[Member]:
+        own = address if isinstance(address, IPv4Address) else IPv6Network((int(address) >> 64 << 64, 64))
+        return self._owners.get(own, ())
 
-def _owns(member: Member, address: IPAddress) -> bool:
-    return address in member.prefix6 or address == member.address4
+    def _selects(self, selector: str, address: IPAddress, owners: Sequence[Member]) -> bool:
+        kind, _, name = selector.partition(":")
+        if kind == "members":
+            return bool(owners)
+        if kind == "member":
+            return any(member.name == name for member in owners)
+        if kind == "tag":
+            return any(name in member.tags for member in owners)
+        prefix = self._prefixes.get(selector)
+        if prefix is None:
+            prefix = self._prefixes[selector] = canonical_network(selector)
+        return address in prefix
 
 
 # Prefixes
@@ -133,7 +140,7 @@ class _Selected:
     def prefixes(self, selectors: tuple[str, ...]) -> tuple[IPNetwork, ...]:
         merged = self._merged.get(selectors)
         if merged is None:
-            merged = self._merged[selectors] = _without_nested(
+            merged = self._merged[selectors] = without_nested(
                 network for selector in selectors for network in self._of(selector)
             )
         return merged
@@ -144,7 +151,7 @@ class _Selected:
         return (canonical_network(selector),)
 
 
-def _without_nested(networks: Iterable[IPNetwork]) -> tuple[IPNetwork, ...]:
+def without_nested(networks: Iterable[IPNetwork]) -> tuple[IPNetwork, ...]:
     """Sorted, IPv4 first, and without those that lie within another."""
     kept: list[IPNetwork] = []
     for network in sorted(set(networks), key=lambda n: (n.version, n)):
