@@ -22,9 +22,12 @@ from warren.linux.netlink_values import TABLE_LOCAL, Address, Link, Path, Route,
 from warren.model.tunnel import IPAddress
 
 _IFF_UP = 1
+_ARPHRD_ETHER = 1
 _FIB_RULE_INVERT = 2
 _SCOPE_LINK = 253
 _RTN_UNICAST = 1
+_IFA_TEMPORARY = 0x01  # of IPv6; of IPv4 it says "secondary"
+_IFA_PASSING = 0x08 | 0x20 | 0x40  # duplicate, deprecated, tentative
 _NO_SUPPRESSION = 0xFFFFFFFF
 _FULL_MASK = 0xFFFFFFFF
 _RTMGRP = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # links; IPv4 addresses and routes; IPv6 addresses and routes
@@ -119,7 +122,10 @@ class KernelNetlink:
         async for message in await self._iproute.get_addr():
             local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
             if message["index"] in names and local is not None:
-                found.append(Address(names[message["index"]], ip_interface((local, message["prefixlen"]))))
+                value = ip_interface((local, message["prefixlen"]))
+                flags = message.get_attr("IFA_FLAGS") or message["flags"]
+                passing = flags & (_IFA_PASSING | (_IFA_TEMPORARY if value.version == 6 else 0))
+                found.append(Address(names[message["index"]], value, not passing))
         return tuple(found)
 
     async def add_address(self, address: Address) -> None:
@@ -242,6 +248,7 @@ def _link(message: Any) -> Link:
         message.get_attr("IFLA_MTU"),
         message.get_attr("IFLA_GSO_MAX_SEGS") or 0,
         kind or "",
+        message.get_attr("IFLA_ADDRESS") or "" if message["ifi_type"] == _ARPHRD_ETHER else "",
     )
 
 

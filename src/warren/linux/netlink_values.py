@@ -26,6 +26,8 @@ class Link:
     """The most packets the kernel puts into one super-packet for this interface."""
     kind: str = ""
     """``tun``, ``veth``, ``wireguard`` …; empty for hardware."""
+    mac: str = field(default="", compare=False)
+    """The hardware address; empty where there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,10 @@ class Address:
 
     interface: str
     value: IPv4Interface | IPv6Interface
+    lasting: bool = field(default=True, compare=False)
+    """False: temporary, deprecated or not usable (yet), as the kernel says (RFC 4862, RFC 8981); not to be told to
+    others.
+    """
 
     def __str__(self) -> str:
         return f"address {self.value} on {self.interface}"
