@@ -17,6 +17,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 KEY_BYTES, SIGNATURE_BYTES = 32, 64
 TEXT_CHARACTERS = 52
 
+_FIELD = 2**255 - 19
+_SMALL_ORDER = frozenset(
+    int.from_bytes(bytes.fromhex(text), "little")
+    for text in (
+        "00" * 32,
+        "01" + "00" * 31,
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ec" + "ff" * 30 + "7f",
+    )
+)
+"""The ``y`` of all points whose order divides 8: as a key they let anybody sign something for somebody."""
+
 
 class VerifyKey:
     """An Ed25519 public key; safe to show. Two are equal when their 32 bytes are."""
@@ -43,8 +56,12 @@ class VerifyKey:
     def verifies(self, signature: bytes, message: bytes) -> bool:
         """Whether ``signature`` over ``message`` was made with this key. Anything wrong with either means no.
 
-        OpenSSL refuses an ``S`` that is not reduced (RFC 8032 §5.1.7), so a signature has one form only.
+        OpenSSL refuses an ``S`` that is not reduced (RFC 8032 §5.1.7), so a signature has one form only. Keys of small
+        order, and second spellings of a key (§5.1.3), which OpenSSL takes, verify nothing.
         """
+        y = int.from_bytes(self.raw, "little") & (1 << 255) - 1
+        if y >= _FIELD or y in _SMALL_ORDER:
+            return False
         try:
             Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, message)
         except (InvalidSignature, ValueError):

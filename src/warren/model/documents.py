@@ -32,10 +32,13 @@ from warren.identity.signing import KEY_BYTES, SigningKey, VerifyKey
 from warren.model.envelope import Envelope, check_envelope_untrusted, is_signed_by, seal
 from warren.model.tunnel import IPAddress, IPNetwork
 
-NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$"
+# ``$`` alone would let a line feed pass at the end; ``\Z`` is unknown to JSON Schema.
+NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$(?!\n)"
 """Names of networks and nodes are DNS labels (RFC 1123 §2.1), lower case."""
-TAG_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,62}$"
-SUFFIX_PATTERN: Final = r"^[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63}){0,7}$"
+TAG_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,62}$(?!\n)"
+SUFFIX_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?){0,7}$(?!\n)"
+SUFFIX_CHARACTERS_MAX: Final = 125
+"""Two labels of 63 before it make 253, the most that a name may have (RFC 1035 §3.1)."""
 VERSION_MAX: Final = 2**63 - 1
 
 Key = Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
@@ -44,9 +47,11 @@ Tag = Annotated[str, Meta(pattern=TAG_PATTERN)]
 Version = Annotated[int, Meta(ge=1, le=VERSION_MAX)]
 Seconds = Annotated[int, Meta(ge=0, le=2**40)]
 Text = Annotated[str, Meta(max_length=256)]
-Url = Annotated[str, Meta(pattern=r"^https://[^\s/?#@]+(/[^\s?#]*)?$", max_length=256)]
+Comment = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)", max_length=256)]
+"""It is shown on terminals."""
+Url = Annotated[str, Meta(pattern=r"^(?=[!-~]*$(?!\n))https://[^/?#@]+(/[^?#]*)?$", max_length=256)]
 
-_PORTS: Final = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+_PORTS: Final = re.compile(r"([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?")
 
 
 class _Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +88,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """``icmp`` is ICMP and ICMPv6."""
     ports: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
     """``"22"`` or ``"8000-8100"``; empty: all. Only with tcp and udp."""
-    comment: Text = ""
+    comment: Comment = ""
 
     def __post_init__(self) -> None:
         for selector in (*self.sources, *self.destinations):
@@ -103,7 +108,7 @@ class NetworkSpec(_Document, frozen=True, kw_only=True):
     prefix6: str
     """The ULA /48 that follows from the authority's key (RFC 4193)."""
     prefix4: str | None = None
-    suffix: Annotated[str, Meta(pattern=SUFFIX_PATTERN)] = "internal"
+    suffix: Annotated[str, Meta(pattern=SUFFIX_PATTERN, max_length=SUFFIX_CHARACTERS_MAX)] = "internal"
     """Members are ``NODE.NETWORK.SUFFIX``."""
     policy: Annotated[tuple[Rule, ...], Meta(max_length=4096)] = ()
     coordinators: Annotated[tuple[Coordinator, ...], Meta(max_length=16)] = ()
@@ -161,6 +166,10 @@ class Revocation(_Document, frozen=True, kw_only=True):
     nodes: Annotated[tuple[Key, ...], Meta(max_length=16_384)] = ()
 
 
+_UNUSABLE: Final = (IPv4Network("0.0.0.0/8"), IPv4Network("240.0.0.0/4"), IPv6Network("::/96"))
+"""Of this host, reserved and broadcast, IPv4-compatible (RFC 6890, RFC 4291 §2.5.5.1)."""
+
+
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A transport address at which a node may answer (RFC 8445 §5.1.1)."""
 
@@ -171,7 +180,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     def __post_init__(self) -> None:
         ip = canonical_address(self.address)
-        if ip.is_unspecified or ip.is_loopback or ip.is_multicast or (ip.version == 6 and "%" in self.address):
+        if ip.is_unspecified or ip.is_loopback or ip.is_multicast or any(ip in unusable for unusable in _UNUSABLE):
             raise ValueError(f"nobody can be reached at {self.address}")
 
 
@@ -249,20 +258,24 @@ def sign(document: D, key: SigningKey) -> Verified[D]:
 def verify(envelope: Envelope, network: VerifyKey) -> Verified[Document]:
     """The one way from bytes to trust: ``envelope`` as a document of ``network``, signed by whom it must be.
 
-    Raises MalformedPacket, saying what is wrong; the envelope is then worth nothing. About 150 µs.
+    Raises MalformedPacket, saying what is wrong; the envelope is then worth nothing. About 150 µs. What is inside is
+    read only once the signature is right, so that strangers cannot make anybody parse a policy of a megabyte.
     """
     check_envelope_untrusted(envelope)
     decoder = _decoders.get(envelope.kind)
     if decoder is None:
         raise MalformedPacket(f"a document of the unknown kind {envelope.kind!r}")
+    signer = VerifyKey(envelope.signer) if envelope.kind == NodeRecord.KIND else network
+    if not is_signed_by(envelope, signer):
+        raise MalformedPacket(f"a {envelope.kind} document that {signer.short} did not sign")
     try:
         document = decoder.decode(envelope.payload)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise MalformedPacket(f"not a {envelope.kind} document: {error}") from None
     if document.network != network.raw:
         raise MalformedPacket(f"a {envelope.kind} document of another network")
-    if not is_signed_by(envelope, signer_of(document)):
-        raise MalformedPacket(f"a {envelope.kind} document that {signer_of(document).short} did not sign")
+    if signer_of(document) != signer:
+        raise MalformedPacket(f"a {envelope.kind} document about another node than the one that signed it")
     return Verified(document, envelope)
 
 
@@ -299,11 +312,16 @@ def port_range(text: str) -> tuple[int, int]:
 
 
 def canonical_network(text: str) -> IPNetwork:
-    """Raises ValueError, also for another spelling of the same prefix and for host bits."""
+    """Raises ValueError, also for another spelling of the same prefix, host bits, IPv4-mapped prefixes and zones."""
     network = ip_network(text)
     if str(network) != text:
         raise ValueError(f"{text} is to be written {network}")
+    if isinstance(network, IPv6Network) and (network.network_address.scope_id or network.subnet_of(_MAPPED)):
+        raise ValueError(f"{text} is not a plain prefix")
     return network
+
+
+_MAPPED: Final = IPv6Network("::ffff:0:0/96")
 
 
 def canonical_address(text: str) -> IPAddress:

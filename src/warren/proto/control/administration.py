@@ -12,12 +12,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from warren.model.documents import NAME_PATTERN, SUFFIX_PATTERN, TAG_PATTERN, Rule
+from warren.model.documents import NAME_PATTERN, SUFFIX_CHARACTERS_MAX, SUFFIX_PATTERN, TAG_PATTERN, Rule
 from warren.proto.control.messages import Interface, Task
 
 NameText = Annotated[str, Meta(pattern=NAME_PATTERN, description="a DNS label: a-z, 0-9 and inner hyphens")]
 TagText = Annotated[str, Meta(pattern=TAG_PATTERN)]
-KeyText = Annotated[str, Meta(pattern="^[a-z2-7]{52}$", description="an Ed25519 public key in base32")]
+KeyText = Annotated[str, Meta(pattern=r"^[a-z2-7]{52}$(?!\n)", description="an Ed25519 public key in base32")]
 Note = Annotated[str, Meta(max_length=256)]
 
 LEASE_S_MIN, LEASE_S_MAX = 60, 30 * 86_400
@@ -38,6 +38,8 @@ class Actor(_Value, frozen=True, kw_only=True):
     role: Literal["admin", "reader"]
     network: KeyText | None = None
     """The only network this actor may see; None: all."""
+    token: str = ""
+    """The id of that token: whether it still stands is asked again in every transaction that writes."""
 
 
 class TokenRequest(_Value, frozen=True, kw_only=True):
@@ -68,7 +70,7 @@ class NetworkRequest(_Value, frozen=True, kw_only=True):
     name: NameText
     prefix4: Annotated[str, Meta(max_length=18)] | None = None
     """An IPv4 block for the members, such as 10.77.0.0/16; private or shared address space (RFC 1918, RFC 6598)."""
-    suffix: Annotated[str, Meta(pattern=SUFFIX_PATTERN, max_length=128)] = "internal"
+    suffix: Annotated[str, Meta(pattern=SUFFIX_PATTERN, max_length=SUFFIX_CHARACTERS_MAX)] = "internal"
     lease_s: Annotated[int, Meta(ge=LEASE_S_MIN, le=LEASE_S_MAX)] = 86_400
 
 
@@ -111,7 +113,7 @@ class PolicyTest(_Value, frozen=True, kw_only=True, omit_defaults=True):
 class DesiredState(_Value, frozen=True, kw_only=True, omit_defaults=True):
     """All of a network that an operator decides. ``members`` lists whom it speaks of; others keep what they have."""
 
-    suffix: Annotated[str, Meta(pattern=SUFFIX_PATTERN, max_length=128)] | None = None
+    suffix: Annotated[str, Meta(pattern=SUFFIX_PATTERN, max_length=SUFFIX_CHARACTERS_MAX)] | None = None
     lease_s: Annotated[int, Meta(ge=LEASE_S_MIN, le=LEASE_S_MAX)] | None = None
     members: Annotated[dict[NameText, MemberState], Meta(max_length=10_000)] = {}
     policy: Annotated[tuple[Rule, ...], Meta(max_length=4096)]
