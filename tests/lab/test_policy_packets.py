@@ -1,0 +1,188 @@
+"""Policies by real packets: what the kernel lets through is what the reference says, verdict by verdict."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+from ipaddress import ip_address
+
+import pytest
+
+from tests.support.policy_node import STRANGER, PolicyNode, address, member
+from tests.support.probes import ICMP4, ICMP6, TCP, UDP, echo, ip_packet, tcp, udp
+from warren.lab import Lab
+from warren.model.documents import Rule
+from warren.model.policy import DEFAULT_POLICY, Flow
+
+MEMBERS = (
+    member(1, "me", ["router"], ["192.168.5.0/24", "fd55::/64"]),
+    member(2, "laptop", ["people"]),
+    member(3, "printer", ["things", "old"]),
+    member(4, "branch", ["router", "old"], ["172.20.0.0/24", "fd66::/64"]),
+    member(5, "phone", ["people", "old"]),
+)
+ME = {version: address(1, version) for version in (4, 6)}
+LAN = {4: "192.168.5.9", 6: "fd55::9"}
+BEHIND_BRANCH = {4: "172.20.0.9", 6: "fd66::9"}
+PORTS = (22, 53, 80, 8000, 8050, 8101)
+KINDS = [("icmp", None), *((protocol, port) for protocol in ("tcp", "udp") for port in PORTS)]
+
+
+def _members_workload(version: int) -> str:
+    return address(3, 4) if version == 4 else address(3, 6).replace("::1", "::77")
+
+
+def inbound_flows() -> Iterator[Flow]:
+    """From every kind of source in the overlay to this node and to the subnet behind it."""
+    for version in (4, 6):
+        sources = [address(index, version) for index in (2, 3, 4, 5)]
+        sources += [_members_workload(version), BEHIND_BRANCH[version], STRANGER[version]]
+        for source, destination in itertools.product(sources, (ME[version], LAN[version])):
+            yield from _kinds(source, destination)
+
+
+def outbound_flows() -> Iterator[Flow]:
+    """From the subnet behind this node to members and to the subnet behind another."""
+    for version in (4, 6):
+        for destination in (address(2, version), address(4, version), BEHIND_BRANCH[version]):
+            yield from _kinds(LAN[version], destination)
+
+
+def _kinds(source: str, destination: str) -> Iterator[Flow]:
+    for protocol, port in KINDS:
+        yield Flow(ip_address(source), ip_address(destination), protocol, port)
+
+
+_numbers = itertools.count(1)
+
+
+def packet_of(flow: Flow) -> bytes:
+    """The first packet of a flow that was never before."""
+    source, destination, number = str(flow.source), str(flow.destination), next(_numbers) % 60_000 + 1024
+    if flow.protocol == "icmp":
+        kind = ICMP4 if flow.source.version == 4 else ICMP6
+        return ip_packet(source, destination, kind, echo(source, destination, identifier=number))
+    assert flow.port is not None
+    if flow.protocol == "tcp":
+        return ip_packet(source, destination, TCP, tcp(source, destination, flow.port, source_port=number))
+    return ip_packet(source, destination, UDP, udp(source, destination, flow.port, source_port=number))
+
+
+def passes_in(node: PolicyNode, flow: Flow) -> bool:
+    """Whether the flow's first packet, out of the overlay, reaches this node or goes on to the subnet behind it."""
+    node.overlay.inject(packet_of(flow))
+    answers, passed_on = node.overlay.sent(), node.lan.sent()
+    if str(flow.destination) in LAN.values():
+        return _has(passed_on, flow)
+    if flow.protocol == "udp":
+        assert flow.port is not None
+        return node.received(flow.port)
+    return _has(answers, Flow(flow.destination, flow.source, flow.protocol))
+
+
+def passes_out(node: PolicyNode, flow: Flow) -> bool:
+    node.lan.inject(packet_of(flow))
+    return _has(node.overlay.sent(), flow)
+
+
+def _has(packets: list[bytes], flow: Flow) -> bool:
+    ends = flow.source.packed + flow.destination.packed
+    place = slice(12, 20) if flow.source.version == 4 else slice(8, 40)
+    return any(packet[0] >> 4 == flow.source.version and packet[place] == ends for packet in packets)
+
+
+def _allow(sources: str, destinations: str, protocol: str = "any", ports: str = "") -> Rule:
+    return _rule("allow", sources, destinations, protocol, ports)
+
+
+def _deny(sources: str, destinations: str, protocol: str = "any", ports: str = "") -> Rule:
+    return _rule("deny", sources, destinations, protocol, ports)
+
+
+def _rule(action: str, sources: str, destinations: str, protocol: str, ports: str) -> Rule:
+    return Rule(
+        action=action,
+        sources=tuple(sources.split()),
+        destinations=tuple(destinations.split()),
+        protocol=protocol,
+        ports=tuple(ports.split()),
+    )
+
+
+EVERYTHING = "0.0.0.0/0 ::/0"
+POLICIES: dict[str, tuple[Rule, ...]] = {
+    "nothing": (),
+    "only a deny": (_deny("members", "members"),),
+    "what a fresh network has": DEFAULT_POLICY,
+    "everything": (_allow(EVERYTHING, EVERYTHING),),
+    "one port of one protocol": (_allow("members", "members", "tcp", "22"),),
+    "ports and ranges that touch": (_allow("members", "members", "udp", "53 8000-8049 8050-8100"),),
+    "icmp alone": (_allow("members", "members", "icmp"),),
+    "a protocol with all ports": (_allow("members", "members", "udp"),),
+    "a deny before an allow": (_deny("tag:things", "members"), _allow("members", "members")),
+    "an allow before a deny": (_allow("members", "members", "tcp", "80"), _deny(EVERYTHING, EVERYTHING)),
+    "a hole in a deny": (
+        _allow("member:printer", "member:me", "tcp", "80"),
+        _deny("member:printer", EVERYTHING),
+        _allow("members", "members"),
+    ),
+    "tags on both sides": (_allow("tag:people", "tag:router", "tcp"), _allow("tag:old", "tag:router", "udp", "53")),
+    "a tag that nobody has": (_deny("tag:ghosts", EVERYTHING), _allow("tag:ghosts", "members")),
+    "the subnet behind": (_allow("tag:people", "192.168.5.0/24 fd55::/64", "tcp", "80"),),
+    "part of the subnet behind": (_allow("members", "192.168.5.8/30 fd55::8/125"), _allow("members", "192.168.5.0/29")),
+    "subnet to subnet": (
+        _allow("172.20.0.0/24 fd66::/64", "192.168.5.0/24 fd55::/64", "tcp", "22 80"),
+        _allow("192.168.5.0/24 fd55::/64", "172.20.0.0/24 fd66::/64", "icmp"),
+    ),
+    "the subnet behind to members": (_allow("192.168.5.0/24 fd55::/64", "tag:people", "tcp"),),
+    "one version of the IP": (_allow("10.7.0.0/24", "10.7.0.1/32"),),
+    "versions that do not meet": (_allow("10.7.0.0/24", "fd11:2233:4455::/48"),),
+    "one address against its neighbours": (
+        _deny("10.7.0.3/32", EVERYTHING),
+        _allow("10.7.0.2/31 10.7.0.4/31", "members"),
+    ),
+}
+
+
+def random_policy(seed: int) -> tuple[Rule, ...]:
+    chance = random.Random(seed)
+    ends = ["members", "member:me", "member:laptop", "member:printer", "tag:people", "tag:router", "tag:old"]
+    ends += ["tag:ghosts", "10.7.0.0/30", "fd11:2233:4455:2::/63", "192.168.5.0/24", "fd55::/64", "172.20.0.0/16"]
+    ends += ["fd66::9/128", "0.0.0.0/0", "::/0"]
+    rules = []
+    for _ in range(chance.randint(1, 12)):
+        protocol = chance.choice(["any", "tcp", "udp", "icmp"])
+        choices = ["22", "53", "80", "8000-8100", "1-79", "8050-65535"]
+        ports = chance.sample(choices, chance.randint(0, 3)) if protocol in {"tcp", "udp"} else []
+        sources, destinations = (" ".join(chance.sample(ends, chance.randint(1, 3))) for _ in range(2))
+        action = chance.choice(["allow", "allow", "deny"])
+        rules.append(_rule(action, sources, destinations, protocol, " ".join(ports)))
+    return tuple(rules)
+
+
+def _kernel_agrees(policies: list[tuple[Rule, ...]]) -> int:
+    allowed = 0
+    with PolicyNode(MEMBERS[0], MEMBERS) as node:
+        for port in PORTS:
+            node.listen(port)
+        for policy in policies:
+            node.enforce(policy)
+            for passes, flows in ((passes_in, inbound_flows()), (passes_out, outbound_flows())):
+                for flow in flows:
+                    expected = node.expects(policy, flow)
+                    allowed += expected
+                    assert passes(node, flow) == expected, (flow, policy)
+    return allowed
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_the_kernel_agrees_with_the_reference(lab: Lab, name: str) -> None:
+    allowed = lab.host("n").call(_kernel_agrees, [POLICIES[name]])
+    assert bool(allowed) == (
+        name not in {"nothing", "only a deny", "a tag that nobody has", "versions that do not meet"}
+    )
+
+
+def test_the_kernel_agrees_with_the_reference_on_policies_by_chance(lab: Lab) -> None:
+    assert lab.host("n").call(_kernel_agrees, [random_policy(seed) for seed in range(40)]) > 1000
