@@ -1,15 +1,13 @@
-"""Which file is meant, what reading it may say, and that writing it is all or nothing."""
+"""Which file is meant, and what reading it may say."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
 
 from tests.unit.tunnel.fakes import private_key
 from warren.errors import OperationFailed, UsageError
-from warren.files import write_atomically
 from warren.tunnel.files import ConfigFile, load, locate
 
 TEXT = f"[Interface]\nPrivateKey = {private_key('own').base64}\n"
@@ -83,27 +81,3 @@ def test_a_missing_file_and_a_directory_are_said(tmp_path: Path) -> None:
 def test_what_is_no_text_is_refused(tmp_path: Path, data: bytes, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         load(_file(tmp_path, data))
-
-
-def test_writing_replaces_the_file_that_a_link_leads_to(tmp_path: Path) -> None:
-    path = _file(tmp_path, b"old", 0o644)
-    link = tmp_path / "link.conf"
-    link.symlink_to(path)
-    write_atomically(link, b"new")
-    assert path.read_bytes() == b"new"
-    assert path.stat().st_mode & 0o777 == 0o600
-    assert link.is_symlink()
-    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["home.conf", "link.conf"]
-
-
-def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = _file(tmp_path, b"old")
-
-    def refuse(fd: int) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(OperationFailed, match="No space left on device; the old file is unchanged"):
-        write_atomically(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert [entry.name for entry in tmp_path.iterdir()] == ["home.conf"]
