@@ -154,7 +154,7 @@ class PolicyNode:
     def received(self, port: int) -> bool:
         """Whether a datagram has come to :meth:`listen`'s socket; takes it."""
         try:
-            self.listen(port).recv(_PACKET_BYTES_MAX)
+            self._listeners[port].recv(_PACKET_BYTES_MAX)
         except BlockingIOError:
             return False
         return True
