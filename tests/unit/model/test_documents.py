@@ -1,0 +1,254 @@
+"""Documents: who must have signed what, what each field may be, and that nothing else comes through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from tests.support.networks import NOW_S, MadeNetwork, signing_key
+from warren.errors import MalformedPacket
+from warren.identity.signing import SigningKey
+from warren.model.documents import (
+    Candidate,
+    Document,
+    DocumentKey,
+    Membership,
+    NodeRecord,
+    Rule,
+    Verified,
+    canonical_address,
+    canonical_network,
+    check_selector,
+    port_range,
+    sign,
+    verify,
+)
+from warren.model.envelope import Envelope, pack_envelope, seal, unpack_envelope_untrusted
+
+HOME, WORK = MadeNetwork("home"), MadeNetwork("work")
+
+
+def made(network: MadeNetwork) -> dict[str, Verified[Document]]:
+    return {
+        "network": network.spec(),
+        "membership": network.membership("web", tags=("www",), routes=("192.168.7.0/24",)),
+        "revocation": network.revocation("old"),
+        "node": network.record("web"),
+        "ticket": network.ticket(),
+    }
+
+
+DOCUMENTS, FOREIGN = made(HOME), made(WORK)
+SIGNERS = {kind: HOME.node("web") if kind == "node" else HOME.authority for kind in DOCUMENTS}
+KINDS = pytest.mark.parametrize("kind", list(DOCUMENTS))
+
+
+def fields(kind: str) -> dict[str, Any]:
+    decoded: dict[str, Any] = msgspec.msgpack.decode(DOCUMENTS[kind].envelope.payload)
+    return decoded
+
+
+def resealed(kind: str, content: Any, key: SigningKey | None = None) -> Envelope:
+    return seal(kind, msgspec.msgpack.encode(content), key or SIGNERS[kind])
+
+
+@KINDS
+def test_what_was_signed_is_verified(kind: str) -> None:
+    document = DOCUMENTS[kind]
+    carried = unpack_envelope_untrusted(pack_envelope(document.envelope))
+    assert verify(carried, HOME.key) == document
+    subject = HOME.node("web").verify_key.raw if kind in {"membership", "node"} else b""
+    assert document.key == DocumentKey(kind, subject)
+
+
+@KINDS
+def test_a_document_of_another_network_is_refused(kind: str) -> None:
+    with pytest.raises(MalformedPacket):
+        verify(FOREIGN[kind].envelope, HOME.key)
+    # A node with one key in both networks: its record of one is none in the other.
+    foreign = {**fields(kind), "network": WORK.key.raw}
+    with pytest.raises(MalformedPacket, match="of another network"):
+        verify(resealed(kind, foreign), HOME.key)
+
+
+@KINDS
+def test_a_document_that_somebody_else_signed_is_refused(kind: str) -> None:
+    for other in (signing_key("stranger"), HOME.node("db"), WORK.authority):
+        with pytest.raises(MalformedPacket):
+            verify(resealed(kind, fields(kind), other), HOME.key)
+        stolen = msgspec.structs.replace(DOCUMENTS[kind].envelope, signer=other.verify_key.raw)
+        with pytest.raises(MalformedPacket, match="did not sign"):
+            verify(stolen, HOME.key)
+
+
+def test_authority_and_node_do_not_sign_for_each_other() -> None:
+    with pytest.raises(MalformedPacket, match="another node than the one that signed"):
+        verify(resealed("node", fields("node"), HOME.authority), HOME.key)
+    with pytest.raises(MalformedPacket, match="did not sign"):
+        verify(resealed("membership", fields("membership"), HOME.node("web")), HOME.key)
+
+
+@KINDS
+def test_signing_with_the_wrong_key_is_a_mistake(kind: str) -> None:
+    with pytest.raises(ValueError, match="is not signed with the key"):
+        sign(DOCUMENTS[kind].document, signing_key("stranger"))
+
+
+@KINDS
+def test_a_signed_document_does_not_pass_as_another_kind(kind: str) -> None:
+    for other in DOCUMENTS:
+        if other != kind:
+            with pytest.raises(MalformedPacket, match="did not sign"):
+                verify(msgspec.structs.replace(DOCUMENTS[kind].envelope, kind=other), HOME.key)
+
+
+@KINDS
+def test_every_bit_of_a_document_counts(kind: str) -> None:
+    envelope = DOCUMENTS[kind].envelope
+    for at in range(len(envelope.payload)):
+        payload = bytearray(envelope.payload)
+        payload[at] ^= 1 << at % 8
+        with pytest.raises(MalformedPacket):
+            verify(msgspec.structs.replace(envelope, payload=bytes(payload)), HOME.key)
+
+
+@KINDS
+@given(data=st.data())
+def test_any_payload_only_fails_to_be_a_document(kind: str, data: st.DataObject) -> None:
+    payload = data.draw(st.binary(max_size=200))
+    with pytest.raises(MalformedPacket):
+        verify(seal(kind, payload, SIGNERS[kind]), HOME.key)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats() | st.text(max_size=8)
+    | st.binary(max_size=33) | st.sampled_from(["members", "10.0.0.0/8", "fd00::/48", "tag:x", "\ud7ff", "a\n"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@KINDS
+@given(data=st.data())
+def test_any_value_in_a_signed_field_is_good_or_refused(kind: str, data: st.DataObject) -> None:
+    content = fields(kind)
+    name = data.draw(st.sampled_from(sorted(content)))
+    try:
+        document = verify(resealed(kind, {**content, name: data.draw(VALUES)}), HOME.key).document
+    except MalformedPacket:
+        return
+    assert sign(document, SIGNERS[kind]).document == document
+
+
+@KINDS
+def test_no_nesting_is_too_deep(kind: str) -> None:
+    for nested in (b"\x91" * 200_000, b"\x81\xa1x" * 100_000):
+        for payload in (nested, b"\x81\xa1x" + nested, b"\x82\xa6policy" + nested):
+            with pytest.raises(MalformedPacket):
+                verify(seal(kind, payload, SIGNERS[kind]), HOME.key)
+
+
+@KINDS
+@pytest.mark.parametrize("head", [b"\xdd", b"\xdf", b"\xc6", b"\xdb", b"\xc9"])
+def test_no_length_that_is_only_claimed_is_believed(kind: str, head: bytes) -> None:
+    for name in fields(kind):
+        payload = b"\x82" + msgspec.msgpack.encode(name) + head + b"\xff\xff\xff\xff"
+        with pytest.raises(MalformedPacket):
+            verify(seal(kind, payload, SIGNERS[kind]), HOME.key)
+
+
+@KINDS
+def test_fields_of_later_versions_are_carried_on_and_still_verify(kind: str) -> None:
+    content = {**fields(kind), "colour": {"shade": [1, b"2", None]}, "weight": 7}
+    verified = verify(resealed(kind, content), HOME.key)
+    assert verified.document == DOCUMENTS[kind].document
+    passed_on = unpack_envelope_untrusted(pack_envelope(verified.envelope))
+    assert msgspec.msgpack.decode(verify(passed_on, HOME.key).envelope.payload) == content
+
+
+def test_an_unknown_kind_is_no_document_that_is_understood() -> None:
+    with pytest.raises(MalformedPacket, match="unknown kind 'colour'"):
+        verify(seal("colour", b"\x80", HOME.authority), HOME.key)
+
+
+@KINDS
+def test_every_field_that_has_no_default_is_needed(kind: str) -> None:
+    struct = type(DOCUMENTS[kind].document)
+    needed = [f.name for f in msgspec.structs.fields(struct) if f.required]
+    assert {"network", "version"} <= set(needed)
+    for name in needed:
+        content = {key: value for key, value in fields(kind).items() if key != name}
+        with pytest.raises(MalformedPacket, match=f"missing required field `{name}`"):
+            verify(resealed(kind, content), HOME.key)
+
+
+def test_what_is_signed_here_keeps_the_same_rules() -> None:
+    with pytest.raises(ValueError, match="has no ports"):
+        Rule(action="allow", sources=("members",), destinations=("members",), ports=("22",))
+    with pytest.raises(ValueError, match="is no selector"):
+        Rule(action="allow", sources=("everybody",), destinations=("members",))
+    with pytest.raises(ValueError, match="nobody can be reached"):
+        Candidate(kind="host", address="127.0.0.1", port=1)
+    with pytest.raises(ValueError, match="is not a /64"):
+        HOME.membership("x", prefix6="fd00::/48")
+    with pytest.raises(ValueError, match="is not a /48"):
+        HOME.spec(prefix6="fd00::/64")
+
+
+def test_a_lease_holds_from_its_first_second_until_before_its_last() -> None:
+    membership = HOME.membership("x", not_before=NOW_S, not_after=NOW_S + 10).document
+    held = [second for second in range(NOW_S - 2, NOW_S + 13) if membership.holds_at(second)]
+    assert held == list(range(NOW_S, NOW_S + 10))
+    assert not membership.holds_at(NOW_S + 10.0)
+    assert membership.holds_at(NOW_S + 9.999)
+
+
+def test_no_secret_of_a_ticket_is_shown() -> None:
+    ticket = HOME.ticket(secret=b"hush, a secret!!")
+    assert "hush" not in repr(ticket) + repr(ticket.document) + repr(ticket.envelope)
+
+
+@given(st.text(max_size=40) | st.from_regex(r"[0-9a-f:.%/]{1,40}"))
+@example("fd00::%1/64")
+@example("10.0.0.0/8\n")
+def test_text_is_an_address_or_prefix_in_one_spelling_only(text: str) -> None:
+    for parse in (canonical_network, canonical_address):
+        try:
+            parsed = parse(text)
+        except ValueError:
+            continue
+        assert str(parsed) == text
+        assert "%" not in text
+
+
+@given(st.text(max_size=40))
+def test_selectors_and_ports_are_good_or_a_value_error(text: str) -> None:
+    for parse in (check_selector, port_range):
+        try:
+            parse(text)
+        except ValueError:
+            continue
+        assert text.isascii()
+        assert text.isprintable()
+
+
+def test_a_stranger_cannot_make_anybody_read_a_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    monkeypatch.setattr("warren.model.documents.check_selector", read.append)
+    verify(HOME.spec().envelope, HOME.key)
+    assert read == ["members", "members"]
+    with pytest.raises(MalformedPacket, match="did not sign"):
+        verify(resealed("network", fields("network"), signing_key("stranger")), HOME.key)
+    assert len(read) == 2
+
+
+def test_only_documents_about_nodes_have_a_subject() -> None:
+    subjects = {kind: document.document.subject for kind, document in DOCUMENTS.items()}
+    node = HOME.node("web").verify_key.raw
+    assert subjects == {"network": b"", "membership": node, "revocation": b"", "node": node, "ticket": b""}
+    assert issubclass(Membership, msgspec.Struct)
+    assert issubclass(NodeRecord, msgspec.Struct)
