@@ -159,3 +159,47 @@ def test_the_owner_can_have_source_addresses_forgotten(twin: DataPath) -> None:
         b.device.forget_sources()
         b.send(b.packet_to(a))
         assert b.sent_from[-1] == b""
+
+
+def test_a_handshake_that_waits_begins_anew_at_once_when_it_is_told_another_address(twin: DataPath) -> None:
+    with Wire(seed=50, datapath=twin) as wire:
+        a, b = wire.pair()
+        a.configure(a.peer(b, endpoint=TransportAddress(ip_address("203.0.113.1"), 1)))
+        packet = a.packet_to(b)
+        a.send(packet)
+        wire.advance(1)
+        assert b.delivered == []
+        a.configure(a.peer(b))
+        wire.advance(0.1)
+        assert b.delivered == [packet]
+
+
+def test_a_peer_without_an_address_is_shaken_hands_with_as_soon_as_it_has_one(twin: DataPath) -> None:
+    with Wire(seed=51, datapath=twin) as wire:
+        a, b = wire.pair()
+        packet = b.packet_to(a)
+        b.send(packet)
+        wire.advance(1)
+        b.configure(b.peer(a))
+        wire.advance(0.1)
+        assert a.delivered == [packet]
+
+
+def test_being_told_the_same_address_again_sends_nothing(twin: DataPath) -> None:
+    with Wire(seed=52, datapath=twin) as wire:
+        a, b = wire.pair()
+        wire.filter = lambda *_: False
+        a.send(a.packet_to(b))
+        before = len(wire.captured)
+        for _ in range(10):
+            a.configure(a.peer(b))
+        wire.advance(0.1)
+        assert len(wire.captured) == before
+
+
+def test_without_anything_to_send_a_new_address_is_not_shaken_hands_with(twin: DataPath) -> None:
+    with Wire(seed=53, datapath=twin) as wire:
+        a, b = wire.pair()
+        a.configure(a.peer(b, endpoint=TransportAddress(ip_address("203.0.113.1"), 1)))
+        wire.advance(5)
+        assert wire.captured == []

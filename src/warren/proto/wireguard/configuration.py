@@ -16,7 +16,7 @@ from warren.proto.wireguard.events import Event, OwnKeyIgnored, SocketAddress
 from warren.proto.wireguard.handshake import Handshakes
 from warren.proto.wireguard.identity import Identity
 from warren.proto.wireguard.outbound import Outbound
-from warren.proto.wireguard.peer import Endpoint, Peer
+from warren.proto.wireguard.peer import LONG_AGO, Endpoint, Peer
 from warren.proto.wireguard.timers import NEVER
 
 
@@ -124,12 +124,22 @@ class Configuration:
         if change.preshared_key is not None:
             peer.preshared_key = change.preshared_key.raw  # of the next handshake
         if change.endpoint is not None:
-            peer.endpoint = Endpoint(socket_address(change.endpoint))
+            self._send_to(peer, Endpoint(socket_address(change.endpoint)), now)
         self._route(peer, change)
         if change.persistent_keepalive_s is not None:
             self._keep_alive(peer, change.persistent_keepalive_s, now)
         if self.enabled:
             self._outbound.release(peer, now)
+
+    def _send_to(self, peer: Peer, endpoint: Endpoint, now: float) -> None:
+        """A handshake that waits for an answer from elsewhere begins anew at once, so that whoever tries one address
+        after the other need not wait for the retransmission (§6.4) each time.
+        """
+        moved = peer.endpoint is None or peer.endpoint.address != endpoint.address
+        peer.endpoint = endpoint
+        if moved and peer.timers.retransmit_handshake_at != NEVER and self.enabled:
+            peer.handshake_sent_at = LONG_AGO
+            self._handshakes.begin(peer, now, retry=True)
 
     def _route(self, peer: Peer, change: PeerChange) -> None:
         if change.replace_allowed_ips:
