@@ -1,0 +1,267 @@
+"""``agent.toml``: what an operator states about this node, and what this node shall not do.
+
+Everything is optional::
+
+    dns = true  # answer names and make the host ask us for them
+    listen_port = 51820  # of every network that states none itself; default: random, chosen once
+    ignored_interfaces = ["docker*"]  # their addresses are offered to nobody
+
+    [public]  # public config: what cannot be discovered from here
+    addresses = ["203.0.113.7", "[2001:db8::7]:51820"]
+    gateway = "192.0.2.1"
+    segment = "192.0.2.0/24"
+
+    [keys]
+    rotate_days = 7  # a fresh WireGuard key this often; 0: never
+    announce_hours = 24  # so long before it takes over
+
+    [network.home]  # by the network's name
+    listen_port = 51821
+    dns = false
+
+An error names the file, the line and the key, and nothing of the file is then used.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from warren.errors import OperationFailed, UsageError
+from warren.model.documents import NAME_PATTERN
+from warren.model.tunnel import IPAddress, IPNetwork, TransportAddress
+
+FILE_NAME: Final = "agent.toml"
+SYSTEM_FILE: Final = Path("/etc/warren") / FILE_NAME
+FILE_BYTES_MAX: Final = 1 << 20
+
+Port = Annotated[int, Meta(ge=1, le=65_535)]
+Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
+Pattern = Annotated[str, Meta(min_length=1, max_length=64)]
+
+_USUALLY_IGNORED: Final = ("docker*", "br-*", "veth*", "virbr*", "cni*", "podman*", "lxc*", "lxdbr*", "vnet*")
+"""Interfaces of containers and virtual machines: their addresses mean nothing to another host."""
+
+
+class _Public(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    addresses: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
+    gateway: str | None = None
+    segment: str | None = None
+
+
+class _Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    rotate_days: Annotated[float, Meta(ge=0, le=3650)] = 7
+    announce_hours: Annotated[float, Meta(ge=0, le=24 * 365)] = 24
+
+
+class _Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    listen_port: Port | None = None
+    dns: bool | None = None
+
+
+class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    dns: bool = True
+    listen_port: Port | None = None
+    ignored_interfaces: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = _USUALLY_IGNORED
+    public: _Public = _Public()
+    keys: _Keys = _Keys()
+    network: dict[Name, _Network] = {}
+
+
+@dataclass(frozen=True, slots=True)
+class StatedAddress:
+    """An address at which the operator says this node answers. ``port`` 0: the port the node listens on."""
+
+    ip: IPAddress
+    port: int = 0
+
+    def at(self, listen_port: int) -> TransportAddress:
+        return TransportAddress(self.ip, self.port or listen_port)
+
+    def __str__(self) -> str:
+        return str(TransportAddress(self.ip, self.port)) if self.port else str(self.ip)
+
+
+@dataclass(frozen=True, slots=True)
+class Stated:
+    """The public config: the operator's word on where this node stands."""
+
+    addresses: tuple[StatedAddress, ...] = ()
+    gateway: IPAddress | None = None
+    segment: IPNetwork | None = None
+
+    def lines(self) -> tuple[str, ...]:
+        """For status and reports."""
+        return (
+            *(f"address {address}" for address in self.addresses),
+            *([f"gateway {self.gateway}"] if self.gateway else []),
+            *([f"segment {self.segment}"] if self.segment else []),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class AgentConfig:
+    """What :func:`load` gives. Durations in seconds."""
+
+    dns: bool = True
+    listen_port: int | None = None
+    ignored_interfaces: tuple[str, ...] = _USUALLY_IGNORED
+    stated: Stated = Stated()
+    rotate_s: float = 7 * 86_400.0
+    """How long a WireGuard key is used; 0: for ever."""
+    announce_s: float = 86_400.0
+    """How long the next key is known to all before it is used."""
+    dns_of: Mapping[str, bool] = field(default_factory=dict)
+    listen_port_of: Mapping[str, int] = field(default_factory=dict)
+
+    def ignores(self, interface: str) -> bool:
+        return any(fnmatchcase(interface, pattern) for pattern in self.ignored_interfaces)
+
+    def wants_dns(self, network: str) -> bool:
+        return self.dns_of.get(network, self.dns)
+
+    def port_for(self, network: str) -> int | None:
+        """The port that is stated for ``network``; None: choose one."""
+        return self.listen_port_of.get(network, self.listen_port)
+
+
+def locate(state: Path) -> Path | None:
+    """The file that counts: the one in the state directory, else the system's; None: there is none."""
+    return next((path for path in (state / FILE_NAME, SYSTEM_FILE) if path.exists()), None)
+
+
+def load(path: Path | None) -> AgentConfig:
+    """Raises UsageError for what is wrong in the file, OperationFailed when it cannot be read."""
+    if path is None:
+        return AgentConfig()
+    try:
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_MAX + 1)
+    except OSError as error:
+        raise OperationFailed(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > FILE_BYTES_MAX:
+        raise UsageError(f"{path}: larger than {FILE_BYTES_MAX} bytes")
+    return parse(data, str(path))
+
+
+def parse(data: bytes, name: str) -> AgentConfig:
+    """Raises UsageError, which names ``name``, the line and the key."""
+    try:
+        text = data.decode()
+        content = tomllib.loads(text)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{name}, line {line}: not UTF-8 text") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise UsageError(f"{name}{_place_of(str(error))}") from None
+    try:
+        return _convert(msgspec.convert(content, _File))
+    except msgspec.ValidationError as error:
+        reason, _, where = str(error).partition(" - at `$")
+        unknown = re.search(r"unknown field `([^`]*)`", reason)
+        keys = re.findall(r"\.([^.\[`]+)|\[\.\.\.\]", where)
+        if unknown:
+            reason, keys = "there is no such key", [*keys, unknown[1]]
+        raise UsageError(_sentence(name, text, [key for key in keys if key], reason)) from None
+    except _Unusable as error:
+        raise UsageError(_sentence(name, text, error.keys, error.reason)) from None
+
+
+class _Unusable(Exception):
+    def __init__(self, keys: list[str], reason: object) -> None:
+        super().__init__()
+        self.keys = keys
+        self.reason = str(reason)
+
+
+def _convert(file: _File) -> AgentConfig:
+    if file.keys.rotate_days and file.keys.announce_hours >= 24 * file.keys.rotate_days:
+        raise _Unusable(["keys", "announce_hours"], "a key must be announced for less time than it is used")
+    return AgentConfig(
+        dns=file.dns,
+        listen_port=file.listen_port,
+        ignored_interfaces=file.ignored_interfaces,
+        stated=Stated(
+            tuple(_stated_address(text) for text in file.public.addresses),
+            None if file.public.gateway is None else _gateway(file.public.gateway),
+            None if file.public.segment is None else _segment(file.public.segment),
+        ),
+        rotate_s=file.keys.rotate_days * 86_400,
+        announce_s=file.keys.announce_hours * 3600,
+        dns_of={name: one.dns for name, one in file.network.items() if one.dns is not None},
+        listen_port_of={name: one.listen_port for name, one in file.network.items() if one.listen_port is not None},
+    )
+
+
+def _stated_address(text: str) -> StatedAddress:
+    keys = ["public", "addresses"]
+    bracketed = re.fullmatch(r"\[([^\]]+)\](?::(\d{1,5}))?", text)
+    plain = re.fullmatch(r"([0-9.]+)(?::(\d{1,5}))?", text)
+    match = bracketed or plain
+    host, port = (match[1], int(match[2] or 0)) if match else (text, 0)
+    try:
+        ip: IPv4Address | IPv6Address = ip_address(host)
+    except ValueError:
+        raise _Unusable(keys, f"{text!r} is no address; say 203.0.113.7, 2001:db8::7 or [2001:db8::7]:51820") from None
+    if match and match[2] and not 1 <= port <= 65_535:
+        raise _Unusable(keys, f"{text!r}: a port is 1 to 65535")
+    if ip.is_unspecified or ip.is_loopback or ip.is_multicast or ip.is_link_local:
+        raise _Unusable(keys, f"nobody else can reach this node at {ip}")
+    return StatedAddress(ip, port)
+
+
+def _gateway(text: str) -> IPAddress:
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise _Unusable(["public", "gateway"], f"{text!r} is no address") from None
+
+
+def _segment(text: str) -> IPNetwork:
+    try:
+        found: IPv4Network | IPv6Network = ip_network(text)
+    except ValueError as error:
+        raise _Unusable(["public", "segment"], f"{error}; say 192.0.2.0/24") from None
+    return found
+
+
+def _place_of(message: str) -> str:
+    """``", line N: reason"`` out of what tomllib says."""
+    reason, _, place = message.partition(" (at ")
+    line = re.match(r"line (\d+)", place)
+    return f", line {line[1]}: {reason}" if line else f": {reason}"
+
+
+def _sentence(name: str, text: str, keys: list[str], reason: str) -> str:
+    line = _line_of(text, keys)
+    place = f", line {line}" if line else ""
+    key = f": {'.'.join(keys)}" if keys else ""
+    return f"{name}{place}{key}: {reason[:1].lower() + reason[1:]}"
+
+
+def _line_of(text: str, keys: list[str]) -> int | None:
+    """Where ``keys`` stands, as far as plain TOML goes: its own line, else the heading of its table."""
+    table: list[str] = []
+    best: int | None = None
+    for number, line in enumerate(text.splitlines(), 1):
+        heading = re.match(r"\s*\[([^\[\]]+)\]", line)
+        if heading:
+            table = [part.strip().strip("\"'") for part in heading[1].split(".")]
+            if table == keys[: len(table)]:
+                best = number
+            continue
+        assignment = re.match(r"\s*([\w.\"'-]+)\s*=", line)
+        if assignment:
+            path = [*table, *(part.strip("\"'") for part in assignment[1].split("."))]
+            if path == keys[: len(path)]:
+                return number
+    return best

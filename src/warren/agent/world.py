@@ -1,0 +1,107 @@
+"""What the agent reaches outside of itself, as Protocols and one value; tests have their own."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv6Network
+from typing import Protocol, Self
+
+from warren.api.node import EnrolRequest, Event
+from warren.engine.base import Engine
+from warren.identity.signing import SigningKey, VerifyKey
+from warren.linux.netlink import Netlink
+from warren.linux.nft import Nft
+from warren.linux.sysctl import Sysctls
+from warren.model.documents import Coordinator, NetworkSpec, NodeRecord, Verified
+from warren.model.netmap import Member
+from warren.model.tunnel import IPAddress
+from warren.proto.control.messages import Report
+
+
+class DataPlane(Engine, Protocol):
+    """An engine that runs as a process of its own."""
+
+    async def wait_closed(self) -> None:
+        """Return when the process has ended, for whatever reason."""
+
+
+class Engines(Protocol):
+    """Makes data planes."""
+
+    async def start(self, interface: str, mtu: int) -> DataPlane:
+        """A new one, with a new interface. Raises OperationFailed."""
+
+    async def attach(self, interface: str) -> DataPlane:
+        """One that runs already. Raises Unreachable when there is none."""
+
+
+class Link(Protocol):
+    """The standing link to the coordinators of one network (:class:`warren.api.node.NodeLink`)."""
+
+    coordinators: tuple[Coordinator, ...]
+    members: int
+
+    def events(self) -> AsyncIterator[Event]: ...
+
+    def publish(self, record: Verified[NodeRecord]) -> None: ...
+
+    def report(self, report: Report) -> None: ...
+
+    def retry_now(self) -> None: ...
+
+    async def leave(self) -> None: ...
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *_: object) -> None: ...
+
+
+class OpenLink(Protocol):
+    """Makes links."""
+
+    def __call__(
+        self,
+        *,
+        network: VerifyKey,
+        node: SigningKey,
+        coordinators: Sequence[Coordinator],
+        since: Callable[[], int],
+        enrol: EnrolRequest | None,
+    ) -> Link: ...
+
+
+class Names(Protocol):
+    """Answers the names of one network on its interface, and makes the host ask for them there.
+
+    Errors: OperationFailed, with what to do; names of other networks are not affected.
+    """
+
+    async def serve(
+        self, interface: str, addresses: Sequence[IPAddress], spec: NetworkSpec, members: Sequence[Member]
+    ) -> None:
+        """From now on answer these members' names on ``addresses``, which the interface has."""
+
+    async def stop(self, interface: str) -> None:
+        """Undo it; nothing happens when there is nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Clocks in seconds: ``clock`` counts from boot, never goes back, and counts while the machine sleeps."""
+
+    netlink: Netlink
+    nft: Nft
+    sysctls: Sysctls
+    engines: Engines
+    open_link: OpenLink
+    names: Names
+    find_nat64: Callable[[], Awaitable[IPv6Network | None]]
+    boot: str
+    clock: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
+    wall_clock: Callable[[], float] = time.time
+    random: random.Random = field(default_factory=random.SystemRandom)
+    urandom: Callable[[int], bytes] = os.urandom
