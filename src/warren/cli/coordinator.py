@@ -1,0 +1,249 @@
+"""``warren coordinator``: serve networks, and look after the tokens of who administers them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+
+from warren.errors import OperationFailed, UsageError
+
+if TYPE_CHECKING:
+    from warren.coordinator.app import Ready
+    from warren.coordinator.service import Service
+    from warren.coordinator.store import Store
+
+T = TypeVar("T")
+
+_STATE = "/var/lib/warren-coordinator"
+
+
+def _place(function: Callable[..., None]) -> Callable[..., None]:
+    """The options that say where the coordinator keeps its state."""
+    state = click.option(
+        "--state",
+        metavar="DIR",
+        default=_STATE,
+        envvar="WARREN_COORDINATOR_STATE",
+        show_default=True,
+        type=click.Path(path_type=Path),
+        help="Where keys and the database are kept.",
+    )
+    database = click.option(
+        "--database",
+        metavar="URL",
+        envvar="WARREN_DATABASE",
+        help="sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME; by default a file in the state directory.",
+    )
+    return state(database(function))
+
+
+@click.group("coordinator")
+def command() -> None:
+    """Run a coordinator: it admits machines to networks and tells them of each other."""
+
+
+@command.command("run")
+@_place
+@click.option(
+    "--listen",
+    metavar="ADDRESS:PORT",
+    multiple=True,
+    help="Where to listen; again for more.  [default: [::]:8443 and 0.0.0.0:8443]",
+)
+@click.option("--url", "urls", metavar="URL", multiple=True, help="How others reach it, as https://HOST:PORT.")
+@click.option("--tls-certificate", metavar="FILE", type=click.Path(path_type=Path), help="Own certificate, PEM.")
+@click.option("--tls-key", metavar="FILE", type=click.Path(path_type=Path), help="Its key, PEM.")
+@click.option("--network", metavar="NAME", help="Make this network unless it is there, and print a ticket to it.")
+@click.option(
+    "--connections-per-source",
+    metavar="N",
+    type=click.IntRange(1),
+    default=128,
+    show_default=True,
+    help="Connections of one address (IPv6: one /64) that have not authenticated yet.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object when it serves; log lines as JSON.")
+def run(
+    *,
+    state: Path,
+    database: str | None,
+    listen: tuple[str, ...],
+    urls: tuple[str, ...],
+    tls_certificate: Path | None,
+    tls_key: Path | None,
+    network: str | None,
+    connections_per_source: int,
+    as_json: bool,
+) -> None:
+    """Serve until Ctrl-C or SIGTERM.
+
+    The first start makes its keys and its database and prints an access string: whoever has it administers the
+    coordinator. SIGHUP reads the certificate again; a changed file is also noticed within seconds.
+
+    \b
+    Example:
+      warren coordinator run --url https://warren.example.com:8443 --network home
+    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    from warren import log
+
+    if as_json:
+        os.environ[log.FORMAT_VARIABLE] = "json"
+    log.configure()
+    app = _import()
+    from warren.coordinator.limits import Limits
+
+    configuration = app.Configuration(
+        state=state,
+        database=database,
+        listen=listen or app.DEFAULT_LISTEN,
+        urls=tuple(_url(url) for url in urls),
+        certificate=tls_certificate,
+        key=tls_key,
+        network=network,
+        limits=Limits(unproven_per_source=connections_per_source),
+    )
+    asyncio.run(app.run(configuration, _print_json if as_json else _print_text))
+
+
+@command.group("token")
+def token() -> None:
+    """Tokens of administrators, straight in the database: for when the last one is lost."""
+
+
+@token.command("create")
+@_place
+@click.option("--label", metavar="TEXT", default="operator", show_default=True, help="What it is for.")
+@click.option("--ttl", "ttl_s", metavar="SECONDS", type=click.IntRange(1), default=86_400, show_default=True)
+@click.option("--role", type=click.Choice(["admin", "reader"]), default="admin", show_default=True)
+@click.option("--network", metavar="NAME", help="Only for this network.")
+@click.option(
+    "--url", "urls", metavar="URL", multiple=True, help="How to reach the coordinator, for the access string."
+)
+@click.option("--json", "as_json", is_flag=True)
+def create(
+    *,
+    state: Path,
+    database: str | None,
+    label: str,
+    ttl_s: int,
+    role: Literal["admin", "reader"],
+    network: str | None,
+    urls: tuple[str, ...],
+    as_json: bool,
+) -> None:
+    """Make a token and print the access string with it, this once."""
+    _import()
+    from warren.coordinator.operator import create_token
+
+    made = _with_database(
+        state,
+        database,
+        lambda service, store: create_token(
+            service, store, label=label, ttl_s=ttl_s, role=role, network=network, urls=tuple(_url(url) for url in urls)
+        ),
+    )
+    if as_json:
+        click.echo(json.dumps({"id": made.id, "access": made.access, "secret": made.secret, "expires": made.expires}))
+    else:
+        click.echo(f"token {made.id}, good until {made.expires}; shown this once:\n")
+        click.echo(f"  export WARREN_ACCESS={made.access}" if made.access else f"  {made.secret}")
+
+
+@token.command("list")
+@_place
+@click.option("--json", "as_json", is_flag=True)
+def list_(*, state: Path, database: str | None, as_json: bool) -> None:
+    """Show the tokens that are valid; never their secrets."""
+    _import()
+    from warren.coordinator.operator import list_tokens
+
+    found = _with_database(state, database, list_tokens)
+    if as_json:
+        import msgspec
+
+        click.echo(msgspec.json.encode(found).decode())
+        return
+    for one in found:
+        where = f"network {one.network}" if one.network else "all networks"
+        click.echo(f"{one.id}  {one.role:<6}  until {one.expires:%Y-%m-%d %H:%M} UTC  {where}  {one.label}")
+    if not found:
+        click.echo("no token is valid; `warren coordinator token create` makes one")
+
+
+@token.command("revoke")
+@_place
+@click.argument("token_id", metavar="ID")
+@click.option("--json", "as_json", is_flag=True)
+def revoke(*, state: Path, database: str | None, token_id: str, as_json: bool) -> None:
+    """End a token at once."""
+    _import()
+    from warren.coordinator.operator import revoke_token
+
+    revoked = _with_database(state, database, lambda service, _: revoke_token(service, token_id))
+    click.echo(json.dumps({"id": revoked.id, "revoked": True}) if as_json else f"token {revoked.id} is revoked")
+
+
+def _with_database(state: Path, database: str | None, work: Callable[[Service, Store], Awaitable[T]]) -> T:
+    from warren.coordinator.app import DATABASE_FILE, database_in
+    from warren.coordinator.operator import beside
+
+    if database is None and not (state / DATABASE_FILE).exists():
+        raise OperationFailed(f"{state} holds no coordinator; say where it is with --state or --database")
+
+    async def run() -> T:
+        async with beside(database or database_in(state)) as (service, store):
+            return await work(service, store)
+
+    return asyncio.run(run())
+
+
+def _import() -> Any:
+    try:
+        from warren.coordinator import app
+    except ModuleNotFoundError as error:
+        raise OperationFailed(
+            f"the coordinator needs {error.name}, which is not installed; run `pip install 'warren[coordinator]'`"
+        ) from None
+    return app
+
+
+def _url(text: str) -> str:
+    """``HOST``, ``HOST:PORT`` or ``https://HOST:PORT``, as the last of these. Raises UsageError."""
+    import msgspec
+
+    from warren.model.documents import Url
+
+    url = text if "://" in text else f"https://{text}"
+    try:
+        return msgspec.convert(url.rstrip("/"), Url)
+    except msgspec.ValidationError:
+        raise UsageError(f"{text} is no URL of a coordinator; write it like https://warren.example.com:8443") from None
+
+
+def _print_json(ready: Ready) -> None:
+    import msgspec
+
+    click.echo(msgspec.json.encode({"event": "ready", **msgspec.to_builtins(ready)}).decode())
+
+
+def _print_text(ready: Ready) -> None:
+    click.echo(f"coordinator {ready.key}\nreached at  {', '.join(ready.urls)}")
+    if ready.access is not None:
+        click.echo(
+            "\nWho has this access string administers the coordinator. It is shown this once and good for a day;"
+            "\n`warren coordinator token create` makes another. Where you administer from, paste:\n"
+            f"\n  export WARREN_ACCESS={ready.access}"
+            f"\n  warren network {'invite ' + ready.network if ready.network else 'create home'}"
+        )
+    if ready.ticket is not None:
+        click.echo(f"\nOn the first machine of {ready.network}, paste (this ticket works once, within the hour):\n")
+        click.echo(f"  warren up {ready.ticket}")
+    elif ready.network is not None:
+        click.echo(f"\n{ready.network} has members; `warren network invite {ready.network}` makes a ticket for more.")
+    click.echo("")

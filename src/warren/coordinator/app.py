@@ -1,0 +1,238 @@
+"""The coordinator as a process: opens what it needs, serves until it is told to stop, and closes in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from warren import log
+from warren.coordinator import serve
+from warren.coordinator.addresses import urls_for
+from warren.coordinator.limits import Limits
+from warren.coordinator.operator import network_ticket
+from warren.coordinator.service import Service
+from warren.coordinator.store import open_store
+from warren.coordinator.tls import Certificates, make_certificate, own_directory
+from warren.coordinator.web import application
+from warren.coordinator.web.auth import Gate
+from warren.coordinator.web.hub import Hub
+from warren.coordinator.web.metrics import Metrics
+from warren.coordinator.web.node_session import Nodes
+from warren.errors import OperationFailed, UsageError
+from warren.model.tickets import Access, access_text
+
+_log = log.get("coordinator")
+
+DATABASE_FILE: Final = "coordinator.db"
+DEFAULT_LISTEN: Final = ("[::]:8443", "0.0.0.0:8443")
+CERTIFICATE_EVERY_S: Final = 10.0
+FEW_CONNECTIONS: Final = 5_000
+FILES_BESIDES_CONNECTIONS: Final = 128
+"""Databases, listening sockets, logs: what is open when nobody is connected, with room to spare."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """What the operator decides."""
+
+    state: Path
+    database: str | None = None
+    """None: an SQLite file in the state directory."""
+    listen: tuple[str, ...] = DEFAULT_LISTEN
+    urls: tuple[str, ...] = ()
+    """How others reach it; empty: by this machine's addresses."""
+    certificate: Path | None = None
+    key: Path | None = None
+    network: str | None = None
+    """A network to make, with one ticket, unless it is there."""
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ready:
+    """What the operator is told once, when the coordinator serves. ``access`` and ``ticket`` are secrets."""
+
+    key: str
+    listening: tuple[str, ...]
+    urls: tuple[str, ...]
+    access: str | None = field(repr=False)
+    """Only at the very first start."""
+    network: str | None
+    ticket: str | None = field(repr=False)
+    """Only when the network has no member yet."""
+
+
+async def run(configuration: Configuration, announce: Callable[[Ready], None]) -> None:
+    """Serve until SIGTERM or SIGINT; ``announce`` is called once, when connections are accepted.
+
+    Raises WarrenError when it cannot begin: nothing is left behind then.
+    """
+    own_directory(configuration.state)
+    addresses = [serve.parse_address(text) for text in configuration.listen]
+    sockets = _listen(addresses)
+    try:
+        listening = [one.getsockname()[:2] for one in sockets]
+        urls = configuration.urls or urls_for(listening)
+        if not urls:
+            raise UsageError("this machine has no address that others can use; say how they reach it with --url")
+        async with _started(configuration, urls) as service:
+            await _serve(configuration, sockets, urls, service, announce)
+    finally:
+        for one in sockets:
+            one.close()
+
+
+async def _serve(
+    configuration: Configuration,
+    sockets: list[socket.socket],
+    urls: tuple[str, ...],
+    service: Service,
+    announce: Callable[[Ready], None],
+) -> None:
+    certificates = _certificates(configuration, service)
+    limits = _within_files(configuration.limits)
+    metrics = Metrics()
+    metrics.add_source(lambda: _counted(service))
+    gate = Gate(service, limits, metrics)
+    hub = Hub(service, metrics)
+    names = frozenset(urlsplit(url).hostname or "" for url in urls)
+    web = application.build(
+        service,
+        Nodes(service, hub, gate, metrics),
+        gate,
+        hosts=lambda: names | certificates.current.names,
+        limits=limits,
+        metrics=metrics,
+    )
+    server = serve.Server(web, sockets, certificate=lambda: certificates.current, limits=limits, metrics=metrics)
+    ready = await _prepare(configuration, service, urls, tuple(str(one) for one in server.addresses))
+    with _signals(server, certificates):
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(hub.run()),
+                group.create_task(service.run()),
+                group.create_task(_watch(certificates)),
+            ]
+            serving = group.create_task(server.serve())
+            await server.accepting.wait()
+            announce(ready)
+            _log.info("ready: %s serves on %s", service.identity.verify_key.short, ", ".join(ready.listening))
+            await serving
+            for task in tasks:
+                task.cancel()
+    _log.info("stopped")
+
+
+@contextlib.asynccontextmanager
+async def _started(configuration: Configuration, urls: tuple[str, ...]) -> AsyncIterator[Service]:
+    store = await open_store(configuration.database or database_in(configuration.state))
+    service = Service(store, urls=urls, wall_clock=time.time, random=os.urandom)
+    try:
+        await service.start()
+        yield service
+    finally:
+        await service.close()
+
+
+def database_in(state: Path) -> str:
+    """The URL of the database that a coordinator keeps in its state directory."""
+    return f"sqlite:///{state.absolute() / DATABASE_FILE}"
+
+
+def _listen(addresses: list[serve.Address]) -> list[socket.socket]:
+    sockets: list[socket.socket] = []
+    try:
+        for address in addresses:
+            sockets += serve.listen(address)
+    except OperationFailed:
+        for one in sockets:
+            one.close()
+        raise
+    return sockets
+
+
+def _certificates(configuration: Configuration, service: Service) -> Certificates:
+    if (configuration.certificate is None) != (configuration.key is None):
+        raise UsageError("a certificate and its key come together; give both --tls-certificate and --tls-key")
+    if configuration.certificate is not None and configuration.key is not None:
+        files = configuration.certificate, configuration.key
+    else:
+        files = make_certificate(configuration.state)
+    return Certificates(*files, service.identity)
+
+
+async def _prepare(
+    configuration: Configuration, service: Service, urls: tuple[str, ...], listening: tuple[str, ...]
+) -> Ready:
+    """Make what the very first start makes."""
+    key = service.identity.verify_key
+    first = await service.first_token()
+    access = None if first is None else access_text(Access(urls=urls, key=key, secret=first))
+    ticket = None if configuration.network is None else await network_ticket(service, configuration.network)
+    return Ready(
+        key=str(key), listening=listening, urls=urls, access=access, network=configuration.network, ticket=ticket
+    )
+
+
+def _counted(service: Service) -> Mapping[str, float]:
+    counted = dataclasses.asdict(service.metrics)
+    return {name if name == "sessions" else f"{name}_total": value for name, value in counted.items()}
+
+
+def _within_files(limits: Limits) -> Limits:
+    """As many connections as this process may have files open, having asked for as many as it may ask for."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = limits.connections + FILES_BESIDES_CONNECTIONS
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft >= wanted:
+        return limits
+    most = max(1, soft - FILES_BESIDES_CONNECTIONS)
+    if most < FEW_CONNECTIONS:
+        _log.warning("no more than %d nodes: the process may have %d files open (see `ulimit -n`)", most, soft)
+    return dataclasses.replace(limits, connections=most)
+
+
+async def _watch(certificates: Certificates) -> None:
+    while True:
+        await asyncio.sleep(CERTIFICATE_EVERY_S)
+        if certificates.have_changed():
+            _reload(certificates)
+
+
+def _reload(certificates: Certificates) -> None:
+    try:
+        if certificates.reload():
+            _log.info("new connections get the new certificate")
+    except UsageError as error:
+        _log.warning("the old certificate stays: %s", error)
+
+
+@contextlib.contextmanager
+def _signals(server: serve.Server, certificates: Certificates) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        server.force_exit = server.should_exit
+        server.should_exit = True
+
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: lambda: _reload(certificates)}
+    for number, handler in handlers.items():
+        loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        for number in handlers:
+            loop.remove_signal_handler(number)
