@@ -1,0 +1,171 @@
+"""The store in one SQLite file: the default.
+
+A commit is on the disk when it returns (WAL, ``synchronous=FULL``). The file and its journals are for their owner
+only, since the networks' keys are in it.
+
+Statements run on the event loop: one takes some 30 µs, and handing it to a thread and back ten times that. What may
+take long (waiting for the write lock, the commit with its fsync) is done in a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import stat
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Final
+
+from sqlalchemy import CursorResult, Engine, Executable, create_engine, event
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.pool import ConnectionPoolEntry, QueuePool
+
+from warren.coordinator.store_sql import AWAY, SqlTransaction, problem_of
+from warren.errors import OperationFailed, UsageError
+
+BUSY_TIMEOUT_S: Final = 2.0
+"""How long a statement waits for another process that has the file locked (a backup, a second program)."""
+
+_WRITING: Final = "warren_writing"
+
+
+async def open_sqlite(url: str) -> SqliteStore:
+    """The store at ``sqlite:///PATH``; the file is made when it is not there. Raises as
+    :func:`warren.coordinator.store.open_store`.
+    """
+    path = _path(url)
+    _make_private(path)
+    engine = _engine(path)
+    try:
+        await asyncio.to_thread(_prepare, engine)
+    except DBAPIError as error:
+        engine.dispose()
+        raise OperationFailed(_sentence(path, error)) from None
+    except BaseException:
+        engine.dispose()
+        raise
+    return SqliteStore(engine)
+
+
+class SqliteStore:
+    """One file, one process. Single owner: one event loop."""
+
+    shared = False
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._turn = asyncio.Lock()
+
+    @asynccontextmanager
+    async def read(self) -> AsyncIterator[SqlTransaction]:
+        try:
+            with self._engine.connect() as connection, connection.begin():
+                yield _transaction(connection)
+        except AWAY as error:
+            raise problem_of(error) from error
+
+    @asynccontextmanager
+    async def write(self) -> AsyncIterator[SqlTransaction]:
+        async with self._turn:  # the database has one writer anyway, and who waits here waits in order
+            try:
+                with self._engine.connect().execution_options(**{_WRITING: True}) as connection:
+                    begun = await asyncio.to_thread(connection.begin)
+                    try:
+                        yield _transaction(connection)
+                    except BaseException:
+                        begun.rollback()
+                        raise
+                    await asyncio.to_thread(begun.commit)
+            except AWAY as error:
+                raise problem_of(error) from error
+
+    async def notify(self, notice: str) -> None:
+        """There is nobody to tell."""
+
+    async def listen(self, heard: Callable[[str | None], None]) -> None:
+        """There is nobody to hear."""
+
+    async def close(self) -> None:
+        self._engine.dispose()
+
+
+def _transaction(connection: Connection) -> SqlTransaction:
+    async def execute(statement: Executable, parameters: Any) -> CursorResult[Any]:
+        return connection.execute(statement, parameters)
+
+    return SqlTransaction(execute, "sqlite")
+
+
+def _path(url: str) -> Path:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        parsed = None
+    if parsed is None or not parsed.database or parsed.host or parsed.query or parsed.database == ":memory:":
+        raise UsageError(f"{url} is no place for a database; say sqlite:///PATH (three slashes, or four for /…)")
+    return Path(parsed.database).absolute()
+
+
+def _make_private(path: Path) -> None:
+    """Make the file 0600 before SQLite can make it otherwise; refuse one that others may read."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        raise OperationFailed(f"{path} cannot be opened: {error.strerror}; choose another place with --state") from None
+    if mode & 0o077:
+        raise OperationFailed(
+            f"{path} holds the keys of networks, and others may read it (mode {mode:04o}): "
+            f"find out who did, then chmod 600 {path}"
+        )
+
+
+def _engine(path: Path) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False},
+        poolclass=QueuePool,
+        max_overflow=-1,  # nobody waits for a connection, least of all the event loop
+    )
+
+    @event.listens_for(engine, "connect")
+    def _(connection: Any, _: ConnectionPoolEntry) -> None:
+        connection.isolation_level = None  # BEGIN is ours to say
+        cursor = connection.cursor()
+        for setting in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF"):
+            cursor.execute(f"PRAGMA {setting}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _(connection: Connection) -> None:
+        writing = connection.get_execution_options().get(_WRITING)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+    return engine
+
+
+def _prepare(engine: Engine) -> None:
+    """Raises DBAPIError for a file that is not whole, OperationFailed for one of a newer Warren."""
+    from warren.coordinator.migrations.run import migrate
+
+    with engine.connect().execution_options(**{_WRITING: True}) as connection, connection.begin():
+        found = connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one()
+        if found != "ok":
+            raise DBAPIError("PRAGMA quick_check", None, sqlite3.DatabaseError(str(found).splitlines()[-1]))
+        migrate(connection)
+
+
+def _sentence(path: Path, error: DBAPIError) -> str:
+    cause = error.orig
+    if isinstance(cause, sqlite3.OperationalError):
+        if "locked" in str(cause):
+            return f"{path} is locked by another process: stop it, or wait until it is done"
+        return f"{path} cannot be used: {cause}; make room, or repair what is wrong with the disk, and start again"
+    return (
+        f"{path} is damaged ({cause}): put the last backup in its place, or move it away to begin with no networks "
+        f"(their members go on until their leases end)"
+    )
