@@ -244,6 +244,10 @@ class Verified(Generic[D_co]):
         return DocumentKey(self.document.KIND, self.document.subject)
 
 
+SMALL_BYTES_MAX: Final = 16 << 10
+"""The payload of a document of which there is one for each node; the largest that can be made today has 8 KB."""
+_LARGE: Final = frozenset({NetworkSpec.KIND, Revocation.KIND})
+
 _encoder: Final = msgspec.msgpack.Encoder()
 _decoders: Final = {kind: msgspec.msgpack.Decoder(struct) for kind, struct in KINDS.items()}
 
@@ -265,6 +269,8 @@ def verify(envelope: Envelope, network: VerifyKey) -> Verified[Document]:
     decoder = _decoders.get(envelope.kind)
     if decoder is None:
         raise MalformedPacket(f"a document of the unknown kind {envelope.kind!r}")
+    if envelope.kind not in _LARGE and len(envelope.payload) > SMALL_BYTES_MAX:
+        raise MalformedPacket(f"a {envelope.kind} document of {len(envelope.payload)} bytes")
     signer = VerifyKey(envelope.signer) if envelope.kind == NodeRecord.KIND else network
     if not is_signed_by(envelope, signer):
         raise MalformedPacket(f"a {envelope.kind} document that {signer.short} did not sign")
