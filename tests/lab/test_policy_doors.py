@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import struct
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -187,6 +189,25 @@ def _a_flow_of_the_subnet_is_answered(node: PolicyNode, version: int) -> None:
     assert len(_of(node.lan.sent(), TCP)) == 1
 
 
+def _a_subnet_that_is_offered_no_more_is_shut(node: PolicyNode, version: int) -> None:
+    """For its open flows too, whatever else is still offered."""
+    lan, laptop = LAN[version], LAPTOP[version]
+    node.enforce(OPEN)
+    node.drain()
+    node.overlay.inject(_syn(laptop, lan, 80))
+    assert len(_of(node.lan.sent(), TCP)) == 1
+    answer = ip_packet(lan, laptop, TCP, tcp(lan, laptop, 40_000, source_port=80, flags=SYN | ACK, acknowledge=1001))
+    node.lan.inject(answer)
+    assert len(_of(node.overlay.sent(), TCP)) == 1
+    left = tuple(route for route in node.own.routes if route.version != version)
+    node.nft.run(ruleset(INTERFACE, replace(node.own, routes=left), resolve(network(OPEN), MEMBERS)))
+    node.lan.inject(answer)
+    node.lan.inject(_syn(lan, laptop))
+    assert not _of(node.overlay.sent(), TCP)
+    node.overlay.inject(_syn(laptop, lan, 80))
+    assert not _of(node.lan.sent(), TCP)
+
+
 def _of(packets: list[bytes], protocol: int) -> list[bytes]:
     return [packet for packet in packets if packet[6 if packet[0] >> 4 == 6 else 9] == protocol]
 
@@ -293,6 +314,7 @@ def _only_what_goes_as_ours_goes_out(node: PolicyNode, version: int) -> None:
         _errors_about_flows_come_back,
         _nothing_comes_back_without_a_policy,
         _a_flow_of_the_subnet_is_answered,
+        _a_subnet_that_is_offered_no_more_is_shut,
         _the_overlay_address_is_not_for_the_underlay,
         _a_member_is_no_source_elsewhere,
         _this_node_does_not_speak_to_itself_through_the_overlay,
@@ -381,8 +403,8 @@ def _fragments_that_stay_apart_are_dropped(node: PolicyNode) -> None:
     """Where the host's own rules keep the kernel from putting them together."""
     apart = "table inet apart { chain early { type filter hook prerouting priority -450; notrack; }\n}"
     subprocess.run(["nft", "-f", "-"], input=apart, text=True, check=True)
-    node.enforce(NOT_53)
-    for version in VERSIONS:
+    for policy, version in itertools.product((NOT_53, OPEN), VERSIONS):
+        node.enforce(policy)
         source, destination = LAPTOP[version], LAN[version]
         payload = udp(source, destination, 53, data=bytes(64))
         if version == 4:

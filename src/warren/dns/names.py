@@ -1,0 +1,72 @@
+"""The names of a network: what its documents say, as a zone to answer from; pure.
+
+A member is ``NODE.NETWORK.SUFFIX``. Its addresses lead back to that name: the reverse zones are those of the network's
+own prefixes, never those of subnets behind members.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+from itertools import chain
+from typing import Final
+
+from warren.model.documents import NetworkSpec, canonical_network
+from warren.model.members import Member
+from warren.model.tunnel import IPAddress, IPNetwork
+
+NAME_CHARACTERS_MAX: Final = 253
+"""Without the final dot (RFC 1035 §2.3.4: 255 bytes on the wire)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Zone:
+    """The names of one network, in lower case and without the final dot."""
+
+    origin: str
+    """``NETWORK.SUFFIX``."""
+    addresses: Mapping[str, tuple[IPAddress, ...]] = field(default_factory=dict)
+    """By full name, the IPv6 address first."""
+    reverse: tuple[str, ...] = ()
+    """Origins of the reverse zones."""
+    pointers: Mapping[str, str] = field(default_factory=dict)
+    """Full names by reverse name."""
+    left_out: tuple[str, ...] = ()
+    """Members whose full name would be too long for DNS."""
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """All names this zone answers for end in one of these."""
+        return (self.origin, *self.reverse)
+
+
+def records(spec: NetworkSpec, members: Iterable[Member]) -> Zone:
+    """The zone of a network with these members (the live ones). Of two with one name the lower address counts."""
+    origin = f"{spec.name}.{spec.suffix}".lower()
+    addresses: dict[str, tuple[IPAddress, ...]] = {}
+    pointers: dict[str, str] = {}
+    left_out = []
+    for member in sorted(members, key=lambda one: one.prefix6):
+        name = f"{member.name}.{origin}"
+        if len(name) > NAME_CHARACTERS_MAX:
+            left_out.append(member.name)
+        elif name not in addresses:
+            own = (member.address6,) if member.address4 is None else (member.address6, member.address4)
+            addresses[name] = own
+            pointers.update((address.reverse_pointer, name) for address in own)
+    prefixes = [canonical_network(prefix) for prefix in (spec.prefix6, spec.prefix4) if prefix is not None]
+    reverse = tuple(chain.from_iterable(reverse_zones(prefix) for prefix in prefixes))
+    return Zone(origin, addresses, reverse, pointers, tuple(left_out))
+
+
+def reverse_zones(network: IPNetwork) -> tuple[str, ...]:
+    """Origins of the zones that hold the reverse names of ``network`` and no others (RFC 1035 §3.5, RFC 3596 §2.5).
+
+    Where the prefix ends inside a label (a nibble or an octet) these are several, at most 128.
+    """
+    step, labels = (8, 4) if isinstance(network, IPv4Network) else (4, 32)
+    length = -(-network.prefixlen // step) * step
+    subnets: Iterable[IPv4Network | IPv6Network] = network.subnets(new_prefix=length)
+    unused = labels - length // step
+    return tuple(one.network_address.reverse_pointer.split(".", unused)[-1] for one in subnets)
