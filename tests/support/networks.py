@@ -65,7 +65,7 @@ class MadeNetwork:
         }
         return sign(NetworkSpec(**{**values, **changes}), self.authority)
 
-    def membership(self, name: str, **changes: Any) -> Verified[Membership]:
+    def membership(self, name: str, /, **changes: Any) -> Verified[Membership]:
         index = self._indices.setdefault(name, len(self._indices) + 1)
         address4 = self.plan.address4(index)
         values: dict[str, Any] = {
@@ -80,7 +80,7 @@ class MadeNetwork:
         }
         return sign(Membership(**{**values, **changes}), self.authority)
 
-    def record(self, name: str, **changes: Any) -> Verified[NodeRecord]:
+    def record(self, name: str, /, **changes: Any) -> Verified[NodeRecord]:
         values: dict[str, Any] = {
             "network": self.key.raw,
             "version": self.next_version(),
@@ -110,7 +110,7 @@ class MadeNetwork:
         }
         return sign(Ticket(**{**values, **changes}), self.authority)
 
-    def member(self, name: str, **changes: Any) -> Member:
+    def member(self, name: str, /, **changes: Any) -> Member:
         """A member with a record, without a map around it."""
         return Member(self.membership(name, **changes).document, self.record(name).document)
 
