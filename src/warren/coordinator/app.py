@@ -93,15 +93,24 @@ async def run(configuration: Configuration, announce: Callable[[Ready], None]) -
             one.close()
 
 
-async def _serve(
-    configuration: Configuration,
-    sockets: list[socket.socket],
-    urls: tuple[str, ...],
+@dataclass(frozen=True, slots=True)
+class Web:
+    """The outer face, put together and not running yet: ``hub.run`` and ``server.serve`` make it live."""
+
+    server: serve.Server
+    hub: Hub
+    metrics: Metrics
+
+
+def assemble(
     service: Service,
-    announce: Callable[[Ready], None],
-) -> None:
-    certificates = _certificates(configuration, service)
-    limits = _within_files(configuration.limits)
+    sockets: list[socket.socket],
+    *,
+    urls: tuple[str, ...],
+    certificates: Certificates,
+    limits: Limits,
+) -> Web:
+    """What serves ``service`` on ``sockets``, which the caller closes."""
     metrics = Metrics()
     metrics.add_source(lambda: _counted(service))
     gate = Gate(service, limits, metrics)
@@ -116,20 +125,29 @@ async def _serve(
         metrics=metrics,
     )
     server = serve.Server(web, sockets, certificate=lambda: certificates.current, limits=limits, metrics=metrics)
-    ready = await _prepare(configuration, service, urls, tuple(str(one) for one in server.addresses))
-    with _signals(server, certificates):
+    return Web(server, hub, metrics)
+
+
+async def _serve(
+    configuration: Configuration,
+    sockets: list[socket.socket],
+    urls: tuple[str, ...],
+    service: Service,
+    announce: Callable[[Ready], None],
+) -> None:
+    certificates = _certificates(configuration, service)
+    limits = _within_files(configuration.limits)
+    web = assemble(service, sockets, urls=urls, certificates=certificates, limits=limits)
+    with _signals(web.server, certificates):
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(hub.run()),
-                group.create_task(service.run()),
-                group.create_task(_watch(certificates)),
-            ]
-            serving = group.create_task(server.serve())
-            await server.accepting.wait()
+            background = [group.create_task(work) for work in (web.hub.run(), service.run(), _watch(certificates))]
+            serving = group.create_task(web.server.serve())
+            await web.server.accepting.wait()
+            ready = await _prepare(configuration, service, urls, tuple(str(one) for one in web.server.addresses))
             announce(ready)
             _log.info("ready: %s serves on %s", service.identity.verify_key.short, ", ".join(ready.listening))
             await serving
-            for task in tasks:
+            for task in background:
                 task.cancel()
     _log.info("stopped")
 

@@ -13,7 +13,7 @@ from typing import Any, Final, get_args
 import msgspec
 from litestar import Response
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import ParameterKwarg
+from litestar.params import QueryParameter
 
 from warren import __version__
 from warren.coordinator.problems import KINDS
@@ -152,13 +152,13 @@ def _refusal(status: int) -> dict[str, Any]:
     return refusal
 
 
-def _query(handler: HTTPRouteHandler) -> dict[str, ParameterKwarg]:
+def _query(handler: HTTPRouteHandler) -> dict[str, QueryParameter]:
     """The query parameters, all of them numbers, with their bounds."""
     return {
         name: extra
         for name, parameter in handler.parsed_fn_signature.parameters.items()
         for extra in get_args(parameter.raw)
-        if isinstance(extra, ParameterKwarg)
+        if isinstance(extra, QueryParameter)
     }
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 
 import msgspec
 from litestar import Request, Response, delete, get, patch, post
-from litestar.params import Dependency, Parameter
+from litestar.di import NamedDependency
+from litestar.params import FromPath, JSONBody, QueryParameter
 
 from warren import __version__
 from warren.coordinator.problems import Problem
@@ -42,10 +43,10 @@ from warren.proto.control.administration import (
 if TYPE_CHECKING:
     from warren.coordinator.service import Service
 
-Given = Annotated[Any, Dependency(skip_validation=True)]
+Given = NamedDependency[Any]
 Web = Request[Any, Any, Any]
-After = Annotated[int, Parameter(ge=0, le=2**53, description="only events with a greater sequence number")]
-Limit = Annotated[int, Parameter(ge=1, le=1000, description="how many at most")]
+After = Annotated[int, QueryParameter(ge=0, le=2**53, description="only events with a greater sequence number")]
+Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="how many at most")]
 
 
 class Identity(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +101,7 @@ async def read_readiness(service: Given) -> Health:
 
 
 @post("/v1/tokens")
-async def create_token(service: Given, actor: Given, data: TokenRequest) -> NewToken:
+async def create_token(service: Given, actor: Given, data: JSONBody[TokenRequest]) -> NewToken:
     """Make a token. Its secret is shown this once."""
     return await _of(service).create_token(actor, data)
 
@@ -112,7 +113,7 @@ async def list_tokens(service: Given, actor: Given) -> tuple[Token, ...]:
 
 
 @delete("/v1/tokens/{token:str}", status_code=200)
-async def revoke_token(service: Given, actor: Given, token: str) -> Token:
+async def revoke_token(service: Given, actor: Given, token: FromPath[str]) -> Token:
     """End a token at once."""
     return await _of(service).revoke_token(actor, token)
 
@@ -121,7 +122,7 @@ async def revoke_token(service: Given, actor: Given, token: str) -> Token:
 
 
 @post("/v1/networks")
-async def create_network(service: Given, actor: Given, data: NetworkRequest) -> Network:
+async def create_network(service: Given, actor: Given, data: JSONBody[NetworkRequest]) -> Network:
     """Make a network, with one visible rule: its members reach each other."""
     return await _of(service).create_network(actor, data)
 
@@ -133,25 +134,25 @@ async def list_networks(service: Given, actor: Given) -> tuple[Network, ...]:
 
 
 @get("/v1/networks/{network:str}")
-async def read_network(service: Given, actor: Given, network: str) -> Network:
+async def read_network(service: Given, actor: Given, network: FromPath[str]) -> Network:
     """One network."""
     return await _of(service).network(actor, network)
 
 
 @get("/v1/networks/{network:str}/state")
-async def read_state(service: Given, actor: Given, network: str) -> DesiredState:
+async def read_state(service: Given, actor: Given, network: FromPath[str]) -> DesiredState:
     """All that an operator decides of a network, as a desired state that changes nothing when it is applied."""
     return await _of(service).desired_state(actor, network)
 
 
 @post("/v1/networks/{network:str}/plan", status_code=200)
-async def plan_state(service: Given, actor: Given, network: str, data: DesiredState) -> Plan:
+async def plan_state(service: Given, actor: Given, network: FromPath[str], data: JSONBody[DesiredState]) -> Plan:
     """What applying this desired state would change, and what is wrong with it. Changes nothing."""
     return await _of(service).plan(actor, network, data)
 
 
 @post("/v1/networks/{network:str}/apply", status_code=200)
-async def apply_state(service: Given, actor: Given, network: str, data: ApplyRequest) -> Plan:
+async def apply_state(service: Given, actor: Given, network: FromPath[str], data: JSONBody[ApplyRequest]) -> Plan:
     """Apply a desired state, all of it or nothing."""
     return await _of(service).apply(actor, network, data)
 
@@ -160,19 +161,21 @@ async def apply_state(service: Given, actor: Given, network: str, data: ApplyReq
 
 
 @post("/v1/networks/{network:str}/invites")
-async def create_invite(service: Given, actor: Given, network: str, data: InviteRequest) -> NewInvite:
+async def create_invite(
+    service: Given, actor: Given, network: FromPath[str], data: JSONBody[InviteRequest]
+) -> NewInvite:
     """Make a ticket by which machines join. It is shown this once."""
     return await _of(service).create_invite(actor, network, data)
 
 
 @get("/v1/networks/{network:str}/invites")
-async def list_invites(service: Given, actor: Given, network: str) -> tuple[Invite, ...]:
+async def list_invites(service: Given, actor: Given, network: FromPath[str]) -> tuple[Invite, ...]:
     """The invites of a network."""
     return await _of(service).invites(actor, network)
 
 
 @delete("/v1/networks/{network:str}/invites/{invite:str}", status_code=200)
-async def revoke_invite(service: Given, actor: Given, network: str, invite: str) -> Invite:
+async def revoke_invite(service: Given, actor: Given, network: FromPath[str], invite: FromPath[str]) -> Invite:
     """End an invite at once; who joined by it stays a member."""
     return await _of(service).revoke_invite(actor, network, invite)
 
@@ -181,31 +184,33 @@ async def revoke_invite(service: Given, actor: Given, network: str, invite: str)
 
 
 @get("/v1/networks/{network:str}/members")
-async def list_members(service: Given, actor: Given, network: str) -> tuple[Member, ...]:
+async def list_members(service: Given, actor: Given, network: FromPath[str]) -> tuple[Member, ...]:
     """The members of a network."""
     return await _of(service).members(actor, network)
 
 
 @get("/v1/networks/{network:str}/members/{member:str}")
-async def read_member(service: Given, actor: Given, network: str, member: str) -> MemberStatus:
+async def read_member(service: Given, actor: Given, network: FromPath[str], member: FromPath[str]) -> MemberStatus:
     """One member, by name or key, with its last report."""
     return await _of(service).member(actor, network, member)
 
 
 @patch("/v1/networks/{network:str}/members/{member:str}")
-async def change_member(service: Given, actor: Given, network: str, member: str, data: MemberChange) -> Member:
+async def change_member(
+    service: Given, actor: Given, network: FromPath[str], member: FromPath[str], data: JSONBody[MemberChange]
+) -> Member:
     """Change a member's name, tags or routes."""
     return await _of(service).change_member(actor, network, member, data)
 
 
 @delete("/v1/networks/{network:str}/members/{member:str}", status_code=200)
-async def revoke_member(service: Given, actor: Given, network: str, member: str) -> Revoked:
+async def revoke_member(service: Given, actor: Given, network: FromPath[str], member: FromPath[str]) -> Revoked:
     """End a membership: at once where connected, when its lease ends at the latest."""
     return await _of(service).revoke_member(actor, network, member)
 
 
 @get("/v1/networks/{network:str}/revocations")
-async def list_revocations(service: Given, actor: Given, network: str) -> tuple[Revoked, ...]:
+async def list_revocations(service: Given, actor: Given, network: FromPath[str]) -> tuple[Revoked, ...]:
     """Whose membership was ended, while a lease of it may still run."""
     return await _of(service).revocations(actor, network)
 
@@ -214,14 +219,14 @@ async def list_revocations(service: Given, actor: Given, network: str) -> tuple[
 
 
 @get("/v1/networks/{network:str}/status")
-async def read_status(service: Given, actor: Given, network: str) -> NetworkStatus:
+async def read_status(service: Given, actor: Given, network: FromPath[str]) -> NetworkStatus:
     """A network and all its members with their last reports."""
     return await _of(service).status(actor, network)
 
 
 @get("/v1/networks/{network:str}/events")
 async def list_network_events(
-    service: Given, actor: Given, network: str, after: After = 0, limit: Limit = 100
+    service: Given, actor: Given, network: FromPath[str], after: After = 0, limit: Limit = 100
 ) -> tuple[Event, ...]:
     """The audit log of one network, oldest first."""
     return await _of(service).events(actor, network, after, limit)
