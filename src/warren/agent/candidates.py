@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv6Network
+from typing import Literal
 
 from warren.agent.config import AgentConfig, Stated
 from warren.linux.netlink_values import Address, Link, Route
@@ -17,6 +18,8 @@ from warren.model.documents import Candidate
 from warren.model.tunnel import IPAddress, IPNetwork, TransportAddress
 from warren.paths.candidates import Underlay
 from warren.proto.control.messages import Interface
+
+Reachability = Literal["unknown", "hidden", "hidden-dual-stack", "public"]
 
 CANDIDATES_MAX = 64
 _INTERFACES_MAX = 64
@@ -115,6 +118,18 @@ def interfaces(surroundings: Surroundings) -> tuple[Interface, ...]:
         for link in surroundings.links
         if link.mac or link.name in addresses
     )[:_INTERFACES_MAX]
+
+
+def reachability(surroundings: Surroundings, config: AgentConfig, observed: IPAddress | None) -> Reachability:
+    """How this node is connected, as far as that shows without asking others: stated addresses are taken at their word,
+    and a coordinator that sees a global IPv4 address which is not the host's sees a NAT.
+    """
+    if config.stated.addresses:
+        return "public"
+    offered = surroundings.offered(config)
+    if observed is not None and observed.version == 4 and observed.is_global and observed not in offered:
+        return "hidden-dual-stack" if any(ip.version == 6 and ip.is_global for ip in offered) else "hidden"
+    return "unknown"
 
 
 def disagreements(stated: Stated, surroundings: Surroundings, observed: IPAddress | None) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from typing import Literal
 
+import msgspec
+
 from warren.identity.keys import PublicKey
 from warren.l3.firewall import Own
 from warren.linux.netlink_values import Address, Route
@@ -64,7 +66,7 @@ class Wanted:
     """None: nothing may come in."""
     spec: NetworkSpec | None = None
     members: tuple[Member, ...] = ()
-    """The live ones, for names; empty: no names."""
+    """The live ones, for names, with the addresses that this node uses; empty: no names."""
     claims: tuple[IPNetwork, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -113,11 +115,17 @@ def wanted(
             (prefix6,),
         ),
         rules=None if expired else resolve(spec, live),
-        spec=spec,
-        members=() if expired else tuple(live),
+        spec=spec if prefix4 is not None else msgspec.structs.replace(spec, prefix4=None),
+        members=() if expired else tuple(live if prefix4 is not None else map(_without_ipv4, live)),
         claims=(*networks, *behind),
         warnings=tuple(warnings),
     )
+
+
+def _without_ipv4(member: Member) -> Member:
+    if member.address4 is None:
+        return member
+    return Member(msgspec.structs.replace(member.membership, address4=None), member.record)
 
 
 def _prefix4(spec: NetworkSpec, own: Member, taken: Iterable[Claim], warnings: list[str]) -> IPv4Network | None:

@@ -7,13 +7,12 @@ record of this node, and numbers go on above that.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
+from warren.agent.candidates import Reachability
 from warren.identity.keys import PublicKey
 from warren.identity.signing import SigningKey, VerifyKey
 from warren.model.documents import Candidate, NodeRecord, Verified, sign
-
-Reachability = Literal["unknown", "hidden", "hidden-dual-stack", "public"]
 
 _CONTESTED: Final = 3
 """So often a record of somebody else with our key may turn up above ours before it is called a second agent."""

@@ -48,6 +48,10 @@ class Shared:
         ]
         return others + [Claim(prefix, "this host's own links") for prefix in surroundings.on_link()]
 
+    def others(self, network: VerifyKey) -> tuple[object, ...]:
+        """Changes when what other networks have on this host does."""
+        return tuple(claim for key, claim in self.claims.items() if key != network)
+
     def overlays(self) -> tuple[IPNetwork, ...]:
         """All that is reached through a tunnel."""
         return tuple(dict.fromkeys(prefix for _, prefixes in self.claims.values() for prefix in prefixes))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import platform
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from warren import __version__
 from warren.agent.candidates import Surroundings, interfaces
+from warren.agent.coordination import LinkStanding
 from warren.agent.desired import Wanted
 from warren.agent.peering import Peering
 from warren.identity.keys import PublicKey
@@ -17,9 +18,6 @@ from warren.model.documents import NetworkSpec
 from warren.model.netmap import Member
 from warren.model.tunnel import PeerStatus
 from warren.proto.control import local, messages
-
-if TYPE_CHECKING:
-    from warren.agent.network import LinkStanding
 
 _REPORT_BYTES_MAX: Final = messages.NODE_MESSAGE_BYTES_MAX - 4096
 _NS: Final = 1_000_000_000
@@ -36,13 +34,11 @@ class View:
     own: Member | None
     spec: NetworkSpec | None
     wanted: Wanted
-    live: tuple[Member, ...]
     degraded: bool
     interface: str
     listen_port: int
     key: PublicKey | None
     revision: int
-    map_version: int
     reachability: str
     stated: tuple[str, ...]
     candidates: tuple[str, ...]
@@ -74,14 +70,14 @@ def membership(view: View) -> local.Membership:
         ephemeral=own is not None and own.membership.ephemeral,
         state="degraded" if view.wanted.state == "up" and view.degraded else view.wanted.state,
         lease_ends=None if own is None else _moment(own.membership.not_after),
-        map_version=view.map_version,
+        map_version=0 if view.spec is None else view.spec.version,
         revision=view.revision,
         reachability=view.reachability,
         stated=view.stated,
         candidates=view.candidates,
         coordinator=_link(view),
         tasks=view.tasks,
-        peers=tuple(_peer(member, view) for member in view.live if member.key != view.node),
+        peers=tuple(_peer(member, view) for member in view.wanted.members if member.key != view.node),
         warnings=view.warnings,
     )
 
@@ -89,7 +85,7 @@ def membership(view: View) -> local.Membership:
 def report(view: View) -> messages.Report:
     """Fits one message: of very many peers those that have a session come first."""
     peerings = sorted(
-        (_peering(member.membership.node, view) for member in view.live if member.key != view.node),
+        (_peering(member.membership.node, view) for member in view.wanted.members if member.key != view.node),
         key=lambda one: one.handshake_age_s if one.handshake_age_s is not None else float("inf"),
     )[:1024]
     while True:

@@ -1,0 +1,200 @@
+"""Makes host, engine and names what one network wants them to be. Each part that fails is told, and tried again."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Final
+
+from warren import log
+from warren.agent.apply import Host, Ledger
+from warren.agent.candidates import Surroundings, candidates
+from warren.agent.coordination import Coordination
+from warren.agent.desired import Wanted
+from warren.agent.due import Due
+from warren.agent.keyring import Keyring
+from warren.agent.peering import Here, Peering
+from warren.agent.plan import Item, Mtu, Policy, Up
+from warren.agent.plane import Plane
+from warren.agent.saving import Saver
+from warren.agent.shared import Shared
+from warren.agent.state import NetworkState
+from warren.errors import OperationFailed, WarrenError
+from warren.identity.signing import VerifyKey
+from warren.l3.firewall import ruleset
+from warren.model.tunnel import IPAddress, TransportAddress
+
+RETRY_S: Final = 5.0
+"""Before what failed is tried again."""
+AUDIT_S: Final = 60.0
+"""How often the host is looked at although nothing tells of a change: nftables tells of none."""
+_PORTS: Final = range(32_768, 60_999)
+_FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
+
+_log = log.get("agent")
+
+
+class Reaching:
+    """Single owner; used while there is a data plane."""
+
+    def __init__(
+        self,
+        network: VerifyKey,
+        shared: Shared,
+        state: NetworkState,
+        coordination: Coordination,
+        keyring: Keyring,
+        ledger: Ledger,
+        saver: Saver,
+        plane: Plane,
+        peering: Peering,
+    ) -> None:
+        self.plane = plane
+        self.peering = peering
+        self._network = network
+        self._shared = shared
+        self._world = shared.world
+        self._state = state
+        self._coordination = coordination
+        self._keyring = keyring
+        self._ledger = ledger
+        self._saver = saver
+        self._host: Host | None = None
+        self._served: object = None
+        self._listen_port = 0
+
+    def use_interface(self, interface: str) -> None:
+        world = self._world
+        self._host = Host(interface, world.netlink, world.nft, world.sysctls, self._ledger)
+
+    def engine_is_new(self) -> None:
+        """Another data plane has begun; it knows nothing, and its interface has nothing."""
+        self.peering.forget_engine()
+        self._served = None
+
+    def config_changed(self) -> None:
+        self._listen_port = 0
+
+    async def reach(self, want: Wanted, surroundings: Surroundings, due: Due) -> None:
+        """Do what is due. Raises WarrenError when the host cannot be looked at, or the data plane does not answer."""
+        now = self._world.clock()
+        if self._host is not None and (due.host or due.take("host", now)):
+            due.host = False
+            await self._make_host(self._host, want, surroundings)
+            if self._ledger.failing():
+                due.again("host", now + RETRY_S)
+            due.again("audit", now + AUDIT_S)
+        await self._settle_peers(want, surroundings, due, now)
+        if due.names or due.take("dns", now):
+            due.names = False
+            await self._serve_names(want, due, now)
+
+    async def remove(self) -> list[str]:
+        """Take away what was made; returns what failed, one sentence each."""
+        failures = []
+        try:
+            if self._served is not None:
+                await self._world.names.stop(self.plane.interface)
+        except WarrenError as error:
+            failures.append(str(error))
+        try:
+            await self.plane.close()
+            if self._host is not None:
+                self._host.table.remove()
+        except WarrenError as error:
+            failures.append(str(error))
+        return failures
+
+    # The host
+
+    async def _make_host(self, host: Host, want: Wanted, surroundings: Surroundings) -> None:
+        interface = self.plane.interface
+        items: list[Item] = [Policy(interface, "in place"), Mtu(interface, surroundings.mtu()), *want.addresses]
+        items += [Up(interface), *want.routes]
+        policy, closed = ruleset(interface, want.own, want.rules), ruleset(interface, want.own, None)
+        await host.reach(items, policy, closed)
+        self._check_forwarding(want)
+
+    def _check_forwarding(self, want: Wanted) -> None:
+        """Subnets behind this node are reached only if the host passes packets on; the operator switches that on."""
+        versions = sorted({network.version for network in want.own.routes})
+        off = [_FORWARDING[version] for version in versions if self._world.sysctls.get(_FORWARDING[version]) == "0"]
+        if off:
+            settings = " ".join(f"{name.replace('/', '.')}=1" for name in off)
+            self._ledger.failed("forwarding", f"this host passes no packets on; run `sysctl -w {settings}`")
+        elif versions:
+            self._ledger.done("forwarding")
+        else:
+            self._ledger.forget("forwarding")
+
+    # The peers
+
+    async def _settle_peers(self, want: Wanted, surroundings: Surroundings, due: Due, now: float) -> None:
+        engine = self.plane.engine
+        if engine is None:
+            return
+        here = Here(
+            underlay=surroundings.underlay(),
+            candidates=self.candidates(surroundings),
+            overlays=self._shared.overlays(),
+            private_key=self._keyring.private,
+            listen_port=self.port(),
+            informed=self._coordination.informed,
+        )
+        try:
+            await self.peering.settle(engine, want.peers, here, now, int(self._world.wall_clock() * 1e9))
+        except OperationFailed as error:
+            self._ledger.failed("peers", error)
+            due.again("peers", now + RETRY_S)
+            if (await engine.status()).listen_port != self.port() and not self._stated_port():
+                self._choose_port()  # somebody else has it
+        else:
+            due.at.pop("peers", None)
+            self._ledger.done("peers")
+
+    def candidates(self, surroundings: Surroundings) -> tuple[TransportAddress, ...]:
+        """Of this node."""
+        found = candidates(surroundings, self._shared.config, self.port(), self._shared.overlays())
+        return tuple(TransportAddress(ip_address(one.address), one.port) for one in found)
+
+    def port(self) -> int:
+        """The port this node listens on: the stated one, else one that was chosen once and is kept."""
+        if not self._listen_port:
+            self._listen_port = self._stated_port() or self._state.settings.listen_port
+            if not self._listen_port:
+                self._choose_port()
+            self._shared.ports[self._network] = self._listen_port
+        return self._listen_port
+
+    def _stated_port(self) -> int | None:
+        return self._shared.config.port_for(self._coordination.name)
+
+    def _choose_port(self) -> None:
+        others = {port for network, port in self._shared.ports.items() if network != self._network}
+        self._listen_port = self._world.random.choice([port for port in _PORTS if port not in others])
+        self._shared.ports[self._network] = self._listen_port
+        self._saver.note(self._world.clock(), listen_port=self._listen_port)
+
+    # Names
+
+    async def _serve_names(self, want: Wanted, due: Due, now: float) -> None:
+        spec = want.spec
+        try:
+            if spec is None or not want.members or not self._shared.config.wants_dns(self._coordination.name):
+                if self._served is not None:
+                    await self._world.names.stop(self.plane.interface)
+                self._served = None
+                self._ledger.forget("dns")
+                return
+            content = (want.addresses, spec.name, spec.suffix, _named(want))
+            if content != self._served:
+                addresses: list[IPAddress] = [address.value.ip for address in want.addresses]
+                await self._world.names.serve(self.plane.interface, addresses, spec, want.members)
+                self._served = content
+            self._ledger.done("dns")
+        except OperationFailed as error:
+            self._ledger.failed("dns", error)
+            due.again("dns", now + RETRY_S)
+
+
+def _named(want: Wanted) -> tuple[tuple[str, IPAddress, IPAddress | None], ...]:
+    return tuple((member.name, member.address6, member.address4) for member in want.members)

@@ -1,0 +1,139 @@
+"""What a node says of itself: its record to the members, its report to the coordinator, its status to the host."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from warren.agent.apply import Ledger
+from warren.agent.candidates import Surroundings, candidates, disagreements, reachability
+from warren.agent.coordination import Coordination
+from warren.agent.desired import Wanted
+from warren.agent.due import Due
+from warren.agent.keyring import Keyring
+from warren.agent.reaching import Reaching
+from warren.agent.records import Content, OwnRecord
+from warren.agent.saving import Saver
+from warren.agent.shared import Shared
+from warren.agent.state import NetworkState
+from warren.agent.status import View, report
+from warren.errors import OperationFailed
+from warren.identity.signing import SigningKey, VerifyKey
+from warren.model.documents import NodeRecord
+from warren.model.netmap import Member
+
+REPORT_SOON_S: Final = 1.0
+"""After a change: more of them come together."""
+
+
+class Telling:
+    """Single owner."""
+
+    def __init__(
+        self,
+        network: VerifyKey,
+        shared: Shared,
+        key: SigningKey,
+        state: NetworkState,
+        coordination: Coordination,
+        keyring: Keyring,
+        ledger: Ledger,
+        saver: Saver,
+        reaching: Reaching,
+    ) -> None:
+        self._network = network
+        self._shared = shared
+        self._world = shared.world
+        self._key = key
+        self._state = state
+        self._coordination = coordination
+        self._keyring = keyring
+        self._ledger = ledger
+        self._saver = saver
+        self._reaching = reaching
+        self._record = OwnRecord(key, network, state.settings.record_version)
+        self._surroundings = Surroundings()
+        self._reported: object = None
+        self._started = self._world.clock()
+
+    @property
+    def latest(self) -> NodeRecord | None:
+        """The last record made in this run."""
+        return None if self._record.latest is None else self._record.latest.document
+
+    def connected(self, due: Due) -> None:
+        """A coordinator is there again: it may have missed something."""
+        if self._record.latest is not None:
+            self._coordination.publish(self._record.latest)
+        due.again("report", self._world.clock() + REPORT_SOON_S)
+
+    def publish(self, own: Member, surroundings: Surroundings) -> None:
+        """Make and publish another record if it is to say something else."""
+        self._surroundings = surroundings
+        config = self._shared.config
+        found = candidates(surroundings, config, self._reaching.port(), self._shared.overlays())
+        how = reachability(surroundings, config, self._coordination.observed)
+        try:
+            content = Content(self._keyring.public, self._keyring.next_public, found, how)
+        except OperationFailed as error:
+            self._ledger.failed("record", error)
+            return
+        if not self._record.is_due(content, own.record):
+            return
+        version = self._record.next_version(own.record)
+        self._saver.note(self._world.clock(), record_version=version)
+        self._coordination.publish(self._record.make(content, version, own.record))
+        if self._record.contested:
+            copied = "its state was copied; let one of the two join anew"
+            self._ledger.failed("record", f"another agent publishes with this node's key: {copied}")
+        else:
+            self._ledger.done("record")
+
+    def report(self, want: Wanted, own: Member | None, due: Due) -> None:
+        """Tell the coordinator how the node is: soon after something changed, and as often as it likes."""
+        standing, now = self._coordination.standing, self._world.clock()
+        if not standing.connected:
+            return
+        peers = self._reaching.peering.signature()
+        facts = (self._ledger.tasks(), want.state, peers, self._surroundings.addresses)
+        if facts != self._reported and "report soon" not in due.at:
+            due.again("report soon", now + REPORT_SOON_S)
+        if due.take("report", now) | due.take("report soon", now):
+            self._reported = facts
+            self._coordination.report(report(self.view(want, own)))
+            due.again("report", now + standing.report_every_s)
+
+    def view(self, want: Wanted, own: Member | None) -> View:
+        config, coordination, reaching = self._shared.config, self._coordination, self._reaching
+        spec = coordination.documents.spec
+        plane = reaching.plane
+        clock = coordination.clock.warning()
+        warnings = [
+            *self._state.warnings,
+            *want.warnings,
+            *disagreements(config.stated, self._surroundings, coordination.observed),
+            *([clock] if clock else []),
+        ]
+        return View(
+            network=self._network,
+            node=self._key.verify_key,
+            name=coordination.name,
+            own=own,
+            spec=spec,
+            wanted=want,
+            degraded=self._ledger.failing() or bool(plane.interface and not plane.runs),
+            interface=plane.interface,
+            listen_port=reaching.port() if plane.interface else 0,
+            key=self._keyring.public if plane.interface else None,
+            revision=coordination.documents.revision,
+            reachability=reachability(self._surroundings, config, coordination.observed),
+            stated=config.stated.lines(),
+            candidates=tuple(str(one) for one in reaching.candidates(self._surroundings)) if plane.interface else (),
+            standing=coordination.standing,
+            offset_s=coordination.clock.offset_s,
+            tasks=self._ledger.tasks(),
+            peering=reaching.peering,
+            warnings=tuple(warnings),
+            surroundings=self._surroundings,
+            uptime_s=self._world.clock() - self._started,
+            wall_s=self._world.wall_clock(),
+        )
