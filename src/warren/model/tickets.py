@@ -60,25 +60,29 @@ def read_ticket(text: str, now_s: float) -> Verified[Ticket]:
         envelope = unpack_envelope_untrusted(packed)
         if pack_envelope(envelope) != packed:
             raise _Damaged
-        if not is_signed_by(envelope, VerifyKey(envelope.signer)):
-            raise UsageError(
-                "the signature of the ticket is wrong: a character was changed, or it is a forgery; copy the ticket "
-                "again from where it was made"
-            )
-        verified = verify(envelope, VerifyKey(envelope.signer))
-        if not isinstance(verified.document, Ticket):
-            raise UsageError(f"this is a signed {envelope.kind} document, not a ticket; paste what `invite` printed")
     except (_Damaged, MalformedPacket):
         raise UsageError(
             "the ticket was cut off or damaged on its way; copy all of it, from warren-ticket: to its end"
         ) from None
+    network = VerifyKey(envelope.signer)
+    if not is_signed_by(envelope, network):
+        raise UsageError(
+            "the signature of the ticket is wrong: a character was changed, or it is a forgery; copy the ticket again "
+            "from where it was made"
+        )
+    if envelope.kind != Ticket.KIND:
+        raise UsageError(f"this is a signed {envelope.kind} document, not a ticket; paste what `invite` printed")
+    try:
+        verified = cast("Verified[Ticket]", verify(envelope, network))
+    except MalformedPacket as error:
+        raise UsageError(f"the ticket cannot be used ({error}); ask for a new one, or update Warren here") from None
     ticket = verified.document
     if ticket.not_after <= now_s:
         raise UsageError(
             f"the ticket for {ticket.name} expired at {_moment(ticket.not_after)}, and by the clock of this machine it "
             f"is {_moment(now_s)}; ask for a new ticket, or set the clock right"
         )
-    return cast("Verified[Ticket]", verified)
+    return verified
 
 
 # Access strings
