@@ -1,0 +1,279 @@
+"""A Varlink service on a Unix socket, for root and one owner.
+
+Parse → authenticate → authorise → allocate: who connects is looked at before a byte is read (SO_PEERCRED, which no
+client can forge), whatever the mode of the socket file is. A client may take its time between calls, not within one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+import struct
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from warren import log
+from warren.api.varlink import FAILED, REQUEST_BYTES_MAX, SERVICE, Call, Failure, Reply
+from warren.errors import OperationFailed, WarrenError
+
+CONNECTIONS_MAX: Final = 64
+"""Commands of one person, and a few programs that watch."""
+IDLE_S: Final = 300.0
+"""Between calls."""
+TRANSFER_S: Final = 10.0
+"""For one request to arrive once it began, or one answer to be read."""
+
+_log = log.get("varlink")
+
+_SERVICE_DESCRIPTION: Final = """\
+# The Varlink service interface, which every service provides.
+interface org.varlink.service
+
+method GetInfo() -> (vendor: string, product: string, version: string, url: string, interfaces: []string)
+
+method GetInterfaceDescription(interface: string) -> (description: string)
+
+error InterfaceNotFound (interface: string)
+
+error MethodNotFound (method: string)
+
+error MethodNotImplemented (method: string)
+
+error InvalidParameter (parameter: string)
+
+error PermissionDenied ()
+
+error ExpectedMore ()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method: the struct that its parameters are, and who answers with a struct.
+
+    A WarrenError from ``handler`` becomes the interface's error ``Failed``.
+    """
+
+    parameters: type[msgspec.Struct]
+    handler: Callable[[Any], Awaitable[msgspec.Struct | None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """``description`` is in Varlink's interface definition language."""
+
+    name: str
+    description: str
+    methods: Mapping[str, Method]
+
+
+class _Info(msgspec.Struct, frozen=True):
+    vendor: str
+    product: str
+    version: str
+    url: str
+    interfaces: tuple[str, ...]
+
+
+class _Nothing(msgspec.Struct, frozen=True):
+    pass
+
+
+class _Asked(msgspec.Struct, frozen=True):
+    interface: str
+
+
+class _Description(msgspec.Struct, frozen=True):
+    description: str
+
+
+class _ServiceError(Exception):
+    """An error of ``org.varlink.service``."""
+
+    def __init__(self, name: str, **parameters: str) -> None:
+        super().__init__(name)
+        self.reply = _reply(parameters, f"{SERVICE}.{name}")
+
+
+class VarlinkServer:
+    """Serves ``interfaces`` from :meth:`start` to :meth:`close`; single owner, one event loop."""
+
+    def __init__(self, path: Path, interfaces: Sequence[Interface], *, version: str, owner: int | None = None) -> None:
+        """``owner``: the uid that may connect besides root; None: this process's own."""
+        self.path = path
+        self.owner = os.geteuid() if owner is None else owner
+        names = (SERVICE, *(interface.name for interface in interfaces))
+        self._info = _Info("Warren", "Warren", version, "", names)
+        self._interfaces = {interface.name: interface for interface in (*interfaces, self._own())}
+        self._connections: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._inode: tuple[int, int] = (0, 0)
+
+    async def start(self) -> None:
+        """Raises OperationFailed when another process serves the socket, or it cannot be made."""
+        try:
+            listener = _listen(self.path, self.owner)
+        except OSError as error:
+            raise OperationFailed(f"the socket {self.path} cannot be made: {error.strerror or error}") from error
+        status = self.path.stat()
+        self._inode = (status.st_dev, status.st_ino)
+        self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=REQUEST_BYTES_MAX)
+
+    async def close(self) -> None:
+        """End all connections, calls that run among them, and remove the socket if it is still this one."""
+        if self._server is None:
+            return
+        self._server.close()
+        for task in self._connections:
+            task.cancel()
+        await asyncio.gather(*self._connections, return_exceptions=True)
+        with contextlib.suppress(OSError):
+            status = self.path.stat()
+            if (status.st_dev, status.st_ino) == self._inode:
+                self.path.unlink()
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        uid = peer_uid(writer.get_extra_info("socket"))
+        if uid not in {0, self.owner}:
+            _log.warning("user %d may not use %s: connection closed", uid, self.path)
+        elif len(self._connections) >= CONNECTIONS_MAX:
+            _log.warning("%s has %d connections already: one more was closed", self.path, CONNECTIONS_MAX)
+        else:
+            task = asyncio.ensure_future(self._serve(reader, writer))
+            self._connections.add(task)
+            task.add_done_callback(self._connections.discard)
+            return
+        writer.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while (request := await _read(reader)) is not None:
+                call = msgspec.json.decode(request, type=Call)
+                reply = await self._answer(call)
+                if not call.oneway:
+                    writer.write(msgspec.json.encode(reply) + b"\0")
+                    async with asyncio.timeout(TRANSFER_S):
+                        await writer.drain()
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+            _log.debug("a client of %s sent no call", self.path)
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):  # TimeoutError is an OSError
+            _log.debug("a client of %s went away, was too slow or sent too much", self.path)
+        finally:
+            if writer.transport.get_write_buffer_size():
+                writer.transport.abort()  # it does not read
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _answer(self, call: Call) -> Reply:
+        try:
+            interface, method = self._find(call)
+            try:
+                parameters = msgspec.json.decode(call.parameters, type=method.parameters)
+            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+                raise _ServiceError("InvalidParameter", parameter=str(error)) from None
+        except _ServiceError as error:
+            return error.reply
+        try:
+            answer = await method.handler(parameters)
+        except _ServiceError as error:
+            return error.reply
+        except WarrenError as error:
+            return _reply(Failure(str(error), error.exit_status), f"{interface}.{FAILED}")
+        except Exception:  # noqa: BLE001 - a bug in one answer; the agent goes on
+            _log.exception("%s failed in a way that was not expected", call.method)
+            sentence = "this is a bug in Warren: the log of the agent has it"
+            return _reply(Failure(sentence, 1), f"{interface}.{FAILED}")
+        return _reply(_Nothing() if answer is None else answer)
+
+    def _find(self, call: Call) -> tuple[str, Method]:
+        name, _, method = call.method.rpartition(".")
+        interface = self._interfaces.get(name)
+        if interface is None:
+            raise _ServiceError("InterfaceNotFound", interface=name)
+        if method not in interface.methods:
+            raise _ServiceError("MethodNotFound", method=call.method)
+        if call.upgrade:
+            raise _ServiceError("InvalidParameter", parameter="upgrade")
+        return name, interface.methods[method]
+
+    def _own(self) -> Interface:
+        methods = {
+            "GetInfo": Method(_Nothing, self._get_info),
+            "GetInterfaceDescription": Method(_Asked, self._get_description),
+        }
+        return Interface(SERVICE, _SERVICE_DESCRIPTION, methods)
+
+    async def _get_info(self, _: _Nothing) -> _Info:
+        return self._info
+
+    async def _get_description(self, asked: _Asked) -> _Description:
+        interface = self._interfaces.get(asked.interface)
+        if interface is None:
+            raise _ServiceError("InterfaceNotFound", interface=asked.interface)
+        return _Description(interface.description)
+
+
+def peer_uid(connection: socket.socket) -> int:
+    """Who is at the other end, as the kernel noted when they connected (unix(7))."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    uid: int = struct.unpack("3i", credentials)[1]
+    return uid
+
+
+async def _read(reader: asyncio.StreamReader) -> bytes | None:
+    """The next request; None when the client has closed between two, or has said nothing for long."""
+    try:
+        async with asyncio.timeout(IDLE_S):
+            first = await reader.readexactly(1)
+    except (TimeoutError, asyncio.IncompleteReadError):
+        return None
+    if first == b"\0":
+        return b""
+    async with asyncio.timeout(TRANSFER_S):
+        return first + (await reader.readuntil(b"\0"))[:-1]
+
+
+def _reply(parameters: object, error: str | None = None) -> Reply:
+    return Reply(msgspec.Raw(msgspec.json.encode(parameters)), error)
+
+
+def _listen(path: Path, owner: int) -> socket.socket:
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if path.is_socket():
+        if _answers(path):
+            raise OperationFailed(f"{path} is served already: another agent runs; stop it first")
+        path.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    except OSError:
+        listener.close()
+        raise
+    finally:
+        os.umask(before)
+    try:
+        if owner != os.geteuid():
+            os.chown(path, owner, -1)
+        listener.listen(CONNECTIONS_MAX)
+    except OSError:
+        listener.close()
+        path.unlink()
+        raise
+    return listener
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+        return True
