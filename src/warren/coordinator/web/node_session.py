@@ -166,7 +166,7 @@ class NodeSession:
 
     def _flush(self) -> None:
         """Have everything sent; returns at once."""
-        if self._sender is None or self._sender.done():
+        if not self._over and (self._sender is None or self._sender.done()):
             self._sender = asyncio.get_running_loop().create_task(self._send_all())
 
     async def _send_all(self) -> None:
