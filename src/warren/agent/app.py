@@ -8,7 +8,6 @@ import os
 import random
 import signal
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -17,6 +16,7 @@ from warren.agent import config as configs
 from warren.agent.agent import Agent
 from warren.agent.control import serve
 from warren.agent.names import HostNames
+from warren.agent.places import Places
 from warren.agent.shared import Shared
 from warren.agent.state import locked, make_private, networks
 from warren.agent.world import DataPlane, Link, World
@@ -33,33 +33,10 @@ from warren.linux.sysctl import ProcSysctls
 from warren.model.documents import Coordinator
 from warren.proto.control.local import Joined
 
-STATE: Final = Path("/var/lib/warren")
-RUN: Final = Path("/run/warren")
-SOCKET_NAME: Final = "agent.sock"
 _TUN: Final = Path("/dev/net/tun")
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 _log = log.get("agent")
-
-
-@dataclass(frozen=True, slots=True)
-class Places:
-    """Where the agent keeps what must last (``state``), and where its socket is (``run``)."""
-
-    state: Path
-    run: Path
-
-    @property
-    def socket(self) -> Path:
-        return self.run / SOCKET_NAME
-
-
-def places(state: str | None = None, run: str | None = None) -> Places:
-    """What the command line says, else the environment, else the usual places."""
-    return Places(
-        Path(state or os.environ.get("WARREN_STATE") or STATE).absolute(),
-        Path(run or os.environ.get("WARREN_RUN") or RUN).absolute(),
-    )
 
 
 class UserspaceEngines:
@@ -95,7 +72,7 @@ async def _run(where: Places, ticket: str | None, name: str | None, told: Callab
     config = configs.load(configs.locate(where.state))
     async with contextlib.AsyncExitStack() as stack:
         netlink = await stack.enter_async_context(open_netlink())
-        names = await stack.enter_async_context(HostNames.open(where.state))
+        names = await stack.enter_async_context(HostNames.open())
         world = World(
             netlink=netlink,
             nft=LibNft(),

@@ -124,7 +124,7 @@ class NetworkRunner:
 
     @property
     def own(self) -> Member | None:
-        """This node as a member; None: it is none, as far as is known."""
+        """The node as a member; None: it is none, as far as is known."""
         return self._coordination.documents.member(self._key.verify_key.raw)
 
     @property

@@ -1,0 +1,77 @@
+"""``warren down``: stop the agent, or leave a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_STOPPED_WITHIN_S: Final = 30.0
+_LOOK_EVERY_S: Final = 0.1
+
+
+@click.command("down")
+@click.argument("network", metavar="[NETWORK]", required=False)
+@click.option("--leave", is_flag=True, help="Give up the membership in NETWORK, and forget it.")
+@click.option("--run", metavar="DIR", help="Where the agent's control socket is. [default: /run/warren]")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
+def command(network: str | None, leave: bool, run: str | None, as_json: bool) -> None:
+    """Stop the agent of this machine and remove what it made in this host; `warren up` starts it again.
+
+    With --leave it goes on, but gives up its membership in NETWORK: its address is free for others then, and coming
+    back takes a new ticket.
+
+    \b
+    Example:
+      warren down
+      warren down home --leave
+    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    import asyncio
+    import json
+
+    from warren.agent.places import places
+    from warren.errors import UsageError
+
+    if leave and network is None:
+        raise UsageError("say which network to leave: `warren down NETWORK --leave`; `warren status` lists them")
+    if network is not None and not leave:
+        raise UsageError(f"`warren down` alone stops the agent; `warren down {network} --leave` leaves that network")
+    socket = places(None, run).socket
+    if network is not None:
+        asyncio.run(_leave(socket, network))
+        said = f"left {network}"
+    else:
+        asyncio.run(_stop(socket))
+        _wait_gone(socket)
+        said = "the agent has stopped"
+    click.echo(json.dumps({"done": said}) if as_json else said)
+
+
+async def _leave(socket: Path, network: str) -> None:
+    from warren.api.varlink_agent import agent_at
+
+    async with agent_at(socket) as agent:
+        await agent.leave(network)
+
+
+async def _stop(socket: Path) -> None:
+    from warren.api.varlink_agent import agent_at
+
+    async with agent_at(socket) as agent:
+        await agent.stop()
+
+
+def _wait_gone(socket: Path) -> None:
+    """Returns when the agent has removed its socket, which it does when all else is done."""
+    import time
+
+    from warren.errors import Unreachable
+
+    for _ in range(round(_STOPPED_WITHIN_S / _LOOK_EVERY_S)):
+        if not socket.exists():
+            return
+        time.sleep(_LOOK_EVERY_S)
+    raise Unreachable(f"the agent was told to stop, but is still there after {_STOPPED_WITHIN_S:.0f} s; see its log")
