@@ -9,7 +9,8 @@ edit by somebody else shows::
     foreign     is somebody else's                    theirs is kept from now on; given back, it is left alone
     missing     is not there, or says nothing         kept, if there is something; given back, the kept one comes
 
-Where the file itself is mounted (as in containers) it cannot be replaced; it is then rewritten in place.
+Where the file itself is mounted, as in containers, it cannot be replaced: it is rewritten in place, and what was there
+is kept in the run directory, since what is beside it may be other hosts' too.
 """
 
 from __future__ import annotations
@@ -55,12 +56,13 @@ class Former(NamedTuple):
 class ResolvConf:
     """The file in a directory (/etc). Nothing is remembered in memory: any process can go on with it.
 
-    Errors: OperationFailed, with the file as it was.
+    ``run`` is the agent's run directory, the same for all processes that follow one another. Errors: OperationFailed,
+    with the file as it was.
     """
 
-    def __init__(self, directory: Path = Path("/etc")) -> None:
+    def __init__(self, directory: Path = Path("/etc"), run: Path = Path("/run/warren")) -> None:
         self.path = directory / "resolv.conf"
-        self.kept = directory / "resolv.conf.before-warren"
+        self.kept = (run if _is_mounted(self.path) else directory) / "resolv.conf.before-warren"
 
     def state(self) -> State:
         text = _read(self.path)
@@ -161,8 +163,8 @@ class ResolvConf:
 def _ours(servers: Sequence[IPAddress], former: Former) -> str:
     names = [*map(str, servers), *(str(server.address) for server in former.servers if server != _LOCAL)]
     rest = [
-        "# Warren answers for its networks here and asks the name servers of before for all else. What was here is in",
-        "# resolv.conf.before-warren and comes back when Warren ends; changes made here are taken over.",
+        "# Warren answers for its networks here, and asks the name servers of before for all else. What was here is",
+        "# kept as resolv.conf.before-warren and comes back when Warren ends; changes made here are taken over.",
         *(f"nameserver {name}" for name in names[:SERVERS_MAX]),
         *former.other_lines,
     ]
@@ -184,7 +186,7 @@ def _without_ours(text: str) -> list[str]:
         line
         for line in lines
         if not ((server := _NAME_SERVER.match(line)) and server[1] in ours)
-        and not line.startswith(("# Warren answers for", "# resolv.conf.before-warren"))
+        and not line.startswith(("# Warren answers for", "# kept as resolv.conf.before-warren"))
     ]
 
 
@@ -204,6 +206,12 @@ def _parse(lines: Iterable[str]) -> Former:
     if not servers and _LOCAL is not None:  # resolv.conf(5): then it is the name server of this machine
         servers = [_LOCAL]
     return Former(tuple(servers[:SERVERS_MAX]), tuple(others))
+
+
+def _is_mounted(path: Path) -> bool:
+    """Whether something is mounted on the file itself (proc(5), mountinfo)."""
+    places = (line.split()[4] for line in _read(Path("/proc/self/mountinfo")).splitlines())
+    return str(path.absolute()) in places
 
 
 def _is_there(path: Path) -> bool:

@@ -17,6 +17,7 @@ Forward = Callable[[Sequence[Server]], None]
 """What takes the name servers for all other names, :meth:`warren.dns.resolver.Resolver.forward_to`."""
 
 ETC: Final = Path("/etc")
+RUN: Final = Path("/run/warren")
 _log = get("dns")
 
 
@@ -44,22 +45,27 @@ class SplitDns(Protocol):
         """Undo everything."""
 
 
-async def choose(forward: Forward, etc: Path = ETC) -> SplitDns:
-    """What this host has to offer. Call :func:`recover` before."""
-    if await resolved_is_running():
-        if resolved_is_asked(etc):
-            return ResolvedDns()
-        return ResolvConfDns(forward, etc, "systemd-resolved runs, but this host's programs do not ask it")
-    return ResolvConfDns(forward, etc, "there is no systemd-resolved on the system's D-Bus")
+async def choose(forward: Forward, *, etc: Path = ETC, run: Path = RUN) -> SplitDns:
+    """What this host has to offer. Call :func:`recover` before, with the same directories.
+
+    ``run`` is the agent's run directory, which exists.
+    """
+    if not await resolved_is_running():
+        reason = "there is no systemd-resolved on the system's D-Bus"
+    elif resolved_is_asked(etc):
+        return ResolvedDns()
+    else:
+        reason = "systemd-resolved runs, but this host's programs do not ask it"
+    return ResolvConfDns(forward, ResolvConf(etc, run), reason)
 
 
-async def recover(etc: Path = ETC) -> str | None:
+async def recover(*, etc: Path = ETC, run: Path = RUN) -> str | None:
     """Undo what a killed agent has left behind; a sentence for the log when there was something.
 
     Only /etc/resolv.conf outlives an agent: what systemd-resolved was told ends with the interface or is told anew.
     Raises OperationFailed when it cannot be undone.
     """
-    file = ResolvConf(etc)
+    file = ResolvConf(etc, run)
     if not file.has_traces():
         return None
     match file.give_back():
@@ -75,8 +81,8 @@ class ResolvConfDns:
     The former servers stay in the file behind ours, so that the host's names outlive an agent that is killed.
     """
 
-    def __init__(self, forward: Forward, etc: Path, reason: str) -> None:
-        self._file = ResolvConf(etc)
+    def __init__(self, forward: Forward, file: ResolvConf, reason: str) -> None:
+        self._file = file
         self._forward = forward
         self._servers: dict[str, IPAddress] = {}
         self.description = f"{self._file.path}, kept and restored, since {reason}"
