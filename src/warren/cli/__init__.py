@@ -6,7 +6,6 @@ stderr.
 
 from __future__ import annotations
 
-import importlib
 import os
 import sys
 from typing import Final, NoReturn
@@ -14,34 +13,39 @@ from typing import Final, NoReturn
 import click
 
 from warren import __version__, log
+from warren.cli.groups import LazyGroup
 from warren.errors import WarrenError
 
-_COMMANDS: Final = {
-    "demo": ("warren.cli.demo", "Show a tunnel at work between two hosts inside this machine."),
-    "tunnel": ("warren.cli.tunnel", "Run a WireGuard tunnel from a wg-quick config, in the foreground."),
+_SECTIONS: Final = {
+    "Everyday": {
+        "up": ("warren.cli.up", "Join networks and stay in them, in the foreground."),
+        "down": ("warren.cli.down", "Stop the agent, or leave one network."),
+        "status": ("warren.cli.status", "Show the networks of this machine, and who is in them."),
+        "ping": ("warren.cli.ping", "See whether another member answers, and by which path."),
+        "install": ("warren.cli.install", "Run the agent as a systemd service."),
+    },
+    "Networks": {
+        "network": ("warren.cli.network", "Create networks, invite, plan and apply policies, revoke."),
+        "coordinator": ("warren.cli.coordinator", "Run the service that networks are managed by."),
+        "login": ("warren.cli.access:login", "Keep an access string for `warren network`."),
+        "logout": ("warren.cli.access:logout", "Forget the access string."),
+    },
+    "More": {
+        "tunnel": ("warren.cli.tunnel", "Run a WireGuard tunnel from a wg-quick config."),
+        "demo": ("warren.cli.demo", "Show a network at work between hosts inside this machine."),
+        "completion": ("warren.cli.completion", "Print the completion script for bash, zsh or fish."),
+    },
 }
 _INTERRUPTED = 128 + 2  # a shell's status of a program that SIGINT ended
 
 
-class _LazyGroup(click.Group):
-    """Knows the commands by name and one sentence; imports one only to run it or to show its own help."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        if cmd_name not in _COMMANDS:
-            return None
-        command = importlib.import_module(_COMMANDS[cmd_name][0]).command
-        assert isinstance(command, click.Command)  # noqa: S101 - what each file of this package defines
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
-
-
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
+@click.group(
+    cls=LazyGroup,
+    sections=_SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=False,
+    subcommand_metavar="COMMAND …",
+)
 @click.version_option(__version__, prog_name="warren", message="%(prog)s %(version)s")
 def program() -> None:
     """Join machines into private, end-to-end encrypted networks.

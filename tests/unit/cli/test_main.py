@@ -42,7 +42,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["--version"]) == 0
     assert capsys.readouterr().out == f"warren {__version__}\n"
     assert cli.run(["--help"]) == 0
-    assert "tunnel  Run a WireGuard tunnel from a wg-quick config" in capsys.readouterr().out
+    assert "tunnel       Run a WireGuard tunnel from a wg-quick config" in capsys.readouterr().out
     assert cli.run(["tunnel", "--help"]) == 0
     text = capsys.readouterr().out
     assert "SIGHUP             reads CONFIG again" in text

@@ -1,0 +1,137 @@
+"""``warren ping``: whether another member answers, how fast, and by which path."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from warren.cli import access_agent, output
+from warren.cli.completion_names import NODE
+from warren.errors import OperationFailed
+
+if TYPE_CHECKING:
+    from warren.api.varlink import VarlinkClient
+    from warren.cli.ping_echo import Account
+    from warren.proto.control.local import AgentStatus
+
+_LAST_ANSWER_S: Final = 2.0
+"""How long the last request is waited for."""
+
+
+@click.command("ping")
+@click.argument("node", type=NODE)
+@click.option("--count", "-c", metavar="N", type=click.IntRange(0), default=5, show_default=True, help="0: no end.")
+@click.option("--interval", "-i", "interval_s", metavar="S", type=click.FloatRange(0.01, 3600), default=1.0)
+@click.option("-4", "family", flag_value=4, type=int, help="To its IPv4 address.")
+@click.option("-6", "family", flag_value=6, type=int, help="To its IPv6 address, the default where it has both.")
+@access_agent.run_option
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
+def command(node: str, count: int, interval_s: float, family: int | None, run: str, as_json: bool) -> None:
+    """Ping NODE, a member by its short or full name or by an address, through the tunnel.
+
+    The exit status is 1 when nothing was answered.
+    """
+    target = _find(run, node, family)
+    if not as_json:
+        click.echo(f"PING {target.title}")
+    account = _run(target, count, interval_s, quiet=as_json)
+    path = _path_to(access_agent.status(run), target.address)
+    if as_json:
+        output.emit(_as_value(target, account, path))
+    else:
+        _print_summary(account, path)
+    if not account.received:
+        raise OperationFailed(f"{node} does not answer; `warren status` shows how this machine stands with it")
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    name: str
+    address: IPv4Address | IPv6Address
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} ({self.address})" if self.name != str(self.address) else self.name
+
+
+def _find(run: str, node: str, family: int | None) -> _Target:
+    """Raises OperationFailed when the agent knows no such member, or it has no address of that family."""
+    try:
+        found = [ip_address(node)]
+    except ValueError:
+
+        async def question(client: VarlinkClient) -> tuple[str, ...]:
+            return await access_agent.resolve(client, node)
+
+        found = [ip_address(text) for text in access_agent.call(run, question)]
+    suitable = [address for address in found if family in {None, address.version}]
+    if not suitable:
+        has = " and ".join(map(str, found))
+        raise OperationFailed(f"{node} has no IPv{family} address; it has {has}" if has else f"{node} has no address")
+    return _Target(node, max(suitable, key=lambda address: address.version))
+
+
+def _run(target: _Target, count: int, interval_s: float, *, quiet: bool) -> Account:
+    """Send and wait; Ctrl-C ends it early."""
+    from warren.cli.ping_echo import TOKEN_BYTES, Account, EchoSocket
+
+    account = Account()
+    with EchoSocket(target.address, os.urandom(TOKEN_BYTES)) as echoes:
+        try:
+            while not count or account.sent < count:
+                now = time.monotonic()
+                last = account.sent + 1 == count
+                why = echoes.send(account.send(now))
+                if why and not quiet:
+                    click.echo(f"not sent: {why}")
+                until = now + (max(_LAST_ANSWER_S, interval_s) if last else interval_s)
+                while (left := until - time.monotonic()) > 0 and (account.waiting or not last):
+                    sequence = echoes.receive(left)
+                    rtt_ms = None if sequence is None else account.receive(sequence, time.monotonic())
+                    if rtt_ms is not None and not quiet:
+                        click.echo(f"{target.address} answers: seq={sequence} time={output.milliseconds(rtt_ms)}")
+        except KeyboardInterrupt:
+            if not quiet:
+                click.echo()
+    return account
+
+
+def _path_to(status: AgentStatus, address: IPv4Address | IPv6Address) -> tuple[str, str]:
+    """State and path to the member with that address, as they are after the pings; empty for no member."""
+    text = str(address)
+    for network in status.networks:
+        for peer in network.peers:
+            if text in peer.addresses:
+                return peer.state, f"{peer.path} {peer.endpoint}".strip()
+        if text in network.addresses:
+            return "this machine", "none"
+    return "", ""
+
+
+def _print_summary(account: Account, path: tuple[str, str]) -> None:
+    line = f"{account.sent} sent, {account.received} received, {account.lost_percent:.0f} % lost"
+    if account.rtts_ms:
+        fastest, slowest = min(account.rtts_ms), max(account.rtts_ms)
+        mean = sum(account.rtts_ms) / account.received
+        line += f"; round trip {' / '.join(map(output.milliseconds, (fastest, mean, slowest)))} (least, mean, most)"
+    click.echo(line)
+    state, way = path
+    if state:
+        click.echo(output.clean(f"path: {way} ({state})"))
+
+
+def _as_value(target: _Target, account: Account, path: tuple[str, str]) -> dict[str, object]:
+    return {
+        "node": target.name,
+        "address": str(target.address),
+        "sent": account.sent,
+        "received": account.received,
+        "rtts_ms": account.rtts_ms,
+        "state": path[0],
+        "path": path[1],
+    }

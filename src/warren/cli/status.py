@@ -1,0 +1,89 @@
+"""``warren status``: the networks of this machine and who is in them, from the agent."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from warren.cli import access_agent, output
+from warren.cli.completion_names import NETWORK
+from warren.errors import OperationFailed, Unreachable
+
+if TYPE_CHECKING:
+    from warren.proto.control.local import AgentStatus
+
+_EVERY_S: Final = 2.0
+
+
+@click.command("status")
+@click.argument("network", required=False, type=NETWORK)
+@click.option("--watch", "-w", is_flag=True, help="Go on showing it, every two seconds, until Ctrl-C.")
+@access_agent.run_option
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON; with --watch one line each time.")
+def command(network: str | None, watch: bool, run: str, as_json: bool) -> None:
+    """Show the networks of this machine: its own addresses and tasks, and every other member.
+
+    RTT is that of the last handshake. LEASE is how long the member is one without hearing from the coordinator.
+    """
+
+    def look() -> AgentStatus:
+        return _only(access_agent.status(run), network)
+
+    if watch:
+        _watch(look, as_json)
+    elif as_json:
+        output.emit(look())
+    else:
+        for line in _page(look()):
+            click.echo(line)
+
+
+def _only(status: AgentStatus, network: str | None) -> AgentStatus:
+    """With ``network`` (its name or key) alone. Raises OperationFailed when this machine is not in it."""
+    if network is None:
+        return status
+    import msgspec
+
+    found = tuple(known for known in status.networks if network in {known.network, known.network_id})
+    if not found:
+        names = ", ".join(known.network for known in status.networks)
+        raise OperationFailed(f"this machine is not in a network {network}; it is in {names or 'none'}")
+    return msgspec.structs.replace(status, networks=found)
+
+
+def _page(status: AgentStatus) -> list[str]:
+    from warren.cli.status_page import page
+
+    return page(status, output.utc_now(), output.terminal_width())
+
+
+def _watch(look: Callable[[], AgentStatus], as_json: bool) -> None:
+    """Until Ctrl-C. An agent that is restarted meanwhile is no reason to stop."""
+    on_terminal = sys.stdout.isatty()
+    while True:
+        try:
+            status = look()
+        except Unreachable as error:
+            if as_json:
+                raise
+            lines = [str(error)]
+        else:
+            if as_json:
+                import msgspec
+
+                click.echo(msgspec.json.encode(status).decode())
+                lines = []
+            else:
+                lines = _page(status)
+        if on_terminal and not as_json:
+            # Line by line over the old page, then what is left of it: nothing flickers.
+            click.echo("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J", nl=False)
+        else:
+            for line in lines:
+                click.echo(line)
+        sys.stdout.flush()
+        time.sleep(_EVERY_S)
