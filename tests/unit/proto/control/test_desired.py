@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.networks import MadeNetwork
 from warren.model.documents import NetworkSpec, Rule
 from warren.model.netmap import Member
 from warren.proto.control.administration import Change, DesiredState, MemberState, PolicyTest
-from warren.proto.control.desired import Planned, plan, state_of
+from warren.proto.control.desired import Planned, plan, rule_text, state_of
 
 
 class World:
@@ -141,3 +144,159 @@ def test_a_failing_policy_test_is_a_problem(world: World) -> None:
     assert found["tests[1]"].endswith("but deny is expected")
     assert found["tests[2]"] == "a test of tcp needs a port"
     assert found["tests[3]"] == "icmp has no ports; leave the port out"
+
+
+def test_a_member_that_the_file_does_not_name_keeps_what_it_has(world: World) -> None:
+    planned = world.plan(members={"web1": MemberState()}, policy=(rule("allow", "tag:data", "members"),), tests=())
+    assert problems(planned) == {}
+    assert planned.state.members["db"] == MemberState(tags=("data",), routes=("192.168.9.0/24",))
+    assert set(planned.members) == {world.home.node("web1").verify_key.raw}
+
+
+def test_the_order_of_tags_is_no_change(world: World) -> None:
+    both = world.plan(members={"web1": MemberState(tags=("web", "edge", "edge"))})
+    assert both.state.members["web1"].tags == ("edge", "web")
+    world.members[2] = world.home.member("web1", tags=("web", "edge"))
+    world.current = state_of(world.spec, world.members, world.tests)
+    assert world.plan(members={"web1": MemberState(tags=("edge", "web"))}).plan.changes == ()
+
+
+def test_a_tag_that_the_state_takes_away_is_no_longer_known(world: World) -> None:
+    planned = world.plan(members={"web1": MemberState()}, tests=())
+    assert problems(planned) == {"policy[1].sources": "no member has the tag web, so tag:web matches nobody"}
+
+
+@pytest.mark.parametrize(
+    ("route", "what"),
+    [
+        ("192.168.1.1/24", "192.168.1.1/24 has host bits set"),
+        ("x", "'x' does not appear to be an IPv4 or IPv6 network"),
+        ("0.0.0.0/0", "0.0.0.0/0 is everything; name the subnets that are behind the member"),
+        ("127.0.0.0/8", "127.0.0.0/8 has loopback addresses in it"),
+        ("::ffff:10.0.0.0/104", "::ffff:10.0.0.0/104 is to be written ::ffff:a00:0/104"),
+        ("192.168.9.0/24", "192.168.9.0/24 is there twice"),
+    ],
+)
+def test_a_route_that_cannot_be_is_named_by_its_key(world: World, route: str, what: str) -> None:
+    planned = world.plan(members={"db": MemberState(tags=("data",), routes=("192.168.9.0/24", route))})
+    assert problems(planned)["members.db.routes[1]"] == what
+
+
+def test_a_route_is_there_for_the_policy_of_the_same_state(world: World) -> None:
+    policy = (rule("allow", "members", "10.5.0.0/16"), rule("allow", "10.5.6.0/24", "members"))
+    assert set(problems(world.plan(policy=policy, tests=()))) == {"policy[0].destinations", "policy[1].sources"}
+    planned = world.plan(policy=policy, tests=(), members={"web1": MemberState(routes=("10.5.0.0/17",))})
+    assert problems(planned) == {}
+
+
+def test_prefixes_of_the_network_are_known(world: World) -> None:
+    selectors = (str(world.home.prefix6), "10.77.3.0/24", "0.0.0.0/0", "::/0", str(world.members[0].prefix6))
+    policy = (Rule(action="allow", sources=selectors, destinations=("members",)),)
+    assert problems(world.plan(policy=policy, tests=())) == {}
+
+
+def test_a_network_without_ipv4_has_no_ipv4_places() -> None:
+    home = MadeNetwork(prefix4=None)
+    spec, members = home.spec().document, [home.member("a")]
+    wanted = DesiredState(policy=(rule("allow", "members", "10.0.0.0/8"),))
+    assert "policy[0].destinations" in problems(plan(state_of(spec, members), wanted, members, spec))
+
+
+def test_a_policy_test_asks_every_family(world: World) -> None:
+    policy = (rule("allow", "members", str(world.home.prefix6)),)
+    found = problems(world.plan(policy=policy, tests=world.tests))
+    assert found == {
+        "tests[0]": (
+            "tcp 5432 from web1 to db does not pass (no rule matches; 10.77.0.3 to 10.77.0.2), but allow is expected"
+        )
+    }
+    v6 = str(world.members[1].address6)
+    only6 = (PolicyTest(source="web1", destination=v6, port=5432, expect="allow"),)
+    assert problems(world.plan(policy=policy, tests=only6)) == {}
+
+
+def test_a_policy_test_needs_a_family_in_common(world: World) -> None:
+    tests = (PolicyTest(source="10.77.0.1", destination="2001:db8::1", port=1, expect="deny"),)
+    assert problems(world.plan(tests=tests)) == {
+        "tests[0]": "10.77.0.1 and 2001:db8::1 have no address family in common"
+    }
+
+
+def test_suffix_and_lease_that_are_not_given_stay(world: World) -> None:
+    planned = world.plan(suffix="example")
+    assert [change.subject for change in planned.plan.changes] == ["suffix"]
+    assert (planned.state.suffix, planned.state.lease_s) == ("example", 86_400)
+    assert planned.spec_changes
+
+
+def test_problems_have_a_ceiling(world: World) -> None:
+    members = {f"m{number}": MemberState() for number in range(500)}
+    assert len(world.plan(members=members).plan.problems) == 100
+
+
+def test_a_reordered_policy_is_a_change(world: World) -> None:
+    planned = world.plan(policy=world.policy[::-1])
+    assert planned.spec_changes
+    assert [(change.action, change.subject) for change in planned.plan.changes] == [
+        ("add", "policy rule 1"),
+        ("remove", "policy rule 2"),
+    ]
+
+
+RULES = st.lists(st.sampled_from([rule("allow", "members", f"tag:{tag}", comment=tag) for tag in "abcde"]), max_size=8)
+
+
+@given(before=RULES, after=RULES)
+def test_the_changes_of_a_list_lead_from_one_to_the_other(before: list[Rule], after: list[Rule]) -> None:
+    home = MadeNetwork()
+    members = [home.member("all", tags=tuple("abcde"))]
+    spec = home.spec(policy=tuple(before)).document
+    planned = plan(state_of(spec, members), DesiredState(policy=tuple(after)), members, spec)
+    lines = [rule_text(each) for each in before]
+    removed = {change.subject: change for change in planned.plan.changes if change.action == "remove"}
+    for number in range(len(lines), 0, -1):
+        change = removed.get(f"policy rule {number}")
+        if change is not None:
+            assert lines.pop(number - 1) == change.before
+    for change in planned.plan.changes:
+        at = int(change.subject.split()[-1]) - 1
+        if change.action == "add":
+            assert change.after is not None
+            lines.insert(at, change.after)
+        elif change.action == "change":
+            assert (lines[at], change.after is not None) == (change.before, True)
+            lines[at] = change.after or ""
+    assert lines == [rule_text(each) for each in after]
+    assert planned.spec_changes == (before != after)
+    assert bool(planned.plan.changes) == (before != after)
+
+
+STATES = st.builds(
+    MemberState,
+    tags=st.lists(st.sampled_from(["web", "data", "x"]), max_size=3).map(tuple),
+    routes=st.lists(st.sampled_from(["192.168.9.0/24", "10.5.0.0/16", "0.0.0.0/0", "y"]), max_size=2).map(tuple),
+)
+
+
+@given(
+    members=st.dictionaries(st.sampled_from(["admin", "db", "web1", "other"]), STATES),
+    selectors=st.lists(st.sampled_from(["members", "tag:x", "tag:y", "member:db", "10.5.0.0/16"]), min_size=1),
+)
+def test_what_was_applied_plans_nothing_more(members: dict[str, MemberState], selectors: list[str]) -> None:
+    world = World()
+    policy = (Rule(action="allow", sources=tuple(selectors), destinations=("members",)),)
+    planned = world.plan(members=members, policy=policy, tests=())
+    if planned.plan.problems:
+        return
+    spec = world.home.spec(policy=planned.state.policy).document
+    after = [
+        Member(msgspec.structs.replace(member.membership, **msgspec.structs.asdict(state)))
+        for member in world.members
+        for state in [planned.state.members[member.name]]
+    ]
+    changed = {
+        member.membership.node for old, member in zip(world.members, after, strict=True) if old.tags != member.tags
+    }
+    assert changed <= set(planned.members)
+    again = plan(state_of(spec, after), DesiredState(members=members, policy=policy), after, spec)
+    assert (again.plan.changes, again.plan.problems, dict(again.members)) == ((), (), {})
