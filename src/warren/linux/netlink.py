@@ -10,10 +10,12 @@ Removing what is not there is no error; adding what is there already is one.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, Protocol
 
@@ -91,13 +93,22 @@ async def open_netlink() -> AsyncIterator[Netlink]:
 
 
 class KernelNetlink:
-    """rtnetlink through an open ``AsyncIPRoute``, which stays the caller's."""
+    """rtnetlink through an open ``AsyncIPRoute``, which stays the caller's. Several tasks may use it: the kernel
+    answers one question of a socket at a time (else EBUSY), so they wait for each other.
+    """
 
     def __init__(self, iproute: Any) -> None:
         self._iproute = iproute
+        self._one_at_a_time = asyncio.Lock()
+
+    async def _ask(self, request: Callable[[], Awaitable[Any]]) -> list[Any]:
+        """What ``request`` is answered, all of it."""
+        async with self._one_at_a_time:
+            answer = await request()
+            return [message async for message in answer] if hasattr(answer, "__aiter__") else list(answer or ())
 
     async def links(self) -> tuple[Link, ...]:
-        return tuple([_link(message) async for message in await self._iproute.get_links()])
+        return tuple(_link(message) for message in await self._ask(self._iproute.get_links))
 
     async def set_link(
         self, interface: str, *, up: bool | None = None, mtu: int | None = None, gso_max_segs: int | None = None
@@ -108,18 +119,18 @@ class KernelNetlink:
         wanted = {key: value for key, value in wanted.items() if value is not None}
         index = await self._index(interface)
         with _refusals(f"setting {' '.join(f'{key} {value}' for key, value in wanted.items())} of {interface}"):
-            await self._iproute.link("set", index=index, **wanted)
+            await self._ask(partial(self._iproute.link, "set", index=index, **wanted))
 
     async def remove_link(self, interface: str) -> None:
         names = {link.name: link.index for link in await self.links()}
         if interface in names:
             with _refusals(f"removing the interface {interface}", ignore=_GONE):
-                await self._iproute.link("del", index=names[interface])
+                await self._ask(partial(self._iproute.link, "del", index=names[interface]))
 
     async def addresses(self) -> tuple[Address, ...]:
         names = await self._names()
         found = []
-        async for message in await self._iproute.get_addr():
+        for message in await self._ask(self._iproute.get_addr):
             local = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
             if message["index"] in names and local is not None:
                 value = ip_interface((local, message["prefixlen"]))
@@ -130,11 +141,11 @@ class KernelNetlink:
 
     async def add_address(self, address: Address) -> None:
         with _refusals(f"adding the {address}"):
-            await self._iproute.addr("add", **await self._address_request(address))
+            await self._ask(partial(self._iproute.addr, "add", **await self._address_request(address)))
 
     async def remove_address(self, address: Address) -> None:
         with _refusals(f"removing the {address}", ignore=_GONE):
-            await self._iproute.addr("del", **await self._address_request(address))
+            await self._ask(partial(self._iproute.addr, "del", **await self._address_request(address)))
 
     async def _address_request(self, address: Address) -> dict[str, Any]:
         value = address.value
@@ -145,7 +156,7 @@ class KernelNetlink:
         names = await self._names()
         found = []
         for family in _FAMILIES.values():
-            async for message in await self._iproute.get_routes(family=family):
+            for message in await self._ask(partial(self._iproute.get_routes, family=family)):
                 route = _route(message, names)
                 if route is not None:
                     found.append(route)
@@ -153,11 +164,11 @@ class KernelNetlink:
 
     async def add_route(self, route: Route) -> None:
         with _refusals(f"adding the {route}"):
-            await self._iproute.route("add", **await self._route_request(route))
+            await self._ask(partial(self._iproute.route, "add", **await self._route_request(route)))
 
     async def remove_route(self, route: Route) -> None:
         with _refusals(f"removing the {route}", ignore=_GONE):
-            await self._iproute.route("del", **await self._route_request(route))
+            await self._ask(partial(self._iproute.route, "del", **await self._route_request(route)))
 
     async def _route_request(self, route: Route) -> dict[str, Any]:
         request: dict[str, Any] = {
@@ -176,18 +187,18 @@ class KernelNetlink:
     async def rules(self) -> tuple[Rule, ...]:
         found: list[Rule] = []
         for version, family in _FAMILIES.items():
-            messages = [message async for message in await self._iproute.get_rules(family=family)]
+            messages = await self._ask(partial(self._iproute.get_rules, family=family))
             # A rule without a table is a goto, blackhole, prohibit …
             found += [_rule(message, version) for message in messages if message.get_attr("FRA_TABLE")]
         return tuple(sorted(found, key=lambda rule: (rule.version, rule.priority)))
 
     async def add_rule(self, rule: Rule) -> None:
         with _refusals(f"adding the {rule}"):
-            await self._iproute.rule("add", **_rule_request(rule))
+            await self._ask(partial(self._iproute.rule, "add", **_rule_request(rule)))
 
     async def remove_rule(self, rule: Rule) -> None:
         with _refusals(f"removing the {rule}", ignore=_GONE):
-            await self._iproute.rule("del", **_rule_request(rule))
+            await self._ask(partial(self._iproute.rule, "del", **_rule_request(rule)))
 
     async def path_to(self, destination: IPAddress, fwmark: int = 0) -> Path | None:
         from pyroute2.netlink.exceptions import NetlinkError
@@ -196,7 +207,7 @@ class KernelNetlink:
         if fwmark:
             request["mark"] = fwmark
         try:
-            answers = await self._iproute.route("get", **request)
+            answers = await self._ask(partial(self._iproute.route, "get", **request))
         except NetlinkError as error:
             if error.code in _UNREACHABLE:
                 return None
