@@ -10,7 +10,7 @@ from warren.coordinator.core import Core
 from warren.coordinator.minting import TOKEN_SCHEME, Minted, hash_of_token, mint
 from warren.coordinator.problems import Problem
 from warren.coordinator.rows import FactRow, TokenRow, above, equal
-from warren.coordinator.work import Work, key_of, may_see, refuse_actor, shown, when
+from warren.coordinator.work import Work, key_of, refuse_actor, shown, when
 from warren.identity.signing import VerifyKey
 from warren.proto.control.administration import Actor, NewToken, Token, TokenRequest
 
@@ -88,7 +88,7 @@ class Tokens:
         async with self._core.read() as work:
             await work.authorise(actor)
             rows = await work.find(TokenRow, above("expires", work.now), equal("revoked", False), order="created")
-        return tuple(_value(row) for row in rows if row.network is None or may_see(actor, row.network))
+        return tuple(_value(row) for row in rows if actor.network is None or _network(row) == actor.network)
 
     async def revoke(self, actor: Actor, token_id: str) -> Token:
         """From the next request on it is refused. Problem ``not-found``."""
