@@ -9,6 +9,7 @@ import click
 from warren.cli import access as access_
 from warren.cli import output
 from warren.cli.completion_names import NETWORK
+from warren.cli.network_values import LEASE, NAME, SUFFIX
 
 if TYPE_CHECKING:
     from warren.api.rest import AdminClient
@@ -16,14 +17,16 @@ if TYPE_CHECKING:
 
 
 @click.command("create")
-@click.argument("name")
+@click.argument("name", type=NAME)
 @click.option("--ipv4", "prefix4", metavar="PREFIX", help="An IPv4 block for the members too, such as 10.77.0.0/16.")
-@click.option("--suffix", metavar="SUFFIX", default="internal", show_default=True, help="Names are NODE.NAME.SUFFIX.")
+@click.option(
+    "--suffix", metavar="SUFFIX", type=SUFFIX, default="internal", show_default=True, help="Of NODE.NAME.SUFFIX."
+)
 @click.option(
     "--lease",
     "lease_s",
     metavar="TIME",
-    type=output.Span(),
+    type=LEASE,
     default="24h",
     show_default=True,
     help="How long a member is one without hearing from the coordinator.",

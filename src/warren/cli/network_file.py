@@ -40,25 +40,11 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
+from warren.cli import network_values
 from warren.cli.network_toml import Path, line_of, lines_of, path_text
-from warren.cli.output import exact_span, read_span
-from warren.model.documents import (
-    NAME_PATTERN,
-    SUFFIX_CHARACTERS_MAX,
-    SUFFIX_PATTERN,
-    TAG_PATTERN,
-    Rule,
-    canonical_network,
-    check_selector,
-    port_range,
-)
-from warren.proto.control.administration import (
-    LEASE_S_MAX,
-    LEASE_S_MIN,
-    DesiredState,
-    PolicyTest,
-    Problem,
-)
+from warren.cli.output import exact_span
+from warren.model.documents import Rule, canonical_network, check_selector, port_range
+from warren.proto.control.administration import DesiredState, PolicyTest, Problem
 
 T = TypeVar("T")
 
@@ -66,6 +52,7 @@ BYTES_MAX: Final = 4 << 20
 """The most that a coordinator takes."""
 
 _TOP: Final = ("network", "suffix", "lease", "members", "policy", "test")
+_MEMBERS: Final[dict[str, Callable[[str], object]]] = {"tags": network_values.tag, "routes": canonical_network}
 _RULE: Final = {
     "action": "action",
     "from": "sources",
@@ -209,7 +196,7 @@ class _Reader:
         self._no_strangers(parsed, (), _TOP)
         if "network" not in parsed:
             self._problem(("network",), 'the network is not said; write network = "NAME" above everything else')
-        self.file.network = self._checked(("network",), parsed.get("network"), _name) or ""
+        self.file.network = self._checked(("network",), parsed.get("network"), network_values.name) or ""
         if "policy" not in parsed:
             self._problem(
                 ("policy",), "no [[policy]] is there, so nothing would pass; say so with policy = [] if you mean it"
@@ -218,8 +205,8 @@ class _Reader:
         policy = self._tables(("policy",), parsed.get("policy", []))
         tests = self._tables(("test",), parsed.get("test", []))
         whole = {
-            "suffix": self._checked(("suffix",), parsed.get("suffix"), _suffix),
-            "lease_s": self._checked(("lease",), parsed.get("lease"), _lease),
+            "suffix": self._checked(("suffix",), parsed.get("suffix"), network_values.suffix),
+            "lease_s": self._checked(("lease",), parsed.get("lease"), network_values.lease),
             "members": {name: self._member(name, value) for name, value in members.items()},
             "policy": [self._rule(number, value) for number, value in enumerate(policy)],
             "tests": [self._test(number, value) for number, value in enumerate(tests)],
@@ -231,7 +218,7 @@ class _Reader:
 
     def _member(self, name: str, value: object) -> dict[str, Any]:
         path = ("members", name)
-        self._checked(path, name, _name)
+        self._checked(path, name, network_values.name)
         member = self._table(path, value)
         self._no_strangers(member, path, _MEMBERS)
         return {key: self._texts((*path, key), member.get(key, []), check) for key, check in _MEMBERS.items()}
@@ -328,34 +315,3 @@ class _Reader:
 
     def _problem(self, path: Path, what: str) -> None:
         self.file.problems.append(FileProblem(line_of(path, self._lines), path_text(path), what))
-
-
-# Single values; each raises ValueError with a sentence
-
-
-def _name(text: str) -> str:
-    if not re.fullmatch(NAME_PATTERN, text):
-        raise ValueError(f"{text!r} is no name: a-z, 0-9 and inner hyphens, 63 characters at most")
-    return text
-
-
-def _suffix(text: str) -> str:
-    if len(text) > SUFFIX_CHARACTERS_MAX or not re.fullmatch(SUFFIX_PATTERN, text):
-        raise ValueError(f"{text!r} is no suffix of names; write one like internal or vpn.example.com")
-    return text
-
-
-def _lease(text: str) -> int:
-    seconds = read_span(text)
-    if not LEASE_S_MIN <= seconds <= LEASE_S_MAX:
-        raise ValueError(f"a lease of {text} is not possible: from {exact_span(LEASE_S_MIN)} to 30d")
-    return seconds
-
-
-def _tag(text: str) -> str:
-    if not re.fullmatch(TAG_PATTERN, text):
-        raise ValueError(f"{text!r} is no tag: a-z, 0-9, _ and -, beginning with a letter")
-    return text
-
-
-_MEMBERS: Final[dict[str, Callable[[str], object]]] = {"tags": _tag, "routes": canonical_network}

@@ -9,6 +9,7 @@ import click
 from warren.cli import access as access_
 from warren.cli import output
 from warren.cli.completion_names import NETWORK
+from warren.cli.network_values import TAG
 from warren.errors import OperationFailed
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _QUIET_ZONE: Final = 2
 @click.argument("network", type=NETWORK)
 @click.option("--uses", metavar="N", type=click.IntRange(1, 100_000), default=1, show_default=True)
 @click.option("--ttl", "ttl_s", metavar="TIME", type=output.Span(), default="1h", show_default=True, help="Good for.")
-@click.option("--tag", "tags", metavar="TAG", multiple=True, help="Who joins with it gets this tag; again for more.")
+@click.option("--tag", "tags", metavar="TAG", type=TAG, multiple=True, help="For who joins with it; again for more.")
 @click.option("--ephemeral", is_flag=True, help="Who joins with it vanishes from the network when it is gone.")
 @click.option("--qr/--no-qr", "qr", default=None, help="Print the QR code; by default on a terminal wide enough.")
 @access_.access_option

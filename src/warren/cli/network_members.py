@@ -9,6 +9,7 @@ import click
 from warren.cli import access as access_
 from warren.cli import output
 from warren.cli.completion_names import MEMBER, NETWORK
+from warren.cli.network_values import NAME, TAG
 from warren.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def members(network: str, access: str | None, as_json: bool) -> None:
 @click.command("rename")
 @click.argument("network", type=NETWORK)
 @click.argument("old", metavar="MEMBER", type=MEMBER)
-@click.argument("new", metavar="NAME")
+@click.argument("new", metavar="NAME", type=NAME)
 @access_.access_option
 @access_.json_option
 def rename(network: str, old: str, new: str, access: str | None, as_json: bool) -> None:
@@ -69,7 +70,7 @@ def rename(network: str, old: str, new: str, access: str | None, as_json: bool) 
 @click.command("tag")
 @click.argument("network", type=NETWORK)
 @click.argument("member", type=MEMBER)
-@click.argument("tags", metavar="[TAG]…", nargs=-1)
+@click.argument("tags", metavar="[TAG]…", type=TAG, nargs=-1)
 @click.option("--none", is_flag=True, help="Take all tags away.")
 @access_.access_option
 @access_.json_option

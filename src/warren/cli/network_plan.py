@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from warren.proto.control.administration import Change, Plan
 
 _SIGNS: Final = {"add": ("+", "green"), "remove": ("-", "red"), "change": ("~", "yellow")}
+_STANDARD_INPUT: Final = "standard input"
 _FILE = click.argument("file", metavar="[FILE]", required=False, type=click.Path(allow_dash=True))
 
 
@@ -54,7 +55,8 @@ def plan(file: str | None, network: str | None, access: str | None, as_json: boo
     _print(name, wanted, planned)
     if planned.changes:
         count = _count(planned)
-        click.echo(f"\n{count} to make; `warren network apply {name}` does it." if name != "-" else f"\n{count}.")
+        how = f"{count} to make" if file == "-" else f"{count} to make; `warren network apply {name}` does it"
+        click.echo(f"\n{how}.")
 
 
 @click.command("apply")
@@ -99,17 +101,18 @@ def apply(file: str | None, yes: bool, access: str | None, as_json: bool) -> Non
 
 
 def _read(file: str, as_json: bool) -> tuple[str, StateFile]:
-    """The file and what to call it. A file with problems ends the command."""
+    """What to call the file, and what it says. A file with problems ends the command."""
     from warren.cli import network_file
 
+    name = _STANDARD_INPUT if file == "-" else file
     try:
         data = sys.stdin.buffer.read(network_file.BYTES_MAX + 1) if file == "-" else _bytes(Path(file))
     except OSError as error:
-        raise OperationFailed(f"{file} cannot be read: {error.strerror}") from None
+        raise OperationFailed(f"{name} cannot be read: {error.strerror}") from None
     read = network_file.read(data)
     if read.problems:
-        raise _refusal(file, read.problems, read.network, as_json)
-    return file, read
+        raise _refusal(name, read.problems, read.network, as_json)
+    return name, read
 
 
 def _bytes(path: Path) -> bytes:
