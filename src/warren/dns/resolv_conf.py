@@ -34,6 +34,7 @@ _MARK: Final = re.compile(r"# warren ([0-9a-f]{64})((?: [0-9a-f.:]+)*)")
 _NAME_SERVER: Final = re.compile(r"\s*nameserver\s+(\S+)")
 _OPTIONS: Final = re.compile(r"\s*options\s")
 _NO_LINKS: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
+_MOUNTED: Final = frozenset({errno.EBUSY, errno.EXDEV})
 _READABLE_BY_ALL: Final = 0o644
 _LOCAL: Final = Server.parse("127.0.0.1")
 
@@ -62,6 +63,7 @@ class ResolvConf:
 
     def __init__(self, directory: Path = Path("/etc"), run: Path = Path("/run/warren")) -> None:
         self.path = directory / "resolv.conf"
+        """What the host's programs read."""
         self.kept = (run if _is_mounted(self.path) else directory) / "resolv.conf.before-warren"
 
     def state(self) -> State:
@@ -132,6 +134,7 @@ class ResolvConf:
 
     def _keep(self) -> None:
         """Keep what is there, a symbolic link as one, with no moment at which there is nothing."""
+        self.kept.parent.mkdir(parents=True, exist_ok=True)
         fresh = _fresh(self.kept)
         fresh.unlink(missing_ok=True)
         try:
@@ -146,7 +149,7 @@ class ResolvConf:
         try:
             self.kept.rename(self.path)
         except OSError as error:
-            if error.errno != errno.EBUSY:
+            if error.errno not in _MOUNTED:
                 raise
             _rewrite(self.path, _read(self.kept))
             self.kept.unlink()

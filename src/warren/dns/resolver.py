@@ -208,6 +208,8 @@ def is_own_address(address: IPAddress) -> bool:
     The kernel is asked by which address it would speak to it: only to itself it speaks by the same. (Whether a socket
     can be bound to it says less: with net.ipv4.ip_nonlocal_bind it always can.)
     """
+    if address.is_loopback:  # no packet with one comes from outside
+        return True
     family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
