@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Network, ip_interface, ip_network
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.packets import udp_packet
-from tests.unit.agent.fakes import FakeCoordinator, FakeHost, FakeNode, pass_time, settle
-from warren.agent.config import AgentConfig
+from tests.unit.agent.fakes import (
+    FakeCoordinator,
+    FakeHost,
+    FakeNode,
+    pass_time,
+    replace_struct,
+    settle,
+)
+from warren.agent.config import AgentConfig, Stated, StatedAddress
+from warren.api.node import Disconnected, UpdateReceived
 from warren.engine.memory import MemoryNetwork
-
-
-def run(work: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(work)
+from warren.errors import OperationFailed
+from warren.identity.keys import PrivateKey
+from warren.linux.netlink_values import Address, Route
+from warren.linux.nft import Table
+from warren.model.documents import NodeRecord, sign
+from warren.model.tunnel import TunnelChange
+from warren.proto.control import messages
 
 
 class Pair:
@@ -51,10 +62,14 @@ class Pair:
             fresh.link.connect()
         return fresh
 
+    async def time(self, seconds: float, step: float = 1.0) -> None:
+        await pass_time(self.underlay, seconds, self.a, self.b, step=step)
+
     def passes(self, sender: FakeNode, receiver: FakeNode) -> bool:
         """Whether a packet gets from one to the other."""
-        mine, theirs = (node.runner.own for node in (sender, receiver))
-        assert mine is not None and theirs is not None
+        mine, theirs = sender.runner.own, receiver.runner.own
+        assert mine is not None
+        assert theirs is not None
         receiver.plane.delivered.clear()
         packet = udp_packet(str(mine.address6), str(theirs.address6), b"hello")
         sender.plane.inject(packet)
@@ -65,12 +80,496 @@ class Pair:
             await node.end()
 
 
-def test_two_nodes_join_and_reach_each_other(tmp_path: Path) -> None:
+def scenario(work: Callable[[Pair], Awaitable[None]], tmp_path: Path, config: AgentConfig | None = None) -> None:
+    """Run ``work`` with two members, and take them down afterwards."""
+
     async def main() -> None:
-        pair = await Pair(tmp_path).start()
-        assert pair.a.runner.joined.result().name == "a"
-        assert pair.passes(pair.a, pair.b)
-        assert pair.passes(pair.b, pair.a)
+        pair = await Pair(tmp_path, config).start()
+        await work(pair)
         await pair.end()
 
-    run(main())
+    asyncio.run(main())
+
+
+def table_of(node: FakeNode) -> Table:
+    return Table("inet", f"warren-{node.runner.interface}")
+
+
+# Joining
+
+
+def test_two_nodes_join_and_reach_each_other(tmp_path: Path) -> None:
+    async def work(pair: Pair) -> None:
+        joined = pair.a.runner.joined.result()
+        assert (joined.network, joined.name, joined.interface) == ("home", "a", "w-home")
+        assert pair.passes(pair.a, pair.b)
+        assert pair.passes(pair.b, pair.a)
+        await pair.time(4)
+        status = pair.a.runner.status()
+        assert status.state == "up"
+        assert [(peer.name, peer.state) for peer in status.peers] == [("b", "connected")]
+        assert {task.state for task in status.tasks} == {"done"}
+        assert pair.a.host.names.served == {"w-home": ["a", "b"]}
+
+    scenario(work, tmp_path)
+
+
+def test_what_was_made_is_gone_afterwards(tmp_path: Path) -> None:
+    async def main() -> None:
+        pair = await Pair(tmp_path).start()
+        await pair.end()
+        host = pair.a.host
+        assert [link.name for link in await host.netlink.links()] == ["eth0"]
+        assert host.nft.tables() == frozenset()
+        assert host.names.served == {}
+
+    asyncio.run(main())
+
+
+def test_the_policy_stands_before_the_interface_is_up(tmp_path: Path) -> None:
+    """A table that cannot be loaded, not even a closed one, keeps the interface down."""
+
+    async def main() -> None:
+        pair = Pair(tmp_path)
+        node = await pair.node("a", "192.0.2.10")
+        node.host.nft.forbidden = "table"
+        await settle(node)
+        (link,) = [link for link in await node.host.netlink.links() if link.name == "w-home"]
+        assert not link.up
+        failed = [task.name for task in node.runner.status().tasks if task.state == "failed"]
+        assert "policy" in failed
+        node.host.nft.forbidden = None
+        await pass_time(pair.underlay, 10, node)
+        (link,) = [link for link in await node.host.netlink.links() if link.name == "w-home"]
+        assert link.up
+        assert node.runner.status().state == "up"
+        await node.end()
+
+    asyncio.run(main())
+
+
+def test_a_policy_that_nftables_refuses_lets_nothing_in(tmp_path: Path) -> None:
+    async def work(pair: Pair) -> None:
+        pair.a.host.nft.forbidden = "rule 0"
+        pair.coordinator.enrol(pair.coordinator.authority.verify_key, "c")  # its prefix changes the rules
+        await pair.time(2)
+        contents = repr(pair.a.host.nft.contents[table_of(pair.a)])
+        assert "rule 0" not in contents
+        assert "drop" in contents
+        assert pair.a.runner.status().state == "degraded"
+
+    scenario(work, tmp_path)
+
+
+def test_a_refused_enrolment_says_why_and_leaves_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        pair = Pair(tmp_path)
+        pair.coordinator.refusal = messages.Refused(
+            kind="ticket-used", title="used up", detail="the ticket was used", remedy="ask for another"
+        )
+        node = await pair.node("a", "192.0.2.10")
+        await node.turn()
+        with pytest.raises(OperationFailed, match="the ticket was used; ask for another"):
+            node.runner.joined.result()
+        assert node.host.planes == {}
+        assert not (tmp_path / "a" / "networks").exists()
+        await node.end()
+
+    asyncio.run(main())
+
+
+# Staying
+
+
+def test_a_killed_agent_leaves_traffic_running_and_the_next_one_takes_over(tmp_path: Path) -> None:
+    async def work(pair: Pair) -> None:
+        before = pair.a.plane
+        await pair.a.kill()
+        assert pair.passes(pair.a, pair.b)
+        pair.a = await pair.again(pair.a)
+        await settle(pair.a, pair.b)
+        assert pair.a.plane is before
+        assert pair.passes(pair.a, pair.b)
+        assert pair.a.runner.status().state == "up"
+
+    scenario(work, tmp_path)
+
+
+def test_an_adoption_touches_nothing_that_is_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(pair: Pair) -> None:
+        changes: list[TunnelChange] = []
+        real = pair.a.plane.configure
+
+        async def configure(change: TunnelChange) -> None:
+            changes.append(change)
+            await real(change)
+
+        monkeypatch.setattr(pair.a.plane, "configure", configure)
+        await pair.a.kill()
+        routes = await pair.a.host.netlink.routes()
+        pair.a = await pair.again(pair.a, connect=False)
+        await settle(pair.a)
+        assert changes == []
+        assert await pair.a.host.netlink.routes() == routes
+
+    scenario(work, tmp_path)
+
+
+def test_a_restart_needs_no_coordinator(tmp_path: Path) -> None:
+    async def main() -> None:
+        pair = await Pair(tmp_path).start()
+        await pair.end()
+        pair.coordinator.away = True
+        pair.a, pair.b = (FakeNode(node.host, pair.coordinator, "", new=False) for node in (pair.a, pair.b))
+        for node in (pair.a, pair.b):
+            node.link.connect()
+        await settle(pair.a, pair.b)
+        await pair.time(5)
+        assert pair.passes(pair.a, pair.b)
+        status = pair.a.runner.status()
+        assert (status.state, status.coordinator.connected) == ("up", False)
+        assert "no coordinator answers" in status.coordinator.error
+        await pair.end()
+
+    asyncio.run(main())
+
+
+@pytest.mark.logs_errors
+def test_a_data_plane_that_dies_is_started_again_with_everything(tmp_path: Path) -> None:
+    async def work(pair: Pair) -> None:
+        port = pair.a.runner.status().listen_port
+        await pair.a.plane.close()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await pair.time(6)
+        assert pair.a.runner.status().listen_port == port
+        assert pair.a.runner.status().state == "up"
+        assert pair.passes(pair.a, pair.b)
+
+    scenario(work, tmp_path)
+
+
+@pytest.mark.logs_errors
+def test_a_data_plane_that_does_not_start_is_tried_ever_more_rarely(tmp_path: Path) -> None:
+    async def work(pair: Pair) -> None:
+        pair.a.host.failing_starts = 3
+        await pair.a.plane.close()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await pair.time(4)
+        assert pair.a.runner.status().state == "degraded"
+        assert pair.a.host.failing_starts > 0
+        await pair.time(30)
+        assert pair.a.runner.status().state == "up"
+
+    scenario(work, tmp_path)
+
+
+def test_a_foreign_interface_of_the_name_is_left_alone(tmp_path: Path) -> None:
+    async def main() -> None:
+        pair = Pair(tmp_path)
+        node = await pair.node("a", "192.0.2.10")
+        node.host.netlink.add_link("w-home", 1500, "tun")
+        await settle(node)
+        assert node.runner.interface != "w-home"
+        assert node.runner.interface.startswith("w-home-")
+        assert node.runner.status().state == "up"
+        await node.end()
+        assert "w-home" in [link.name for link in await node.host.netlink.links()]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("foreign", ["program", "key"])
+def test_a_data_plane_of_somebody_else_is_not_taken_over(tmp_path: Path, foreign: str) -> None:
+    async def main() -> None:
+        pair = Pair(tmp_path)
+        node = await pair.node("a", "192.0.2.10")
+        plane = await node.host.start("w-home", 1420)
+        plane.ours = foreign != "program"
+        await plane.configure(TunnelChange(private_key=PrivateKey(bytes([7]) * 32)))
+        await settle(node)
+        assert node.runner.interface != "w-home"
+        assert not plane.ended.is_set()
+        await node.end()
+        await plane.close()
+
+    asyncio.run(main())
+
+
+def test_what_others_change_on_the_interface_is_put_right(tmp_path: Path) -> None:
+    async def work(pair: Pair) -> None:
+        netlink, interface = pair.a.host.netlink, pair.a.runner.interface
+        foreign = Address(interface, ip_interface("10.9.9.9/32"))
+        await netlink.add_address(foreign)
+        (route,) = [r for r in await netlink.routes() if r.network == ip_network("10.77.0.0/16")]
+        await netlink.remove_route(route)
+        pair.a.host.nft.run([{"delete": {"table": table_of(pair.a)._asdict()}}])
+        pair.a.runner.network_changed()
+        await settle(pair.a)
+        assert foreign not in await netlink.addresses()
+        assert route in await netlink.routes()
+        assert table_of(pair.a) in pair.a.host.nft.tables()
+
+    scenario(work, tmp_path)
+
+
+# Trust
+
+
+def test_a_revoked_member_is_no_peer_at_once(tmp_path: Path) -> None:
+    async def work(pair: Pair) -> None:
+        assert pair.passes(pair.b, pair.a)
+        pair.coordinator.revoke(pair.b.key)
+        await pair.a.turn()
+        assert (await pair.a.plane.status()).peers == ()
+        assert not pair.passes(pair.b, pair.a)
+        await pair.b.turn()
+        assert pair.b.runner.status().state == "revoked"
+        assert (await pair.b.plane.status()).peers == ()
+
+    scenario(work, tmp_path)
+
+
+def test_a_member_whose_lease_ends_is_no_peer_and_knows_it_itself(tmp_path: Path) -> None:
+    async def work(pair: Pair) -> None:
+        now_s = int(pair.coordinator.now_s())
+        pair.coordinator.change_member(pair.b.key, not_after=now_s + 20)
+        await settle(pair.a, pair.b)
+        pair.coordinator.away = True
+        assert pair.passes(pair.a, pair.b)
+        await pair.time(25)
+        assert (await pair.a.plane.status()).peers == ()
+        assert (await pair.b.plane.status()).peers == ()
+        assert pair.b.runner.status().state == "expired"
+        pair.coordinator.change_member(pair.b.key, not_after=now_s + 86_400)
+        await pair.time(3)
+        assert pair.passes(pair.a, pair.b)
+
+    scenario(work, tmp_path)
+
+
+def test_a_turn_is_due_when_a_lease_ends(tmp_path: Path) -> None:
+    async def work(pair: Pair) -> None:
+        now_s = pair.coordinator.now_s()
+        pair.coordinator.change_member(pair.b.key, not_after=int(now_s) + 2)
+        assert await pair.a.turn() <= 2.0
+
+    scenario(work, tmp_path)
+
+
+@pytest.mark.parametrize("offset_s", [-86_400.0, 86_400.0 * 3650, -1.7e9])
+def test_leases_are_judged_by_the_coordinators_clock(tmp_path: Path, offset_s: float) -> None:
+    async def main() -> None:
+        pair = Pair(tmp_path)
+        node = await pair.node("a", "192.0.2.10")
+        node.host.wall_offset_s = offset_s
+        await settle(node)
+        status = node.runner.status()
+        assert status.state == "up"
+        (warning,) = status.warnings
+        assert "this machine's clock is" in warning
+        await node.end()
+
+    asyncio.run(main())
+
+
+def test_documents_that_nobody_signed_change_nothing(tmp_path: Path) -> None:
+    async def work(pair: Pair) -> None:
+        record = pair.b.link.records[-1]
+        forged = sign(
+            replace_struct(record, node=pair.coordinator.key.raw, version=99, wireguard_key=bytes([9]) * 32),
+            pair.coordinator.authority,
+        )
+        stolen = replace_struct(forged.envelope, signer=pair.b.key.raw)
+        before = await pair.a.plane.status()
+        pair.a.link.tell(UpdateReceived(messages.Update(revision=99, put=(stolen,))))
+        await pair.a.turn()
+        assert (await pair.a.plane.status()).peers == before.peers
+
+    scenario(work, tmp_path)
+
+
+# Records
+
+
+def test_the_number_of_the_record_goes_on_after_a_restart_and_above_a_newer_one_of_the_map(tmp_path: Path) -> None:
+    async def work(pair: Pair) -> None:
+        first = pair.a.link.records[-1].version
+        pair.a = await pair.again(pair.a)
+        await settle(pair.a)
+        second = pair.a.link.records[-1].version
+        assert second > first
+        # An old backup of the state: the number in it is behind.
+        settings = pair.a.runner.state.settings
+        pair.a.runner.state.write(replace_struct(settings, record_version=0))
+        pair.a = await pair.again(pair.a)
+        await settle(pair.a)
+        assert pair.a.link.records[-1].version > second
+
+    scenario(work, tmp_path)
+
+
+def test_a_node_tells_where_it_is_when_that_changes(tmp_path: Path) -> None:
+    async def work(pair: Pair) -> None:
+        netlink = pair.a.host.netlink
+        await netlink.remove_address(Address("eth0", ip_interface("192.0.2.10/24")))
+        await netlink.add_address(Address("eth0", ip_interface("198.51.100.10/24")))
+        pair.a.runner.network_changed()
+        await settle(pair.a, pair.b)
+        record: NodeRecord = pair.a.link.records[-1]
+        assert [candidate.address for candidate in record.candidates] == ["198.51.100.10"]
+        (peer,) = pair.b.runner.status().peers
+        assert peer.candidates == (f"198.51.100.10:{pair.a.runner.status().listen_port}",)
+
+    scenario(work, tmp_path)
+
+
+def test_stated_addresses_come_first_and_a_disagreement_shows(tmp_path: Path) -> None:
+    stated = Stated((StatedAddress(ip_interface("203.0.113.7").ip),), segment=IPv4Network("203.0.113.0/24"))
+
+    async def work(pair: Pair) -> None:
+        record = pair.a.link.records[-1]
+        assert [(c.kind, c.address) for c in record.candidates] == [("stated", "203.0.113.7"), ("host", "192.0.2.10")]
+        status = pair.a.runner.status()
+        assert status.stated == ("address 203.0.113.7", "segment 203.0.113.0/24")
+        assert "stated segment 203.0.113.0/24, observed 192.0.2.0/24" in status.warnings
+        assert any(warning.startswith("stated address 203.0.113.7, observed") for warning in status.warnings)
+
+    scenario(work, tmp_path, AgentConfig(stated=stated))
+
+
+# Keys
+
+
+def test_a_key_is_rotated_without_losing_a_packet(tmp_path: Path) -> None:
+    config = AgentConfig(rotate_s=600.0, announce_s=120.0)
+
+    async def work(pair: Pair) -> None:
+        first = (await pair.b.plane.status()).peers[0].public_key
+        handshakes = 0
+        for _ in range(650):
+            await pair.time(1)
+            assert pair.passes(pair.a, pair.b)
+            assert pair.passes(pair.b, pair.a)
+            handshakes = max(handshakes, len((await pair.b.plane.status()).peers))
+        assert handshakes == 1
+        (peer,) = (await pair.b.plane.status()).peers
+        assert peer.public_key != first
+        record = pair.a.link.records[-1]
+        assert peer.public_key.raw == record.wireguard_key
+        announced = [record.next_wireguard_key for record in pair.a.link.records]
+        assert peer.public_key.raw in announced
+
+    scenario(work, tmp_path, config)
+
+
+def test_a_key_is_not_taken_while_no_coordinator_knows_of_it(tmp_path: Path) -> None:
+    config = AgentConfig(rotate_s=600.0, announce_s=120.0)
+
+    async def work(pair: Pair) -> None:
+        before = (await pair.a.plane.status()).private_key
+        pair.coordinator.away = True
+        await pair.time(900, step=5.0)
+        assert (await pair.a.plane.status()).private_key == before
+
+    scenario(work, tmp_path, config)
+
+
+def test_a_partitioned_peer_finds_the_announced_key_by_trying(tmp_path: Path) -> None:
+    config = AgentConfig(rotate_s=600.0, announce_s=120.0)
+
+    async def work(pair: Pair) -> None:
+        await pair.time(500, step=5.0)
+        assert pair.a.link.records[-1].next_wireguard_key is not None
+        # b hears nothing of the coordinator from here on, while a takes its next key.
+        pair.coordinator.links.remove(pair.b.link)
+        pair.b.link.tell(Disconnected("gone", 1.0))
+        await pair.time(200, step=5.0)
+        assert pair.a.link.records[-1].next_wireguard_key is None
+        arrived = []
+        for _ in range(300):
+            await pair.time(1)
+            arrived.append(pair.passes(pair.b, pair.a))
+        assert all(arrived[-60:])
+
+    scenario(work, tmp_path, config)
+
+
+# The disk
+
+
+def test_a_disk_that_takes_nothing_is_told_and_stops_no_traffic(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work(pair: Pair) -> None:
+        def full(path: Path, content: bytes) -> None:
+            raise OperationFailed(f"{path} cannot be written: No space left on device; the old file is unchanged")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("warren.agent.kept.write", full)
+            pair.coordinator.enrol(pair.coordinator.authority.verify_key, "c")
+            await pair.time(2)
+            assert pair.passes(pair.a, pair.b)
+            status = pair.a.runner.status()
+            assert status.state == "degraded"
+            assert "No space left" in next(task.reason for task in status.tasks if task.name == "state")
+        await pair.time(10)
+        assert pair.a.runner.status().state == "up"
+
+    scenario(work, tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "empty", "foreign"])
+@pytest.mark.parametrize("name", ["settings", "documents"])
+def test_damaged_state_is_put_aside_and_the_node_comes_up_again(tmp_path: Path, name: str, damage: str) -> None:
+    async def work(pair: Pair) -> None:
+        await pair.a.kill()
+        (path,) = (tmp_path / "a" / "networks").glob(f"*/{name}")
+        data = path.read_bytes()
+        damaged = {
+            "truncated": data[: len(data) // 2],
+            "flipped": data[:-1] + bytes([data[-1] ^ 1]),
+            "empty": b"",
+            "foreign": b"something else altogether",
+        }
+        path.write_bytes(damaged[damage])
+        pair.a = await pair.again(pair.a)
+        await settle(pair.a, pair.b)
+        await pair.time(5)
+        assert (path.parent / f"{name}.corrupt-1").exists()
+        assert pair.a.runner.status().state == "up"
+        assert any("was damaged" in warning for warning in pair.a.runner.status().warnings)
+        assert pair.passes(pair.a, pair.b)
+
+    scenario(work, tmp_path)
+
+
+# Addresses
+
+
+def test_ipv4_that_the_host_has_already_is_left_out_with_a_warning(tmp_path: Path) -> None:
+    async def work(pair: Pair) -> None:
+        await pair.a.host.netlink.add_address(Address("eth0", ip_interface("10.77.3.3/24")))
+        pair.a.runner.network_changed()
+        await settle(pair.a)
+        status = pair.a.runner.status()
+        assert len(status.addresses) == 1
+        assert any("IPv4 is left out: 10.77.0.0/16 overlaps 10.77.3.0/24" in warning for warning in status.warnings)
+        assert Route(IPv4Network("10.77.0.0/16"), "w-home") not in await pair.a.host.netlink.routes()
+        assert pair.passes(pair.a, pair.b)
+
+    scenario(work, tmp_path)
+
+
+def test_reports_tell_tasks_interfaces_and_peers(tmp_path: Path) -> None:
+    async def work(pair: Pair) -> None:
+        await pair.time(65)
+        report = pair.a.link.reports[-1]
+        assert report.revision == pair.coordinator.revision
+        assert [interface.name for interface in report.interfaces] == ["eth0"]
+        assert {task.state for task in report.tasks} == {"done"}
+        assert [peering.node for peering in report.peers] == [pair.b.key.raw]
+        assert len(pair.a.link.reports) < 10
+
+    scenario(work, tmp_path)
