@@ -89,10 +89,16 @@ class ResolvedDns:
     async def check(self) -> None:
         if not self._wanted:
             return
+        trouble: OperationFailed | None = None
         async with _bus() as bus:
             for interface, wanted in self._wanted.items():
-                if await _observed(bus, interface) != wanted:
-                    await _set(bus, interface, wanted)
+                try:
+                    if await _observed(bus, interface) != wanted:
+                        await _set(bus, interface, wanted)
+                except OperationFailed as error:  # the others are not to suffer from it
+                    trouble = error
+        if trouble is not None:
+            raise trouble
 
     async def restore(self) -> None:
         interfaces = list(self._wanted)
