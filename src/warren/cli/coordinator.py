@@ -149,9 +149,13 @@ def create(
         ),
     )
     if as_json:
-        click.echo(json.dumps({"id": made.id, "access": made.access, "secret": made.secret, "expires": made.expires}))
+        click.echo(
+            json.dumps(
+                {"id": made.id, "access": made.access, "secret": made.secret, "expires": made.expires.isoformat()}
+            )
+        )
     else:
-        click.echo(f"token {made.id}, good until {made.expires}; shown this once:\n")
+        click.echo(f"token {made.id}, good until {made.expires:%Y-%m-%d %H:%M} UTC; shown this once:\n")
         click.echo(f"  export WARREN_ACCESS={made.access}" if made.access else f"  {made.secret}")
 
 

@@ -241,12 +241,7 @@ def _reload(certificates: Certificates) -> None:
 @contextlib.contextmanager
 def _signals(server: serve.Server, certificates: Certificates) -> Iterator[None]:
     loop = asyncio.get_running_loop()
-
-    def stop() -> None:
-        server.force_exit = server.should_exit
-        server.should_exit = True
-
-    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: lambda: _reload(certificates)}
+    handlers = {signal.SIGTERM: server.stop, signal.SIGINT: server.stop, signal.SIGHUP: lambda: _reload(certificates)}
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
     try:

@@ -35,6 +35,7 @@ BACKLOG: Final = 1024
 OUT_OF_FILES_WAIT_S: Final = 0.2
 TLS_READ_BYTES: Final = 16 << 10
 """asyncio keeps a buffer of that size for each TLS connection; its 256 KiB would be most of what a node costs."""
+TICK_S: Final = 1.0
 GRACE_S: Final = 5
 """How long answers may take that are under way when the coordinator is asked to stop."""
 
@@ -96,7 +97,7 @@ def _why(error: OSError) -> str:
 
 
 class Server(uvicorn.Server):
-    """Serves until :attr:`should_exit` is set. The application's own tasks are its owner's."""
+    """Serves until :meth:`stop`. The application's own tasks are its owner's."""
 
     def __init__(
         self,
@@ -135,6 +136,7 @@ class Server(uvicorn.Server):
         self.admission = Admission(limits)
         self.accepting = asyncio.Event()
         """Set once connections are taken."""
+        self._stopping = asyncio.Event()
         self._opening: set[asyncio.Task[None]] = set()
         metrics.connections.set_function(lambda: self.admission.connections)
         _quiet_uvicorn()
@@ -153,6 +155,18 @@ class Server(uvicorn.Server):
         ]
         self.started = True
         self.accepting.set()
+
+    def stop(self) -> None:
+        """End in order; asked a second time, at once."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        while not await self.on_tick(0):  # which also refreshes the Date header
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S):
+                    await self._stopping.wait()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

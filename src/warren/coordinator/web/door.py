@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from warren import log
-from warren.coordinator.limits import UNAUTHENTICATED_BODY_BYTES, Limits, Place, Rates
+from warren.coordinator.limits import HEADER_BYTES, UNAUTHENTICATED_BODY_BYTES, Limits, Place, Rates
 from warren.coordinator.problems import Problem
 from warren.coordinator.web import problems
 from warren.coordinator.web.metrics import Metrics
@@ -65,6 +65,8 @@ class Door:
                 raise problems.HttpProblem(
                     "upgrade-required", f"{messages.PATH} is for nodes", "Open a WebSocket there, or use the REST API."
                 )
+            if "//" in scope["path"] or scope["path"].endswith("/"):  # the framework would take it for another path
+                raise Problem("not-found", f"{scope['path']} is not a path of this API", problems.PATHS)
             await self._rest(scope, exchange.receive, exchange.send)
         except Problem as problem:
             await exchange.refuse(problem)
@@ -104,11 +106,15 @@ class Door:
                 "limit", "too many requests come from this address", "Slow down and try again.", retry_after_s=wait
             )
         host = origin = None
+        size = len(scope["raw_path"]) + len(scope["query_string"])
         for name, value in scope["headers"]:
+            size += len(name) + len(value)
             if name == b"host":
                 host = value.decode("latin-1").lower()
             elif name == b"origin":
                 origin = value.decode("latin-1").lower()
+        if size > HEADER_BYTES:
+            raise problems.HttpProblem("headers-too-large", "the headers are too large", "Send fewer headers.")
         if host is None or not self._is_ours(host):
             # Otherwise a page of another site could point its own name at this address and read what is here.
             raise problems.HttpProblem(

@@ -35,6 +35,8 @@ HTTP_KINDS: Final = MappingProxyType(
 )
 """What only HTTP can get wrong, and what it has a finer status for: kind → status and title."""
 
+PATHS: Final = "GET /v1/openapi.json lists them."
+
 
 class HttpProblem(Problem):
     """A request that is refused before it means anything."""
@@ -100,8 +102,10 @@ def from_framework(error: HTTPException, method: str, path: str) -> Problem:
         allow = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow") or ""
         return HttpProblem("method-not-allowed", f"{method} is not for {path}", f"Use {allow or 'GET'}.", allow=allow)
     if isinstance(error, NotFoundException):
-        return Problem("not-found", f"{path} is not a path of this API", "GET /v1/openapi.json lists them.")
+        return Problem("not-found", f"{path} is not a path of this API", PATHS)
     if isinstance(error, ValidationException):
+        if error.extra == _NO_BODY:
+            return HttpProblem("malformed", "the body is empty", "Send one JSON object.")
         wrong = error.extra if isinstance(error.extra, list) else []
         return invalid(
             tuple(
@@ -113,6 +117,9 @@ def from_framework(error: HTTPException, method: str, path: str) -> Problem:
     if error.status_code == 413:
         return HttpProblem("too-large", "the body is larger than any request needs", "Send less.")
     return HttpProblem("malformed", error.detail, "GET /v1/openapi.json tells what is expected.")
+
+
+_NO_BODY: Final = [{"message": "'data'", "key": "data", "source": "body"}]
 
 
 def invalid(problems: tuple[administration.Problem, ...]) -> Problem:

@@ -123,7 +123,7 @@ async def running(
             actor = await service.actor(secret)
             yield Running(service, web, certificates, Path(directory), clock, actor, secret)
         finally:
-            web.server.should_exit = True
+            web.server.stop()
             await service.close()
             await asyncio.gather(*tasks)
             for one in sockets:

@@ -306,7 +306,7 @@ def test_when_the_coordinator_stops_its_nodes_are_told_to_come_back() -> None:
         async with running() as coordinator:
             network = await coordinator.make_network("home")
             connection, _ = await member(coordinator, network, "web1")
-            coordinator.web.server.should_exit = True
+            coordinator.web.server.stop()
             error = await closed(connection)
             assert error.rcvd is not None
             assert error.rcvd.code == 1012  # RFC 6455's registry: service restart
