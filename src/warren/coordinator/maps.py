@@ -14,6 +14,8 @@ from collections import OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+import msgspec
+
 from warren import log
 from warren.coordinator.core import Core
 from warren.coordinator.problems import Problem
@@ -31,6 +33,7 @@ BASE_STALE: Final = 8
 CACHE_BYTES_MAX: Final = 32 << 20
 """Packed changes that are kept for who asks next."""
 
+_membership: Final = msgspec.msgpack.Decoder(Membership)
 _KINDS: Final = {"network": 0, "revocation": 1, "membership": 2, "node": 3}
 _log = log.get("coordinator")
 
@@ -72,8 +75,10 @@ class Mirror:
         if len(self._order) > 2 * len(self._held) + 64:
             self._order = list(self._places(0))
 
-    def is_member(self, node: bytes) -> bool:
-        return bool(self._held.get((Membership.KIND, node), (0, b""))[1])
+    def membership(self, node: bytes) -> Membership | None:
+        """Believed as it is: it comes from the coordinator's own database."""
+        data = self._held.get((Membership.KIND, node), (0, b""))[1]
+        return _membership.decode(unpack_envelope_untrusted(data).payload) if data else None
 
     def withdrawn(self, since: int) -> list[bytes]:
         """Nodes whose membership was taken away after ``since``."""
@@ -169,13 +174,12 @@ class Maps:
             self._core.reached[network] = max(revision, self._core.reached.get(network, 0))
         for network, revision in touched.items():
             mirror = self._mirrors.get(network)
-            if mirror is None or mirror.revision >= revision:
-                self._core.hub.publish(Wake(network=network, revision=revision))
-                continue
-            before = mirror.revision
-            await self._refresh(network)
-            self._core.hub.publish(Wake(network=network, revision=mirror.revision))
-            await self._end_sessions(network, mirror, before)
+            before = 0 if mirror is None else mirror.revision
+            if before < revision and self._sessions.are_of(network):
+                mirror = await self._refresh(network)
+                await self._end_sessions(network, mirror, before)
+                revision = mirror.revision
+            self._core.hub.publish(Wake(network=network, revision=revision))
 
     async def catch_up(self) -> None:
         """Compare all revisions with the database, in case a notice was lost."""
@@ -190,14 +194,14 @@ class Maps:
 
     def forget_unused(self) -> None:
         """Free the maps of networks of which no node is connected here."""
-        used = {network for network, _ in self._sessions.local}
-        for network in self._mirrors.keys() - used:
+        for network in [network for network in self._mirrors if not self._sessions.are_of(network)]:
             del self._mirrors[network]
 
-    def is_member(self, network: bytes, node: bytes) -> bool:
-        """By memory alone: for when the database is away."""
+    def holds_lease(self, network: bytes, node: bytes) -> bool:
+        """Whether the node is a member whose lease runs, by memory alone: for when the database is away."""
         mirror = self._mirrors.get(network)
-        return mirror is not None and mirror.is_member(node)
+        membership = None if mirror is None else mirror.membership(node)
+        return membership is not None and membership.holds_at(self._core.now())
 
     def _mirror_revision(self, network: bytes) -> int:
         mirror = self._mirrors.get(network)
@@ -225,7 +229,7 @@ class Maps:
 
     async def _end_sessions(self, network: bytes, mirror: Mirror, since: int) -> None:
         for node in mirror.withdrawn(since):
-            if (network, node) not in self._sessions.local:
+            if not self._sessions.is_here(network, node):
                 continue
             async with self._core.read() as work:
                 revoked = await work.get(RevokedRow, network, node)

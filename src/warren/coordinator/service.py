@@ -237,11 +237,19 @@ class Service:
         try:
             await self._enrolment.admit(network, node)
         except Problem as problem:
-            if problem.kind != "unavailable" or not self._maps.is_member(network, node):
+            if problem.kind != "unavailable" or not self._maps.holds_lease(network, node):
                 raise
 
     async def connected(self, network: bytes, node: bytes, observed: str) -> SessionToken:
-        return await self._sessions.connected(network, node, observed)
+        """A node that was admitted has a session here now, from the address ``observed``; an older one of it ends. By
+        memory while the database is away, as for :meth:`admit`, and written when it is back.
+        """
+        try:
+            return await self._sessions.connected(network, node, observed)
+        except Problem as problem:
+            if problem.kind != "unavailable" or not self._maps.holds_lease(network, node):
+                raise
+            return self._sessions.remember(network, node, observed)
 
     async def disconnected(self, session: SessionToken) -> None:
         await self._sessions.disconnected(session)
@@ -268,11 +276,9 @@ class Service:
     async def send_signal(self, network: bytes, sender: bytes, to: bytes, data: bytes) -> bool:
         return await self._sessions.send_signal(network, sender, to, data)
 
-    def watch(
-        self, network: bytes | None = None, node: bytes | None = None
-    ) -> AbstractAsyncContextManager[AsyncIterator[Wake]]:
-        """Wakes from now on, of all networks, or with both arguments those for that node's session only."""
-        return self._core.hub.watch(network, node)
+    def watch(self) -> AbstractAsyncContextManager[AsyncIterator[Wake]]:
+        """Wakes from now on, of all networks. The iteration ends with :meth:`close`."""
+        return self._core.hub.watch()
 
     # Upkeep
 

@@ -106,23 +106,8 @@ class Upkeep:
 
     async def heartbeat(self) -> None:
         """Show that this replica lives, write what nodes reported, and look for changes nobody told of."""
-
-        async def operation(work: Work) -> None:
-            if await self._beat(work):
-                # Others took this replica for dead, and its sessions with it.
-                for (network, node), token in self._sessions.local.items():
-                    if await work.get(SessionRow, network, node) is None:
-                        row = SessionRow(
-                            network=network,
-                            node=node,
-                            id=token.id,
-                            replica=self._core.replica,
-                            since=work.now,
-                            observed="",
-                        )
-                        await work.put(row)
-
-        await self._core.write(operation)
+        forgotten = await self._core.write(self._beat)
+        await self._sessions.reconcile(forgotten=forgotten)
         await self._sessions.flush_reports()
         await self._maps.catch_up()
 
@@ -131,7 +116,7 @@ class Upkeep:
         now = self._core.now()
         async with self._core.read() as work:
             due = await work.find(MemberRow, at_most("renew_at", now))
-        here = [member for member in due if (member.network, member.node) in self._sessions.local]
+        here = [member for member in due if self._sessions.is_here(member.network, member.node)]
         renewed = 0
         for first in range(0, len(here), STEP_MAX):
             results = await asyncio.gather(

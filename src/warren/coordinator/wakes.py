@@ -38,8 +38,6 @@ class Wake:
 
 @dataclass(eq=False, slots=True)
 class _Listener:
-    network: bytes | None
-    node: bytes | None
     ended: dict[tuple[bytes, bytes | None, str | None], Wake] = field(default_factory=dict)
     signals: deque[Wake] = field(default_factory=lambda: deque(maxlen=SIGNALS_MAX))
     revisions: dict[bytes, Wake] = field(default_factory=dict)
@@ -66,55 +64,30 @@ class _Listener:
 
 
 class Hub:
-    """Hands each wake to those who watch for it. Single owner: one event loop."""
+    """Hands each wake to all who watch. Single owner: one event loop."""
 
     def __init__(self) -> None:
-        self._broad: set[_Listener] = set()
-        self._narrow: dict[tuple[bytes, bytes], set[_Listener]] = {}
-        self._by_network: dict[bytes, set[_Listener]] = {}
+        self._listeners: set[_Listener] = set()
         self._closed = False
 
     @asynccontextmanager
-    async def watch(
-        self, network: bytes | None = None, node: bytes | None = None
-    ) -> AsyncIterator[AsyncIterator[Wake]]:
-        """All wakes from now on; with ``network`` and ``node`` only those that concern that node's sessions. The
-        iteration ends when the hub is closed.
-        """
-        listener = _Listener(network, node)
-        places = self._places(listener)
-        for place in places:
-            place.add(listener)
+    async def watch(self) -> AsyncIterator[AsyncIterator[Wake]]:
+        """All wakes from now on. The iteration ends when the hub is closed."""
+        listener = _Listener()
+        self._listeners.add(listener)
         try:
             yield self._wakes(listener)
         finally:
-            for place in places:
-                place.discard(listener)
-            if network is not None and node is not None:
-                if not self._narrow[network, node]:
-                    del self._narrow[network, node]
-                if not self._by_network[network]:
-                    del self._by_network[network]
+            self._listeners.discard(listener)
 
     def publish(self, wake: Wake) -> None:
-        listeners = (
-            self._by_network.get(wake.network) if wake.node is None else self._narrow.get((wake.network, wake.node))
-        )
-        for listener in (*self._broad, *(listeners or ())):
+        for listener in self._listeners:
             listener.hear(wake)
 
     def close(self) -> None:
         self._closed = True
-        for listener in (*self._broad, *(one for some in self._by_network.values() for one in some)):
+        for listener in self._listeners:
             listener.news.set()
-
-    def _places(self, listener: _Listener) -> tuple[set[_Listener], ...]:
-        if listener.network is None or listener.node is None:
-            return (self._broad,)
-        return (
-            self._narrow.setdefault((listener.network, listener.node), set()),
-            self._by_network.setdefault(listener.network, set()),
-        )
 
     async def _wakes(self, listener: _Listener) -> AsyncIterator[Wake]:
         while not self._closed:
