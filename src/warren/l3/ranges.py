@@ -19,8 +19,6 @@ class Range(NamedTuple):
 Ranges = tuple[Range, ...]
 """Sorted, and between two of them at least one address that is in neither."""
 
-EVERYTHING = {4: (Range(0, 2**32 - 1),), 6: (Range(0, 2**128 - 1),)}
-
 
 def ranges_of(networks: Iterable[IPNetwork | IPAddress], version: int) -> Ranges:
     """The addresses in those of ``networks`` that are of one IP version."""

@@ -104,7 +104,7 @@ class MemoryNft:
         for command in document:
             ((verb, element),) = command.items()
             ((kind, value),) = element.items()
-            if verb == "list":
+            if verb == "list" and value is None:
                 answer += [{"table": table._asdict()} for table in contents]
                 continue
             table = Table(value["family"], value["name"] if kind == "table" else value["table"])
@@ -112,6 +112,8 @@ class MemoryNft:
                 contents.setdefault(table, [])
             elif table not in contents:
                 raise OperationFailed("nftables refuses the rules: No such file or directory")
+            elif (verb, kind) == ("list", "table"):
+                answer += [{"table": table._asdict()}, *(dict(command) for command in contents[table])]
             elif (verb, kind) == ("delete", "table"):
                 del contents[table]
             else:
