@@ -227,6 +227,7 @@ class Agent:
 
     async def status(self) -> AgentStatus:
         """Raises OperationFailed when the host cannot be looked at."""
+        await asyncio.gather(*(runner.refresh() for runner in self._runners.values()))
         return AgentStatus(
             version=__version__,
             pid=os.getpid(),

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
@@ -168,12 +168,26 @@ def parse(data: bytes, name: str) -> AgentConfig:
     except msgspec.ValidationError as error:
         reason, _, where = str(error).partition(" - at `$")
         unknown = re.search(r"unknown field `([^`]*)`", reason)
-        keys = re.findall(r"\.([^.\[`]+)|\[\.\.\.\]", where)
+        keys = _keys_at(where, content)
         if unknown:
             reason, keys = "there is no such key", [*keys, unknown[1]]
-        raise UsageError(_sentence(name, text, [key for key in keys if key], reason)) from None
+        raise UsageError(_sentence(name, text, keys, reason)) from None
     except _Unusable as error:
         raise UsageError(_sentence(name, text, error.keys, error.reason)) from None
+
+
+def _keys_at(where: str, content: dict[str, Any]) -> list[str]:
+    """The keys of ``$.network[...].dns``, as msgspec names a place. It keeps the key of a table to itself: the network
+    meant is the first that has an error.
+    """
+    keys = re.findall(r"\.([a-z_][a-z0-9_]*)", where)
+    if "[...]" in where and keys[:1] == ["network"] and isinstance(content.get("network"), dict):
+        for network, table in content["network"].items():
+            try:
+                msgspec.convert({network: table}, dict[Name, _Network])
+            except msgspec.ValidationError:
+                return ["network", network, *keys[1:]]
+    return keys
 
 
 class _Unusable(Exception):

@@ -23,6 +23,7 @@ from warren.identity.signing import VerifyKey
 from warren.model.documents import Coordinator, NodeRecord, Verified
 from warren.model.netmap import Applied, NetworkMap
 from warren.model.tunnel import IPAddress
+from warren.proto.control.messages import Refused as Problem
 from warren.proto.control.messages import Report
 
 INFORMED_S: Final = 60.0
@@ -54,6 +55,13 @@ class News:
     """The map is another one."""
     connected: bool = False
     refused: Refused | None = None
+
+
+def why(refused: Problem) -> str:
+    """A refusal in one sentence: what, why, what to do."""
+    what = ": ".join(part.rstrip(".") for part in (refused.title, refused.detail) if part)
+    remedy = refused.remedy.rstrip(".")
+    return f"{what}; {remedy[:1].lower() + remedy[1:]}" if remedy else what
 
 
 class Coordination:
@@ -195,10 +203,10 @@ class Coordination:
 
     def _refused(self, event: Refused) -> None:
         if self.standing.refused != event.refused.kind:
-            _log.warning("%s: the coordinator refuses this node: %s", self.name, event)
+            _log.warning("%s: the coordinator refuses this node: %s", self.name, why(event.refused))
         self.standing.connected = False
         self.standing.since_s = self._world.wall_clock()
-        self.standing.error, self.standing.refused = str(event), event.refused.kind
+        self.standing.error, self.standing.refused = why(event.refused), event.refused.kind
 
     def _tell_refusals(self, applied: Applied, carrier: str) -> None:
         if applied.refused_count:

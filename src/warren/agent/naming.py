@@ -10,7 +10,8 @@ from warren.identity.signing import VerifyKey
 
 _PREFIX: Final = "w-"
 _INTERFACE_CHARACTERS_MAX: Final = 15  # IFNAMSIZ without the NUL
-_NUMBERS: Final = range(2, 10)
+_NUMBERS: Final = "0189"
+"""Digits that a key's text does not have."""
 
 
 def interface_names(network: str, key: VerifyKey) -> Iterator[str]:

@@ -17,7 +17,7 @@ from warren import log
 from warren.agent import naming
 from warren.agent.apply import Ledger
 from warren.agent.candidates import Surroundings
-from warren.agent.coordination import Coordination
+from warren.agent.coordination import Coordination, why
 from warren.agent.desired import Wanted, wanted
 from warren.agent.due import Due
 from warren.agent.keyring import Keyring
@@ -39,6 +39,7 @@ from warren.proto.control.local import Joined, Membership
 from warren.proto.control.messages import Report
 
 TURN_PAUSE_MAX_S: Final = 1.0
+REFRESH_WITHIN_S: Final = 2.0
 _END: Final = {
     "expired": "the lease of this node has ended, so it talks to nobody; it goes on when the coordinator renews it",
     "revoked": "this node was revoked; it is no member any more",
@@ -106,6 +107,7 @@ class NetworkRunner:
         self._surroundings = Surroundings()
         self._due = Due()
         self._wake = asyncio.Event()
+        self._turned = asyncio.Event()
         self._stopping = False
         shared.claim(network, self.name, [ip_network(text) for text in state.settings.claims])
         if state.settings.interface:
@@ -155,8 +157,16 @@ class NetworkRunner:
                 return tuple(str(ip) for ip in (member.address6, member.address4) if ip is not None)
         return ()
 
+    async def refresh(self) -> None:
+        """Returns when a turn has asked the engine, so that :meth:`status` is of now; or soon, when that takes long."""
+        self._peering.ask_now()
+        self._turned.clear()
+        self._wake.set()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._turned.wait(), REFRESH_WITHIN_S)
+
     def status(self) -> Membership:
-        """For the people on this host."""
+        """For the people on this host, as the last turn found it."""
         return membership(self._telling.view(self._wanted, self.own))
 
     def report(self) -> Report:
@@ -270,6 +280,7 @@ class NetworkRunner:
             self._saver.save(self._coordination, self._wanted.claims, self._now)
         self._see_joined()
         self._telling.report(self._wanted, self.own, self._due)
+        self._turned.set()
         return self._pause()
 
     @property
@@ -295,7 +306,7 @@ class NetworkRunner:
         if news.connected:
             self._telling.connected(self._due)
         if news.refused is not None and news.refused.final and self.enrolling and not self.joined.done():
-            self.joined.set_exception(OperationFailed(f"{self.name} cannot be joined: {news.refused}"))
+            self.joined.set_exception(OperationFailed(f"{self.name} cannot be joined: {why(news.refused.refused)}"))
             self._stopping = True
 
     async def _keep_plane(self) -> None:

@@ -131,6 +131,10 @@ class Peering:
                 self._news.tell(f"{peer.name} does not answer")
             known.said = state
 
+    def ask_now(self) -> None:
+        """Have :meth:`settle` due at once."""
+        self._asked_at = None
+
     def due_at(self) -> float:
         """When :meth:`settle` is due at the latest."""
         if self._asked_at is None:

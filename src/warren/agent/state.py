@@ -144,9 +144,10 @@ def networks(directory: Path) -> tuple[VerifyKey, ...]:
 
 
 def make_private(directory: Path) -> None:
-    """Make ``directory`` and those above it, mode 0700. Raises OperationFailed."""
+    """Make ``directory`` and those above it that are missing, mode 0700. Raises OperationFailed."""
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in [*reversed(directory.parents), directory]:
+            path.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise OperationFailed(
             f"{directory} cannot be made: {error.strerror}; run as root or name another --state"
