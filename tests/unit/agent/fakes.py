@@ -59,8 +59,10 @@ def signing_key(name: str) -> SigningKey:
 class FakeCoordinator:
     """Keeps the newest of each document of one network, and tells every link of every change."""
 
-    def __init__(self, name: str = "home", *, prefix4: str | None = "10.77.0.0/16", lease_s: int = 86_400) -> None:
-        self.authority = signing_key(f"authority of {name}")
+    def __init__(
+        self, name: str = "home", *, prefix4: str | None = "10.77.0.0/16", lease_s: int = 86_400, authority: str = ""
+    ) -> None:
+        self.authority = signing_key(f"authority of {authority or name}")
         self.key = self.authority.verify_key
         self.name = name
         self.now_s: Callable[[], float] = lambda: float(EPOCH_S)
@@ -226,6 +228,7 @@ class FakeLink:
         if self.coordinator.away:
             raise Unreachable("the coordinator does not answer now")
         self.left = True
+        self._events.put_nowait(None)
 
     async def __aenter__(self) -> Self:
         self.connect()
