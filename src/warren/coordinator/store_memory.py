@@ -3,13 +3,55 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
+from heapq import nlargest, nsmallest
 
 from warren.coordinator.problems import Problem
 from warren.coordinator.rows import ROWS, NetworkRow, R, Row, Value, Where
 
 _Key = tuple[Value, ...]
+
+
+class _Table:
+    """The rows of one kind by primary key, and by the columns of each index."""
+
+    def __init__(self, row: type[Row]) -> None:
+        self.row = row
+        self.rows: dict[_Key, Row] = {}
+        self._indexes: dict[tuple[str, ...], dict[_Key, dict[_Key, Row]]] = {
+            columns: {} for columns in (*row.UNIQUE, *row.INDEXES)
+        }
+
+    def replace(self, key: _Key, row: Row | None) -> Row | None:
+        """Put ``row`` at ``key``, or nothing; what was there."""
+        old = self.rows.pop(key, None)
+        for columns, index in self._indexes.items():
+            if old is not None:
+                found = index[values(old, columns)]
+                del found[key]
+                if not found:
+                    del index[values(old, columns)]
+            if row is not None:
+                index.setdefault(values(row, columns), {})[key] = row
+        if row is not None:
+            self.rows[key] = row
+        return old
+
+    def holder(self, row: Row, columns: tuple[str, ...]) -> Iterable[_Key]:
+        """The primary keys of the rows that agree with ``row`` in the columns of an index."""
+        return self._indexes[columns].get(values(row, columns), {}).keys()
+
+    def candidates(self, where: tuple[Where, ...]) -> Iterable[Row]:
+        """All rows for which the conditions may hold."""
+        fixed = {one.column: one.value for one in where if one.relation == "="}
+        if fixed.keys() >= set(self.row.KEY):
+            found = self.rows.get(tuple(fixed[column] for column in self.row.KEY))
+            return () if found is None else (found,)
+        for columns, index in self._indexes.items():
+            if fixed.keys() >= set(columns):
+                return index.get(tuple(fixed[column] for column in columns), {}).values()
+        return self.rows.values()
 
 
 class MemoryStore:
@@ -18,21 +60,18 @@ class MemoryStore:
     shared = False
 
     def __init__(self) -> None:
-        self._tables: dict[type[Row], dict[_Key, Row]] = {row: {} for row in ROWS}
-        self._unique: dict[tuple[type[Row], tuple[str, ...]], dict[_Key, _Key]] = {
-            (row, columns): {} for row in ROWS for columns in row.UNIQUE
-        }
+        self._tables = {row: _Table(row) for row in ROWS}
         self._turn = asyncio.Lock()
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[_MemoryTransaction]:
         async with self._turn:
-            yield _MemoryTransaction(self._tables, self._unique, writable=False)
+            yield _MemoryTransaction(self._tables, writable=False)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[_MemoryTransaction]:
         async with self._turn:
-            transaction = _MemoryTransaction(self._tables, self._unique, writable=True)
+            transaction = _MemoryTransaction(self._tables, writable=True)
             try:
                 yield transaction
             except BaseException:
@@ -50,43 +89,37 @@ class MemoryStore:
 
 
 class _MemoryTransaction:
-    def __init__(
-        self,
-        tables: dict[type[Row], dict[_Key, Row]],
-        unique: dict[tuple[type[Row], tuple[str, ...]], dict[_Key, _Key]],
-        *,
-        writable: bool,
-    ) -> None:
+    def __init__(self, tables: dict[type[Row], _Table], *, writable: bool) -> None:
         self._tables = tables
-        self._unique = unique
         self._writable = writable
-        self._undo: list[tuple[type[Row], _Key, Row | None]] = []
+        self._undo: list[tuple[_Table, _Key, Row | None]] = []
 
     async def get(self, row: type[R], *key: Value) -> R | None:
-        found = self._tables[row].get(key)
+        found = self._tables[row].rows.get(key)
         return found if isinstance(found, row) else None
 
     async def find(
         self, row: type[R], *where: Where, order: str | None = None, descending: bool = False, limit: int | None = None
     ) -> list[R]:
         found = self._matching(row, where)
-        if order is not None:
-            found.sort(key=lambda one: getattr(one, order), reverse=descending)
-        return found[:limit]
+        if order is None:
+            return found[:limit]
+        best = nlargest if descending else nsmallest
+        return best(len(found) if limit is None else limit, found, key=lambda one: getattr(one, order))
 
     async def count(self, row: type[Row], *where: Where) -> int:
         return len(self._matching(row, where))
 
     async def put(self, *rows: Row) -> None:
         for row in rows:
-            self._replace(type(row), _values(row, row.KEY), row)
+            self._replace(type(row), values(row, row.KEY), row)
 
     async def delete(self, row: type[Row], *where: Where) -> int:
         if not where:
             raise ValueError("a delete without a condition")
         found = self._matching(row, where)
         for one in found:
-            self._replace(row, _values(one, row.KEY), None)
+            self._replace(row, values(one, row.KEY), None)
         return len(found)
 
     async def notify(self, notice: str) -> None:
@@ -94,38 +127,28 @@ class _MemoryTransaction:
 
     def undo(self) -> None:
         while self._undo:
-            self._set(*self._undo.pop())
+            table, key, row = self._undo.pop()
+            table.replace(key, row)
 
     def _matching(self, row: type[R], where: tuple[Where, ...]) -> list[R]:
-        return [
-            one for one in self._tables[row].values() if isinstance(one, row) and all(_holds(one, w) for w in where)
-        ]
+        found = self._tables[row].candidates(where)
+        return [one for one in found if isinstance(one, row) and all(_holds(one, condition) for condition in where)]
 
-    def _replace(self, table: type[Row], key: _Key, row: Row | None) -> None:
+    def _replace(self, kind: type[Row], key: _Key, row: Row | None) -> None:
         if not self._writable:
             raise TypeError("this transaction only reads")
+        table = self._tables[kind]
         if row is not None:
-            for columns in table.UNIQUE:
-                if self._unique[table, columns].get(_values(row, columns), key) != key:
-                    raise Problem("conflict", f"another row of {table.TABLE} has this {', '.join(columns)}")
+            for columns in kind.UNIQUE:
+                if any(holder != key for holder in table.holder(row, columns)):
+                    raise Problem("conflict", f"another row of {kind.TABLE} has this {', '.join(columns)}")
             network = getattr(row, "network", None)
-            if network is not None and (network,) not in self._tables[NetworkRow]:
-                raise Problem("conflict", f"a row of {table.TABLE} for a network that is not there")
-        self._undo.append((table, key, self._tables[table].get(key)))
-        self._set(table, key, row)
-
-    def _set(self, table: type[Row], key: _Key, row: Row | None) -> None:
-        old = self._tables[table].pop(key, None)
-        for columns in table.UNIQUE:
-            if old is not None:
-                self._unique[table, columns].pop(_values(old, columns), None)
-            if row is not None:
-                self._unique[table, columns][_values(row, columns)] = key
-        if row is not None:
-            self._tables[table][key] = row
+            if network is not None and (network,) not in self._tables[NetworkRow].rows:
+                raise Problem("conflict", f"a row of {kind.TABLE} for a network that is not there")
+        self._undo.append((table, key, table.replace(key, row)))
 
 
-def _values(row: Row, columns: tuple[str, ...]) -> _Key:
+def values(row: Row, columns: tuple[str, ...]) -> _Key:
     return tuple(getattr(row, column) for column in columns)
 
 
