@@ -13,6 +13,7 @@ from tests.support.networks import NOW_S, MadeNetwork, signing_key
 from warren.errors import MalformedPacket
 from warren.identity.signing import SigningKey
 from warren.model.documents import (
+    SMALL_BYTES_MAX,
     Candidate,
     Document,
     DocumentKey,
@@ -244,6 +245,14 @@ def test_a_stranger_cannot_make_anybody_read_a_policy(monkeypatch: pytest.Monkey
     with pytest.raises(MalformedPacket, match="did not sign"):
         verify(resealed("network", fields("network"), signing_key("stranger")), HOME.key)
     assert len(read) == 2
+
+
+@pytest.mark.parametrize("kind", ["membership", "node", "ticket"])
+def test_what_there_is_of_every_node_is_small(kind: str) -> None:
+    fits = {**fields(kind), "padding": bytes(SMALL_BYTES_MAX - 1000)}
+    assert verify(resealed(kind, fits), HOME.key).document == DOCUMENTS[kind].document
+    with pytest.raises(MalformedPacket, match=f"a {kind} document of 1"):
+        verify(resealed(kind, {**fields(kind), "padding": bytes(SMALL_BYTES_MAX)}), HOME.key)
 
 
 def test_only_documents_about_nodes_have_a_subject() -> None:

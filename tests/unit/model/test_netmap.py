@@ -262,6 +262,14 @@ def test_what_is_not_to_be_trusted_is_refused_and_the_rest_is_taken(home: MadeNe
         assert part in reason
 
 
+def test_a_signature_that_is_known_vouches_for_its_own_document_only(home: MadeNetwork, view: NetworkMap) -> None:
+    known = home.membership("web")
+    put(view, known)
+    for change in ({"payload": b"\x80"}, {"kind": "later"}, {"signer": bytes(32)}):
+        applied = apply_envelopes(view, msgspec.structs.replace(known.envelope, **change))
+        assert applied.refused_count == 1
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
