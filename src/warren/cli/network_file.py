@@ -134,6 +134,8 @@ def render(network: str, state: DesiredState) -> str:
         lines.append(f"suffix = {_quoted(state.suffix)}")
     if state.lease_s is not None:
         lines.append(f"lease = {_quoted(exact_span(state.lease_s))}")
+    if not state.policy:
+        lines.append("policy = []")
     for name, member in state.members.items():
         lines += ["", f"[members.{name}]", f"tags = {_list(member.tags)}", f"routes = {_list(member.routes)}"]
     for rule in state.policy:
@@ -234,7 +236,8 @@ class _Reader:
         for key, check in (("from", check_selector), ("to", check_selector), ("ports", port_range)):
             if key in table:
                 rule[_RULE[key]] = self._texts((*path, key), table[key], check)
-        if rule.get("ports") and rule.get("protocol") not in {"tcp", "udp"}:
+        self._checked((*path, "comment"), table.get("comment"), network_values.comment)
+        if rule.get("ports") and rule.get("protocol", "any") in {"any", "icmp"}:
             self._problem((*path, "ports"), 'only tcp and udp have ports; write protocol = "tcp"')
         if len(self.file.problems) == before:
             self._converted(path, rule, Rule)
@@ -309,7 +312,8 @@ class _Reader:
             return msgspec.convert(value, kind)
         except msgspec.ValidationError as error:
             what, _, inner = str(error).partition(" - at `$")
-            below = tuple(_KEYS.get(part, part) if isinstance(part, str) else part for part in _path_of(inner))
+            found = _path_of(inner.removesuffix("`"))
+            below = tuple(_KEYS.get(part, part) if isinstance(part, str) else part for part in found)
             self._problem((*path, *below), f"{what[:1].lower()}{what[1:]}".replace("`", ""))
             return None
 

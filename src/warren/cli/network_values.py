@@ -53,6 +53,18 @@ def tag(text: str) -> str:
     return text
 
 
+def comment(text: str) -> str:
+    """On a rule."""
+    import msgspec
+
+    from warren.model.documents import Comment
+
+    try:
+        return msgspec.convert(text, Comment)
+    except msgspec.ValidationError:
+        raise ValueError("a comment is one line of 256 characters at most") from None
+
+
 class Checked(click.ParamType[Any]):
     """An argument or option that one of these functions reads."""
 

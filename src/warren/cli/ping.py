@@ -15,7 +15,6 @@ from warren.cli.completion_names import NODE
 from warren.errors import OperationFailed
 
 if TYPE_CHECKING:
-    from warren.api.varlink import VarlinkClient
     from warren.cli.ping_echo import Account
     from warren.proto.control.local import AgentStatus
 
@@ -31,7 +30,7 @@ _LAST_ANSWER_S: Final = 2.0
 @click.option("-6", "family", flag_value=6, type=int, help="To its IPv6 address, the default where it has both.")
 @access_agent.run_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
-def command(node: str, count: int, interval_s: float, family: int | None, run: str, as_json: bool) -> None:
+def command(node: str, count: int, interval_s: float, family: int | None, run: str | None, as_json: bool) -> None:
     """Ping NODE, a member by its short or full name or by an address, through the tunnel.
 
     The exit status is 1 when nothing was answered.
@@ -59,16 +58,12 @@ class _Target:
         return f"{self.name} ({self.address})" if self.name != str(self.address) else self.name
 
 
-def _find(run: str, node: str, family: int | None) -> _Target:
+def _find(run: str | None, node: str, family: int | None) -> _Target:
     """Raises OperationFailed when the agent knows no such member, or it has no address of that family."""
     try:
         found = [ip_address(node)]
     except ValueError:
-
-        async def question(client: VarlinkClient) -> tuple[str, ...]:
-            return await access_agent.resolve(client, node)
-
-        found = [ip_address(text) for text in access_agent.call(run, question)]
+        found = [ip_address(text) for text in access_agent.ask(run, lambda agent: agent.resolve(node))]
     suitable = [address for address in found if family in {None, address.version}]
     if not suitable:
         has = " and ".join(map(str, found))
@@ -108,7 +103,7 @@ def _path_to(status: AgentStatus, address: IPv4Address | IPv6Address) -> tuple[s
         for peer in network.peers:
             if text in peer.addresses:
                 return peer.state, f"{peer.path} {peer.endpoint}".strip()
-        if text in network.addresses:
+        if text in {own.partition("/")[0] for own in network.addresses}:
             return "this machine", "none"
     return "", ""
 

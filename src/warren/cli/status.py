@@ -24,7 +24,7 @@ _EVERY_S: Final = 2.0
 @click.option("--watch", "-w", is_flag=True, help="Go on showing it, every two seconds, until Ctrl-C.")
 @access_agent.run_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON; with --watch one line each time.")
-def command(network: str | None, watch: bool, run: str, as_json: bool) -> None:
+def command(network: str | None, watch: bool, run: str | None, as_json: bool) -> None:
     """Show the networks of this machine: its own addresses and tasks, and every other member.
 
     RTT is that of the last handshake. LEASE is how long the member is one without hearing from the coordinator.
@@ -63,7 +63,7 @@ def _page(status: AgentStatus) -> list[str]:
 
 def _watch(look: Callable[[], AgentStatus], as_json: bool) -> None:
     """Until Ctrl-C. An agent that is restarted meanwhile is no reason to stop."""
-    on_terminal = sys.stdout.isatty()
+    on_terminal = output.terminal_width() is not None
     while True:
         try:
             status = look()
@@ -81,7 +81,7 @@ def _watch(look: Callable[[], AgentStatus], as_json: bool) -> None:
                 lines = _page(status)
         if on_terminal and not as_json:
             # Line by line over the old page, then what is left of it: nothing flickers.
-            click.echo("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J", nl=False)
+            sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
         else:
             for line in lines:
                 click.echo(line)

@@ -62,7 +62,7 @@ def _header(network: Membership, now: datetime) -> list[str]:
 
 
 def _facts(network: Membership, now: datetime) -> Iterator[tuple[str, str]]:
-    yield "addresses", _list(network.addresses)
+    yield "addresses", _list(tuple(address.partition("/")[0] for address in network.addresses))
     yield "interface", f"{clean(network.interface)} ({clean(network.engine)} engine, UDP port {network.listen_port})"
     if network.lease_ends is not None:
         left = output.until(network.lease_ends, now)
