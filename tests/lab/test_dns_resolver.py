@@ -171,6 +171,7 @@ async def _connections_are_limited(resolver: Resolver, _: Tun) -> None:
         writer.write(framed)
         assert await _read(reader, 2)
     reader, one_too_many = await asyncio.open_connection(ME[4], 53)
+    one_too_many.write(framed)
     assert await _read(reader, 1) == b""
     assert records(await ask(ME[4], "laptop.home.internal")) == [address(2, 6)], "UDP goes on"
     for _reader, writer in connections[:2]:
@@ -188,7 +189,15 @@ async def _connections_are_limited(resolver: Resolver, _: Tun) -> None:
 
 async def _bad_connections_are_closed(resolver: Resolver, _: Tun) -> None:
     resolver_module.IDLE_S = 0.05
-    for sent in (b"", b"\0", b"\0\x20short", b"\xff\xff" + bytes(100), b"\0\x03abc", b"\0\0"):
+    for sent in (
+        b"",
+        b"\0",
+        b"\0\x20short",
+        b"\xff\xff" + bytes(100),
+        b"\x20\0" + bytes(0x2000),
+        b"\0\x03abc",
+        b"\0\0",
+    ):
         reader, writer = await asyncio.open_connection(ME[6], 53)
         writer.write(sent)
         assert await _read(reader, 1) == b"", sent
@@ -234,6 +243,11 @@ async def _other_names_pass_through_unchanged(resolver: Resolver, _: Tun) -> Non
         assert len(upstream.asked) == 2, "our names are nobody else's business"
     assert (await ask(ME[4], "www.example.org")).rcode() == dns.rcode.SERVFAIL
     assert (await ask(ME[4], "www.example.org", tcp=True)).rcode() == dns.rcode.SERVFAIL
+    later = "127.1.0.9"
+    resolver.forward_to([Server(ip_address(later)), Server(ip_address(ME[6]))])
+    assert (await ask(ME[4], "www.example.org")).rcode() == dns.rcode.SERVFAIL
+    await resolver.listen([*LISTEN, ip_address(later)])
+    assert (await ask(ME[4], "www.example.org")).rcode() == dns.rcode.REFUSED, "there is nobody but ourselves"
     resolver.forward_to([])
     assert (await ask(ME[4], "www.example.org")).rcode() == dns.rcode.REFUSED
 

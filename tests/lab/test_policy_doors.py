@@ -248,6 +248,17 @@ def _this_node_does_not_speak_to_itself_through_the_overlay(node: PolicyNode, ve
         assert node.received(53), "but as it always could"
 
 
+def _nobody_else_speaks_for_this_node_or_its_subnet(node: PolicyNode, version: int) -> None:
+    """A host that passes packets on would send them into the overlay; the kernel sees through some of it in IPv4."""
+    node.enforce(OPEN)
+    node.drain()
+    for number, (tun, source) in enumerate([(node.underlay, ME), (node.lan, ME), (node.underlay, LAN)]):
+        tun.inject(_syn(source[version], LAPTOP[version], source_port=41_000 + number))
+        assert not _of(node.overlay.sent(), TCP), (tun.name, source[version])
+    node.lan.inject(_syn(LAN[version], LAPTOP[version]))
+    assert len(_of(node.overlay.sent(), TCP)) == 1
+
+
 def _other_addresses_of_the_host_are_out_of_reach(node: PolicyNode, version: int) -> None:
     node.enforce(OPEN)
     loopback = "127.0.0.1" if version == 4 else "::1"
@@ -318,6 +329,7 @@ def _only_what_goes_as_ours_goes_out(node: PolicyNode, version: int) -> None:
         _the_overlay_address_is_not_for_the_underlay,
         _a_member_is_no_source_elsewhere,
         _this_node_does_not_speak_to_itself_through_the_overlay,
+        _nobody_else_speaks_for_this_node_or_its_subnet,
         _other_addresses_of_the_host_are_out_of_reach,
         _the_overlay_is_no_transit,
         _redirected_packets_are_judged_as_they_were_sent,
@@ -448,7 +460,7 @@ def _drift_is_noticed(node: PolicyNode) -> None:
         f"flush chain inet warren-{INTERFACE} inbound",
         f"delete table inet warren-{INTERFACE}",
         f"add table inet warren-{INTERFACE} {{ flags dormant; }}",
-        f"add element inet warren-{INTERFACE} s0 {{ fd55::7 }}",
+        f"add element inet warren-{INTERFACE} s0 {{ fd77::7 }}",
     ):
         subprocess.run(["nft", *interference.split(" ")], check=True)
         assert not table.is_in_place(document), interference

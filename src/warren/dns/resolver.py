@@ -45,6 +45,7 @@ class Resolver:
         self._own = own or is_own_address
         self._answers = Answers()
         self._zones: dict[object, Zone] = {}
+        self._servers: tuple[Server, ...] = ()
         self._upstream = Upstream()
         self._doors: dict[IPAddress, _Door] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -69,6 +70,7 @@ class Resolver:
                 self._doors[address] = await self._open(address)
             except OSError as error:
                 troubles.append(f"{address} ({error.strerror})")
+        self.forward_to(self._servers)
         if troubles:
             raise OperationFailed(
                 f"the resolver cannot listen on port {self._port} of {', '.join(troubles)}; "
@@ -86,6 +88,7 @@ class Resolver:
 
         Addresses on which this resolver itself listens are left out.
         """
+        self._servers = tuple(servers)
         mine = {(address, self._port) for address in self._doors}
         self._upstream = Upstream([server for server in servers if tuple(server) not in mine])
 

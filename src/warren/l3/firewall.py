@@ -3,9 +3,12 @@
 A network's interface has one table, ``inet warren-IF``, that is replaced as a whole, in one transaction::
 
     antispoof  prerouting, before connection tracking
-               our overlay addresses are spoken to through the overlay or by ourselves, and spoken for by nobody else
+               our overlay addresses are spoken to through the overlay or by ourselves, and spoken for by nobody else;
+               members are not spoken for from elsewhere
     arrive     prerouting, after connection tracking and before any translation of addresses
                → inbound: what comes out of the overlay, judged as it was sent, whatever the host then does with it
+    pass       forward
+               the subnets behind us speak into the overlay from where they are
     leave      postrouting, after any translation of addresses
                → outbound: what goes into the overlay from elsewhere than from our own addresses
 
@@ -90,6 +93,7 @@ def ruleset(interface: str, own: Own, rules: Iterable[ResolvedRule] | None) -> l
     document = _Document(interface)
     for name, priority in (("antispoof", _RAW), ("arrive", _MANGLE)):
         document.chain(name, hook="prerouting", priority=priority)
+    document.chain("pass", hook="forward")
     document.chain("leave", hook="postrouting", priority=_AFTER_SOURCE_NAT)
     document.chain("inbound")
     document.chain("outbound")
@@ -108,16 +112,18 @@ def ruleset(interface: str, own: Own, rules: Iterable[ResolvedRule] | None) -> l
 
 
 def _antispoof(document: _Document, own: Own) -> None:
-    interface = document.interface
     addresses = _both_versions(own.addresses)
     for version, ours in addresses.items():
-        document.rule("antispoof", _is("iifname", interface), *document.within("saddr", ours, version), _DROP)
-    document.rule("antispoof", _is("iifname", {"set": ["lo", interface]}), _ACCEPT)
+        document.rule("antispoof", _differs(_meta("iifname"), "lo"), *document.within("saddr", ours, version), _DROP)
+    document.rule("antispoof", _is("iifname", {"set": ["lo", document.interface]}), _ACCEPT)
     for version, ours in addresses.items():  # CVE-2019-14899
         document.rule("antispoof", *document.within("daddr", ours, version), _DROP)
     for version, theirs in _both_versions(own.prefixes).items():
-        elsewhere = without(theirs, ranges_of((*own.addresses, *own.routes), version))
+        elsewhere = without(theirs, ranges_of(own.routes, version))
         document.rule("antispoof", *document.within("saddr", elsewhere, version), _DROP)
+    into = _is("oifname", document.interface)
+    for version, offered in _both_versions(own.routes).items():  # strict reverse path (RFC 3704 §2.2)
+        document.rule("pass", into, *document.within("saddr", offered, version), _is_equal(_WAY_BACK, 0), _DROP)
 
 
 def _inbound(document: _Document, own: Own, rules: Iterable[_Rule]) -> None:
@@ -259,6 +265,8 @@ def _protocol(rule: ResolvedRule, version: int) -> tuple[Expression, ...]:
     return (_is_equal(left, ports[0] if len(ports) == 1 else {"set": ports}),)
 
 
+_WAY_BACK: Final[Expression] = {"fib": {"result": "oif", "flags": ["saddr", "iif"]}}
+"""The interface by which the source would be answered, if that is the one it came by; else 0."""
 _ACCEPT: Final[Expression] = {"accept": None}
 _DROP: Final[Expression] = {"drop": None}
 
