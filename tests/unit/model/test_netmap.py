@@ -166,6 +166,14 @@ def test_a_whole_map_drops_what_it_does_not_name(home: MadeNetwork, view: Networ
     assert view.envelopes() == (kept.envelope,)
 
 
+def test_a_record_goes_with_its_membership(home: MadeNetwork, view: NetworkMap) -> None:
+    record = home.record("web")
+    put(view, home.membership("web"), record)
+    applied = put(view, record, whole=True)
+    assert {key.kind for key in applied.dropped} == {"membership", "node"}
+    assert view.envelopes() == ()
+
+
 def test_spec_and_revocation_are_never_forgotten(home: MadeNetwork, view: NetworkMap) -> None:
     spec, revocation, member = home.spec(), home.revocation("bad"), home.membership("bad")
     put(view, spec, revocation, member)
