@@ -91,7 +91,7 @@ class Agent:
 
     async def _keep(self, runner: NetworkRunner) -> None:
         """A network that fails by a bug is told, and tried again; the others go on."""
-        while True:
+        while not runner.stopping.is_set():
             try:
                 await runner.run()
                 return
@@ -101,7 +101,8 @@ class Agent:
                 _log.error("%s: this is a bug in Warren (%s: %s)", runner.name, type(error).__name__, error)
                 if log.debugging():
                     _log.exception("%s", runner.name)
-            await asyncio.sleep(_AGAIN_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(runner.stopping.wait(), _AGAIN_S)
 
     async def _take_down(self) -> None:
         failures = []
@@ -134,7 +135,7 @@ class Agent:
             runner = self._enrolling(network, ticket, name or naming.node_name(platform.node()))
             self._start(network, runner)
         elif runner.needs_ticket:
-            await self._drop(network)
+            await self._drop(network, runner)
             runner = self._enrolling(network, ticket, name or naming.node_name(platform.node()))
             self._start(network, runner)
         return await self._joined(network, runner, ticket, wall_s)
@@ -161,17 +162,24 @@ class Agent:
             expired = "; by this machine's clock the ticket has expired" if ticket.not_after <= wall_s else ""
             if not runner.enrolling:
                 raise OperationFailed(f"{runner.name}: {why}") from None
-            await self._drop(network)
+            await self._give_up(network, runner)
             raise Unreachable(f"{runner.name} could not be joined: {why}{expired}") from None
         except WarrenError:
-            await self._drop(network)
+            await self._give_up(network, runner)
             raise
 
-    async def _drop(self, network: VerifyKey) -> None:
-        runner = self._runners.pop(network)
-        task = self._tasks.pop(network)
+    async def _give_up(self, network: VerifyKey, runner: NetworkRunner) -> None:
+        """An enrolment came to nothing. What this machine had of that network before goes on."""
+        await self._drop(network, runner)
+        if network not in self._runners and network in self.known():
+            self._start(network, NetworkRunner(network, self._shared, self._state(network)))
+
+    async def _drop(self, network: VerifyKey, runner: NetworkRunner) -> None:
+        if self._runners.get(network) is not runner:
+            return  # another task was first
+        del self._runners[network]
         runner.stop()
-        await asyncio.gather(task, return_exceptions=True)
+        await asyncio.gather(self._tasks.pop(network), return_exceptions=True)
         for failure in await runner.remove():
             _log.error("%s", failure)
 
@@ -183,7 +191,7 @@ class Agent:
         network, runner = self._find(name)
         if not runner.needs_ticket:
             await runner.leave()
-        await self._drop(network)
+        await self._drop(network, runner)
         runner.state.remove()
         self._shared.keys.forget(network)
         _log.info("%s: left", runner.name)

@@ -70,6 +70,10 @@ class Wanted:
     claims: tuple[IPNetwork, ...] = ()
     warnings: tuple[str, ...] = ()
 
+    def of_host(self) -> tuple[object, ...]:
+        """The part that the host is made to agree with."""
+        return self.state, self.addresses, self.routes, self.own, self.rules
+
 
 def wanted(
     documents: NetworkMap,

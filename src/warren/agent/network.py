@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from ipaddress import ip_network
 from typing import Final
@@ -108,7 +109,8 @@ class NetworkRunner:
         self._due = Due()
         self._wake = asyncio.Event()
         self._turned = asyncio.Event()
-        self._stopping = False
+        self.stopping = asyncio.Event()
+        """:meth:`run` is to end, and not to be run again."""
         shared.claim(network, self.name, [ip_network(text) for text in state.settings.claims])
         if state.settings.interface:
             shared.interfaces[network] = state.settings.interface
@@ -178,7 +180,7 @@ class NetworkRunner:
 
     def stop(self) -> None:
         """End :meth:`run`; the host stays as it is until :meth:`remove`."""
-        self._stopping = True
+        self.stopping.set()
         self._wake.set()
 
     def network_changed(self) -> None:
@@ -204,7 +206,6 @@ class NetworkRunner:
 
     async def run(self) -> None:
         """Keep the network until :meth:`stop`, or until an enrolment is refused, of which ``joined`` then tells."""
-        self._stopping = False
         link = self._world.open_link(
             network=self.network,
             node=self._key,
@@ -216,14 +217,14 @@ class NetworkRunner:
             self.use_link(link)
             reader = asyncio.create_task(self._read(link), name=f"events of {self.name}")
             try:
-                while not self._stopping:
+                while not self.stopping.is_set():
                     if reader.done():
                         reader.result()  # raises what ended it, if that was an error
                     self._wake.clear()
-                    began = self._world.clock()
+                    began_s = time.process_time()
                     pause = await self.turn()
-                    # Many changes at once are one turn's work: turns may take half of the time at most.
-                    await asyncio.sleep(min(TURN_PAUSE_MAX_S, self._world.clock() - began))
+                    # Many changes at once are one turn's work: turns may take half of a core at most.
+                    await asyncio.sleep(min(TURN_PAUSE_MAX_S, time.process_time() - began_s))
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._wake.wait(), pause)
             finally:
@@ -307,7 +308,7 @@ class NetworkRunner:
             self._telling.connected(self._due)
         if news.refused is not None and news.refused.final and self.enrolling and not self.joined.done():
             self.joined.set_exception(OperationFailed(f"{self.name} cannot be joined: {why(news.refused.refused)}"))
-            self._stopping = True
+            self.stopping.set()
 
     async def _keep_plane(self) -> None:
         """There is a data plane as soon as the node is a member, and again when one has died."""
@@ -328,6 +329,8 @@ class NetworkRunner:
         interface = self._plane.interface
         self._shared.interfaces[self.network] = interface
         self._reaching.use_interface(interface)
+        if before not in {"", interface}:
+            await self._reaching.forget_interface(before)
         self._saver.note(self._now, interface=interface)
         self._surroundings = await self._shared.surroundings()
         if adopted:
@@ -376,7 +379,8 @@ class NetworkRunner:
         self._wanted_until = self._coordination.documents.next_lease_change(network_s)
         if self._wanted == before:
             return
-        self._due.host = self._due.names = True
+        self._due.names = True
+        self._due.host |= self._wanted.of_host() != before.of_host()
         self._shared.claim(self.network, self.name, self._wanted.claims)
         for warning in sorted(set(self._wanted.warnings) - set(before.warnings)):
             _log.warning("%s: %s", self.name, warning)

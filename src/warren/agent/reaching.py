@@ -21,6 +21,7 @@ from warren.agent.state import NetworkState
 from warren.errors import OperationFailed, WarrenError
 from warren.identity.signing import VerifyKey
 from warren.l3.firewall import ruleset
+from warren.l3.table import PolicyTable
 from warren.model.tunnel import IPAddress, TransportAddress
 
 RETRY_S: Final = 5.0
@@ -65,6 +66,11 @@ class Reaching:
     def use_interface(self, interface: str) -> None:
         world = self._world
         self._host = Host(interface, world.netlink, world.nft, world.sysctls, self._ledger)
+
+    async def forget_interface(self, interface: str) -> None:
+        """Another name is used from now on: the table of the one before is nobody's if there is no such interface."""
+        if all(link.name != interface for link in await self._world.netlink.links()):
+            PolicyTable(self._world.nft, interface).remove()
 
     def engine_is_new(self) -> None:
         """Another data plane has begun; it knows nothing, and its interface has nothing."""
