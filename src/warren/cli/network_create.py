@@ -58,7 +58,7 @@ def list_(access: str | None, as_json: bool) -> None:
     """List the networks of the coordinator."""
     networks = access_.ask(access, lambda client: client.networks())
     if as_json:
-        output.emit({"networks": networks})
+        output.emit(networks)
         return
     if not networks:
         click.echo("There is no network yet; `warren network create NAME` makes one.")

@@ -70,7 +70,7 @@ def invites(network: str, access: str | None, as_json: bool) -> None:
     """List the invites of NETWORK. Their tickets are not kept anywhere and cannot be shown again."""
     found = access_.ask(access, lambda client: client.invites(network))
     if as_json:
-        output.emit({"invites": found})
+        output.emit(found)
         return
     if not found:
         click.echo(f"There is no invite; `warren network invite {network}` makes one.")

@@ -26,7 +26,7 @@ def members(network: str, access: str | None, as_json: bool) -> None:
     """List the members of NETWORK, as the coordinator knows them."""
     found = access_.ask(access, lambda client: client.members(network))
     if as_json:
-        output.emit({"members": found})
+        output.emit(found)
         return
     if not found:
         click.echo(f"Nobody is in {network} yet; `warren network invite {network}` prints a ticket.")
@@ -126,7 +126,7 @@ def events(network: str | None, after: int, limit: int, access: str | None, as_j
     """Show who changed what, and when: in NETWORK, or everywhere."""
     found = access_.ask(access, lambda client: client.events(network, after=after, limit=limit))
     if as_json:
-        output.emit({"events": found})
+        output.emit(found)
         return
     if not found:
         click.echo("Nothing happened." if not after else f"Nothing happened after event {after}.")

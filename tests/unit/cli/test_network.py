@@ -200,7 +200,7 @@ def test_events_cannot_drive_the_terminal(admin: FakeAdmin, capsys: pytest.Captu
 def test_every_command_speaks_json(admin: FakeAdmin, capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     assert cli.run(["network", *arguments, "--json"]) == 0
     out = capsys.readouterr().out
-    assert isinstance(json.loads(out), dict)
+    assert isinstance(json.loads(out), dict | list)
     assert out.count("\n") == 1
 
 
@@ -209,4 +209,4 @@ def test_json_on_a_terminal_is_indented(
 ) -> None:
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     assert cli.run(["network", "list", "--json"]) == 0
-    assert capsys.readouterr().out.startswith('{\n  "networks": [\n')
+    assert capsys.readouterr().out.startswith('[\n  {\n    "id"')

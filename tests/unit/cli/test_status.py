@@ -57,7 +57,7 @@ def test_the_page_of_a_pipe_has_one_line_for_each_peer() -> None:
         "  failed       dns: port 53 is taken by dnsmasq; stop it",
         "",
     ]
-    assert titles.split() == "NAME STATE ADDRESSES PATH RTT HANDSHAKE RECEIVED SENT LEASE".split()
+    assert titles.split() == ["NAME", "STATE", "ADDRESSES", "PATH", "RTT", "HANDSHAKE", "RECEIVED", "SENT", "LEASE"]
     assert " ".join(bob.split()) == "bob unreachable fd5c:d2ae:9f4b:3::1, 10.77.0.3 none - - 987 B 1.2 MB 23 h"
     assert web1 == (
         "  web1  connected    fd5c:d2ae:9f4b:2::1, 10.77.0.2  direct [2001:db8:0:1::10]:51820  0.42 ms   75 s ago"
