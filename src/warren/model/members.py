@@ -47,6 +47,11 @@ class Member:
     def address4(self) -> IPv4Address | None:
         return None if self.membership.address4 is None else IPv4Address(self.membership.address4)
 
+    @cached_property
+    def own(self) -> tuple[IPNetwork, ...]:
+        """What selectors stand for: its /64 and its IPv4 address, never its routes."""
+        return (self.prefix6,) if self.address4 is None else (self.prefix6, IPv4Network(self.address4))
+
     @property
     def tags(self) -> tuple[str, ...]:
         return self.membership.tags
