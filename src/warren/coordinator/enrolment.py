@@ -37,10 +37,7 @@ class Enrolment:
         """
         digest = hash_of(secret)
         try:
-            async with self._core.read() as work:  # a flood of wrong secrets never reaches the queue of writers
-                invite = await _usable_invite(work, network, node, digest)
-            if invite is not None:
-                await self._core.write(lambda work: self._enrol(work, network, node, digest, name))
+            await self._core.write(lambda work: self._enrol(work, network, node, digest, name))
         except Problem:
             self._core.metrics.enrolments_refused += 1
             raise

@@ -47,7 +47,7 @@ class Store(Protocol):
     """Whether other replicas may use the same database now."""
 
     def read(self) -> AbstractAsyncContextManager[Transaction]:
-        """What was committed before. Problem ``unavailable``."""
+        """What was committed before; not necessarily all statements see one moment. Problem ``unavailable``."""
 
     def write(self) -> AbstractAsyncContextManager[Transaction]:
         """All or nothing: leaving the block commits, an exception in it takes everything back. Problem

@@ -17,7 +17,7 @@ import asyncpg  # type: ignore[import-untyped]
 from sqlalchemy import text
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from warren import log
 from warren.coordinator.problems import Problem
@@ -30,6 +30,8 @@ LOCK_TIMEOUT_S: Final = 5.0
 IDLE_TIMEOUT_S: Final = 15.0
 """Of a transaction whose replica says nothing more; it then loses the lock."""
 POOL_SIZE: Final = 8
+POOL_TIMEOUT_S: Final = 30.0
+"""How long one waits for a connection in a storm; that of a database which is away fails long before."""
 LISTEN_AGAIN_S: Final = (0.2, 5.0)
 """First and longest wait before the listener connects anew."""
 LISTENER_CHECK_S: Final = 15.0
@@ -80,7 +82,7 @@ class PostgresStore:
             url,
             pool_size=POOL_SIZE,
             max_overflow=POOL_SIZE,
-            pool_timeout=CONNECT_TIMEOUT_S,
+            pool_timeout=POOL_TIMEOUT_S,
             pool_pre_ping=True,
             connect_args={
                 "timeout": CONNECT_TIMEOUT_S,
@@ -93,23 +95,25 @@ class PostgresStore:
                 },
             },
         )
+        # Each statement of a read sees what is committed then; no round trips for a beginning and an end.
+        self._reading = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._url = url
         self._listener: asyncio.Task[None] | None = None
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[PostgresTransaction]:
-        async with self._connection() as connection:
+        async with self._connection(self._reading) as connection:
             yield PostgresTransaction(connection)
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[PostgresTransaction]:
-        async with self._connection() as connection:
+        async with self._connection(self._engine) as connection:
             await connection.execute(_TAKE_TURN)
             yield PostgresTransaction(connection)
 
     async def run(self, step: Callable[[Connection], None]) -> None:
         """Call ``step`` in a write transaction, with the connection that alembic wants."""
-        async with self._connection() as connection:
+        async with self._connection(self._engine) as connection:
             await connection.execute(_TAKE_TURN)
             await connection.run_sync(step)
 
@@ -127,10 +131,10 @@ class PostgresStore:
         await self._engine.dispose()
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[AsyncConnection]:
+    async def _connection(self, engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         """In a transaction, committed at the end."""
         try:
-            async with self._engine.begin() as connection:
+            async with engine.begin() as connection:
                 yield connection
         except AWAY as error:
             raise problem_of(error) from error
