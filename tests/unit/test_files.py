@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,18 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(old: Path, monkeypatch:
     monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OperationFailed, match="No space left on device; the old file is unchanged"):
         write_atomically(old, b"new")
+    assert old.read_bytes() == b"old"
+    assert names(old.parent) == ["state"]
+
+
+def test_a_write_that_stops_halfway_leaves_the_old_file_and_no_other(old: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OperationFailed, match="File too large; the old file is unchanged"):
+            write_atomically(old, bytes(1000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert old.read_bytes() == b"old"
     assert names(old.parent) == ["state"]
 
