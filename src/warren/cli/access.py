@@ -155,7 +155,7 @@ def logout(as_json: bool) -> None:
 
 
 def _count(networks: int) -> str:
-    return "one network" if networks == 1 else f"{networks} networks"
+    return {0: "no network yet", 1: "one network"}.get(networks, f"{networks} networks")
 
 
 def _reason(error: Exception) -> str:

@@ -25,16 +25,24 @@ def run_option(function: F) -> F:
 
 
 def ask(run: str | None, question: Callable[[AgentClient], Awaitable[T]], *, within_s: float = WITHIN_S) -> T:
-    """Run ``question`` with a connection to the agent. Raises Unreachable when it does not answer."""
+    """Run ``question`` with a connection to the agent. Raises Unreachable when none runs, or it does not answer."""
     import asyncio
 
     from warren.agent.places import places
     from warren.api.varlink_agent import agent_at
     from warren.errors import Unreachable
 
+    socket = places(run=run).socket
+    try:
+        socket.lstat()
+    except FileNotFoundError:
+        raise Unreachable(f"no agent runs here, there is no {socket}; `warren up` starts one") from None
+    except OSError:
+        pass  # connecting says more
+
     async def session() -> T:
         try:
-            async with asyncio.timeout(within_s), agent_at(places(run=run).socket) as agent:
+            async with asyncio.timeout(within_s), agent_at(socket) as agent:
                 return await question(agent)
         except TimeoutError:
             raise Unreachable(f"the agent did not answer within {within_s:g} s: look into its log") from None

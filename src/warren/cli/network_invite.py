@@ -15,8 +15,10 @@ from warren.errors import OperationFailed
 if TYPE_CHECKING:
     from warren.proto.control.administration import Invite
 
-_QUIET_ZONE: Final = 2
-"""Light modules around a QR code. Four are the standard's (ISO/IEC 18004); scanners manage with two."""
+_QUIET_ZONES: Final = (2, 1)
+"""Light modules around a QR code: the first that the terminal has room for. Four are the standard's (ISO/IEC 18004);
+scanners manage with fewer.
+"""
 
 
 @click.command("invite")
@@ -53,10 +55,8 @@ def invite(
     if as_json:
         output.emit(made)
         return
-    code = qr_lines(made.ticket) if _wants_code(qr) else []
-    if qr or _fit(code):
-        for line in code:
-            click.echo(line)
+    for line in _code(made.ticket, qr):
+        click.echo(line)
     whom = "one machine" if made.uses == 1 else f"{made.uses} machines"
     click.echo(f"For {whom}, until {output.local_time(made.expires)}{_conditions(made)}; on the machine run:\n")
     click.echo(f"warren up '{made.ticket}'")
@@ -97,7 +97,17 @@ def uninvite(network: str, invite: str, access: str | None, as_json: bool) -> No
         click.echo(f"Nobody can join with invite {revoked.id} any more; it was used {revoked.used} times.")
 
 
-def qr_lines(text: str) -> list[str]:
+def _code(ticket: str, asked: bool | None) -> list[str]:
+    """The QR code, if it was asked for or else fits the terminal."""
+    width = output.terminal_width()
+    if asked is False or (asked is None and width is None):
+        return []
+    codes = [qr_lines(ticket, quiet_zone) for quiet_zone in _QUIET_ZONES]
+    fitting = [code for code in codes if width is None or output.visible_length(code[0]) <= width]
+    return fitting[0] if fitting else codes[0] if asked else []
+
+
+def qr_lines(text: str, quiet_zone: int) -> list[str]:
     """A QR code for terminals: two modules in one character, dark on light whatever the terminal's colours."""
     import segno
 
@@ -105,25 +115,15 @@ def qr_lines(text: str) -> list[str]:
         code = segno.make_qr(text, error="l")
     except segno.DataOverflowError:
         raise OperationFailed(f"a text of {len(text)} characters does not fit a QR code; say --no-qr") from None
-    size = len(code.matrix)
+    size = len(code.matrix) + 2 * quiet_zone
     dark = {
-        (x, y) for y, row in enumerate(code.matrix, _QUIET_ZONE) for x, module in enumerate(row, _QUIET_ZONE) if module
+        (x, y) for y, row in enumerate(code.matrix, quiet_zone) for x, module in enumerate(row, quiet_zone) if module
     }
-    columns = range(size + 2 * _QUIET_ZONE)
     lines = []
-    for y in range(0, size + 2 * _QUIET_ZONE, 2):
-        halves = "".join(" ▄▀█"[2 * ((x, y) in dark) + ((x, y + 1) in dark)] for x in columns)
+    for y in range(0, size, 2):
+        halves = "".join(" ▄▀█"[2 * ((x, y) in dark) + ((x, y + 1) in dark)] for x in range(size))
         lines.append(click.style(halves, fg="black", bg="bright_white"))
     return lines
-
-
-def _wants_code(asked: bool | None) -> bool:
-    return output.terminal_width() is not None if asked is None else asked
-
-
-def _fit(lines: list[str]) -> bool:
-    width = output.terminal_width()
-    return bool(lines) and width is not None and output.visible_length(lines[0]) <= width
 
 
 def _conditions(invite: Invite) -> str:

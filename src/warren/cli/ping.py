@@ -39,11 +39,13 @@ def command(node: str, count: int, interval_s: float, family: int | None, run: s
     if not as_json:
         click.echo(f"PING {target.title}")
     account = _run(target, count, interval_s, quiet=as_json)
-    path = _path_to(access_agent.status(run), target.address)
+    if not as_json:
+        click.echo(_summary(account))
+    state, path = _path_to(access_agent.status(run), target.address)
     if as_json:
-        output.emit(_as_value(target, account, path))
-    else:
-        _print_summary(account, path)
+        output.emit(_as_value(target, account, state, path))
+    elif state:
+        click.echo(output.clean(f"path: {path} ({state})"))
     if not account.received:
         raise OperationFailed(f"{node} does not answer; `warren status` shows how this machine stands with it")
 
@@ -108,25 +110,21 @@ def _path_to(status: AgentStatus, address: IPv4Address | IPv6Address) -> tuple[s
     return "", ""
 
 
-def _print_summary(account: Account, path: tuple[str, str]) -> None:
+def _summary(account: Account) -> str:
     line = f"{account.sent} sent, {account.received} received, {account.lost_percent:.0f} % lost"
-    if account.rtts_ms:
-        fastest, slowest = min(account.rtts_ms), max(account.rtts_ms)
-        mean = sum(account.rtts_ms) / account.received
-        line += f"; round trip {' / '.join(map(output.milliseconds, (fastest, mean, slowest)))} (least, mean, most)"
-    click.echo(line)
-    state, way = path
-    if state:
-        click.echo(output.clean(f"path: {way} ({state})"))
+    if not account.rtts_ms:
+        return line
+    figures = (min(account.rtts_ms), sum(account.rtts_ms) / account.received, max(account.rtts_ms))
+    return f"{line}; round trip {' / '.join(map(output.milliseconds, figures))} (least, mean, most)"
 
 
-def _as_value(target: _Target, account: Account, path: tuple[str, str]) -> dict[str, object]:
+def _as_value(target: _Target, account: Account, state: str, path: str) -> dict[str, object]:
     return {
         "node": target.name,
         "address": str(target.address),
         "sent": account.sent,
         "received": account.received,
         "rtts_ms": account.rtts_ms,
-        "state": path[0],
-        "path": path[1],
+        "state": state,
+        "path": path,
     }

@@ -81,7 +81,7 @@ def _facts(network: Membership, now: datetime) -> Iterator[tuple[str, str]]:
     if network.tasks:
         yield "tasks", f"{done} of {len(network.tasks)} done"
     connected = sum(peer.state == "connected" for peer in network.peers)
-    yield "members", f"{len(network.peers)} others, {connected} of them connected"
+    yield "members", f"{len(network.peers) + 1} with this one, {connected} connected to it"
 
 
 def _coordinator(link: CoordinatorLink, now: datetime) -> str:

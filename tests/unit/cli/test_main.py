@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from tests.support.logs import log_restored
@@ -142,14 +143,34 @@ def test_a_bug_is_one_line_that_names_the_file_with_the_traceback(
     assert report.stat().st_mode & 0o077 == 0
 
 
-def test_wanting_help_imports_nothing_heavy() -> None:
-    heavy = ["pyroute2", "cryptography", "asyncio", "warren.tunnel", "warren.engine", "socket"]
-    code = "import sys, warren.cli; warren.cli.run(['--help']); print([m for m in sys.argv[1:] if m in sys.modules])"
+@pytest.mark.parametrize(
+    "command", ["", "up", "status", "ping", "login", "network", "network plan", "network invite", "completion"]
+)
+def test_wanting_help_imports_nothing_heavy(command: str) -> None:
+    heavy = ["pyroute2", "cryptography", "asyncio", "msgspec", "rich", "socket", "httpx2", "litestar", "sqlalchemy"]
+    words = [*command.split(), "--help"]
+    code = f"import sys, warren.cli; warren.cli.run({words!r}); print([m for m in sys.argv[1:] if m in sys.modules])"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", code, *heavy], capture_output=True, text=True, check=True, env=environment
     )
+    assert done.stdout.startswith(f"Usage: warren {command}")
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_every_command_that_help_names_is_there() -> None:
+    def check(group: click.Group, words: tuple[str, ...]) -> None:
+        context = click.Context(group)
+        for name in group.list_commands(context):
+            command = group.get_command(context, name)
+            assert command is not None, (*words, name)
+            assert command.help, (*words, name)
+            if isinstance(command, click.Group):
+                check(command, (*words, name))
+            else:
+                assert any("--json" in option.opts for option in command.params), (*words, name)
+
+    check(cli.program, ())
 
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:

@@ -89,7 +89,7 @@ def test_an_invite_prints_the_command_to_paste(admin: FakeAdmin, capsys: pytest.
     assert len(lines) == 3
 
 
-@pytest.mark.parametrize(("columns", "shown"), [(200, True), (60, False)])
+@pytest.mark.parametrize(("columns", "shown"), [(200, True), (80, True), (60, False)])
 def test_a_terminal_that_is_wide_enough_gets_a_qr_code(
     admin: FakeAdmin,
     capsys: pytest.CaptureFixture[str],
@@ -106,14 +106,15 @@ def test_a_terminal_that_is_wide_enough_gets_a_qr_code(
     assert "█" in capsys.readouterr().out
 
 
-def test_a_qr_code_on_the_terminal_has_every_module_of_the_code() -> None:
+@pytest.mark.parametrize("quiet_zone", [1, 2])
+def test_a_qr_code_on_the_terminal_has_every_module_of_the_code(quiet_zone: int) -> None:
     import click
     import segno
 
-    lines = [click.unstyle(line) for line in qr_lines(TICKET)]
+    lines = [click.unstyle(line) for line in qr_lines(TICKET, quiet_zone)]
     drawn = [[int(character in halves) for character in line] for line in lines for halves in ("▀█", "▄█")]
     code = segno.make_qr(TICKET, error="l")
-    expected = [[int(module) for module in row] for row in code.matrix_iter(border=2)]
+    expected = [[int(module) for module in row] for row in code.matrix_iter(border=quiet_zone)]
     assert drawn[: len(expected)] == expected
     assert not any(map(any, drawn[len(expected) :]))
 

@@ -52,7 +52,7 @@ def test_the_page_of_a_pipe_has_one_line_for_each_peer() -> None:
         "  tags         admin",
         "  routes       192.168.7.0/24",
         "  tasks        1 of 2 done",
-        "  members      2 others, 1 of them connected",
+        "  members      3 with this one, 1 connected to it",
         "  warning      this host's clock is 3 hours behind the coordinator's",
         "  failed       dns: port 53 is taken by dnsmasq; stop it",
         "",
