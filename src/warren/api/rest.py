@@ -13,10 +13,10 @@ the coordinator says                            here
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Self, TypeVar
-from urllib.parse import quote
 
 import msgspec
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     import httpx2
 
 ANSWER_WITHIN_S: Final = 30.0
+_PART: Final = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _INVALID: Final = frozenset({400, 413, 415, 422})
 
 T = TypeVar("T")
@@ -252,5 +253,7 @@ def _of(network: str, *parts: str) -> str:
 
 
 def _part(text: str) -> str:
-    """A segment of a path, whatever is in it."""
-    return quote(text, safe="").replace(".", "%2E")
+    """A segment of a path. What is no name, key or id would not only be unknown but lead to another path."""
+    if not _PART.fullmatch(text):
+        raise UsageError(f"{text!r} is neither a name nor a key: names are made of a-z, 0-9 and hyphens")
+    return text
