@@ -87,6 +87,6 @@ def _problem_of(request: Request[Any, Any, Any], error: Exception) -> Problem:
     if isinstance(error, TimeoutError):
         return LATE
     if isinstance(error, HTTPException) and error.status_code < 500:
-        return problems.from_framework(error, method, path)
+        return problems.from_framework(error, path)
     _log.error("%s %s failed: %s: %s", method, path, type(error).__name__, error)
     return INTERNAL

@@ -61,6 +61,8 @@ class Door:
             self._check(scope)
             if scope["method"] == "HEAD":  # the server leaves the body out
                 scope = {**scope, "method": "GET"}
+            elif scope["method"] == "OPTIONS":  # only pages of other sites need it, and they get nothing here
+                scope = {**scope, "method": "NONE"}
             if scope["path"] == messages.PATH:
                 raise problems.HttpProblem(
                     "upgrade-required", f"{messages.PATH} is for nodes", "Open a WebSocket there, or use the REST API."

@@ -10,7 +10,7 @@ import asyncio
 import logging
 from asyncio.transports import BaseTransport
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.config import Config
@@ -27,6 +27,8 @@ from warren.coordinator.web import problems
 _FRAGMENTS_MAX: Final = 64
 """Of one message: 64 KiB in frames of 1 KiB. Empty ones would otherwise cost memory without end."""
 
+_PIECE_BYTES: Final = 16 << 10
+
 
 class NodeConnection(WebSocketsSansIOProtocol):
     """Takes the transport and the :class:`Place` of an HttpConnection over."""
@@ -41,9 +43,7 @@ class NodeConnection(WebSocketsSansIOProtocol):
         self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
-        super().connection_made(transport)
-        if self.transport.get_write_buffer_size() > WRITE_BUFFER_BYTES:
-            self.transport.abort()
+        super().connection_made(cast("BaseTransport", _InPieces(cast("asyncio.Transport", transport))))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_write_timer()
@@ -87,6 +87,24 @@ class NodeConnection(WebSocketsSansIOProtocol):
         if self._write_timer is not None:
             self._write_timer.cancel()
             self._write_timer = None
+
+
+class _InPieces:
+    """A transport that is written to in pieces of a TLS record: OpenSSL's buffer keeps for ever the size that it once
+    had, which would be that of the whole map in each of thousands of connections.
+    """
+
+    __slots__ = ("_transport",)
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def write(self, data: bytes) -> None:
+        for start in range(0, len(data), _PIECE_BYTES):
+            self._transport.write(data[start : start + _PIECE_BYTES])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
 
 
 class _Handshake(ServerProtocol):

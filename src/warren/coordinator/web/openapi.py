@@ -25,7 +25,7 @@ SECURITY: Final = "token"
 _ALWAYS: Final = (400, 408, 421, 429, 431, 500)
 _GUARDED: Final = (401, 403, 503)
 _WITH_PATH: Final = (404,)
-_WITH_BODY: Final = (409, 413, 415, 422)
+_WITH_BODY: Final = (404, 409, 413, 415, 422)
 _MEANINGS: Final = {
     400: "The request is malformed",
     401: "The token is missing, wrong, expired or revoked",

@@ -96,11 +96,12 @@ def headers_of(problem: Problem, body: bytes) -> list[tuple[bytes, bytes]]:
     return headers
 
 
-def from_framework(error: HTTPException, method: str, path: str) -> Problem:
+def from_framework(error: HTTPException, path: str) -> Problem:
     """What the framework refused, in our words."""
     if isinstance(error, MethodNotAllowedException):
-        allow = (error.headers or {}).get("allow") or (error.headers or {}).get("Allow") or ""
-        return HttpProblem("method-not-allowed", f"{method} is not for {path}", f"Use {allow or 'GET'}.", allow=allow)
+        given = {name.lower(): value for name, value in (error.headers or {}).items()}.get("allow", "")
+        allow = ", ".join(sorted(set(given.split(", ")) - {"OPTIONS"}))
+        return HttpProblem("method-not-allowed", f"{path} does not take this method", f"Use {allow}.", allow=allow)
     if isinstance(error, NotFoundException):
         return Problem("not-found", f"{path} is not a path of this API", PATHS)
     if isinstance(error, ValidationException):

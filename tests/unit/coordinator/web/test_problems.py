@@ -45,6 +45,7 @@ def request(coordinator: Running, line: str, headers: bytes = b"", body: bytes =
         ("DELETE /v1/identity", 405, "method-not-allowed"),
         ("TRACE /v1/networks", 405, "method-not-allowed"),
         ("CONNECT /v1/networks", 405, "method-not-allowed"),
+        ("OPTIONS /v1/networks", 405, "method-not-allowed"),
         ("FROB /v1/networks", 405, "method-not-allowed"),
         ("GET /v1/events?after=x", 422, "invalid"),
         ("GET /v1/events?after=-1", 422, "invalid"),

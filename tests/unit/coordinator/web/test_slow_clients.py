@@ -196,7 +196,7 @@ def test_a_large_body_is_refused_before_it_is_read() -> None:
 
 def test_a_body_without_end_is_refused_and_its_sender_sees_why() -> None:
     async def scenario() -> None:
-        async with running(QUICK) as coordinator:
+        async with running(dataclasses.replace(QUICK, body_s=30)) as coordinator:
             reader, writer = await coordinator.stream()
             end = asyncio.create_task(until_closed(reader))
             writer.write(head(coordinator, b"transfer-encoding: chunked"))
