@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Interface, IPv6Network
 from typing import Literal
 
 import msgspec
@@ -212,11 +213,16 @@ def _peers(
             after = None
         allowed: list[IPNetwork] = [member.prefix6]
         if prefix4 is not None and member.address4 is not None and member.address4 in prefix4:
-            allowed.append(IPv4Network(member.address4))
+            allowed.append(_alone(member.address4))
         allowed = [network for network in (*allowed, *routed.get(node, ())) if network not in given]
         given.update(allowed)
         found[node] = WantedPeer(node, member.name, key, after, tuple(allowed), member.candidates)
     return found
+
+
+@lru_cache(maxsize=1 << 16)
+def _alone(address: IPv4Address) -> IPv4Network:
+    return IPv4Network(address)
 
 
 def _owners(others: Sequence[Member], holders: Mapping[PublicKey, bytes]) -> dict[PublicKey, bytes]:

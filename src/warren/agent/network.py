@@ -267,7 +267,7 @@ class NetworkRunner:
             self._turn_keys()
             self._want()
             if self._plane.runs:
-                await self._reaching.reach(self._wanted, self._surroundings, self._due)
+                await self._reaching.reach(self._wanted, self.own, self._surroundings, self._due)
         except WarrenError as error:
             self._ledger.failed("data plane", error)
             self._due.again("retry", self._now + RETRY_S)

@@ -37,6 +37,8 @@ class Here:
     """Where an encrypted packet must not go: into a tunnel."""
     private_key: PrivateKey
     listen_port: int
+    known: bool
+    """Others know this node's key, so that it makes sense to call them."""
     informed: bool
     """What peers announce is known: a coordinator is connected, or was until a moment ago."""
 
@@ -119,6 +121,8 @@ class Peering:
         doubtful = chooser.state == "unreachable" or not here.informed
         key = known.trial.choose(peer, alive=alive, doubtful=doubtful, now=now)
         self._tell(known, peer)
+        if not here.known:
+            return Course(key)
         return Course(key, chooser.wanted(), chooser.must_initiate)
 
     def _tell(self, known: _Known, peer: WantedPeer) -> None:

@@ -22,12 +22,17 @@ from warren.errors import OperationFailed, WarrenError
 from warren.identity.signing import VerifyKey
 from warren.l3.firewall import ruleset
 from warren.l3.table import PolicyTable
+from warren.model.netmap import Member
 from warren.model.tunnel import IPAddress, TransportAddress
 
 RETRY_S: Final = 5.0
 """Before what failed is tried again."""
 AUDIT_S: Final = 60.0
 """How often the host is looked at although nothing tells of a change: nftables tells of none."""
+KNOWN_WITHIN_S: Final = 1.0
+"""Then a node that has joined calls others, whether its record came back or not."""
+KNOWN_LATER_S: Final = 0.1
+"""How much later than this node the others have its record, and act on it."""
 _PORTS: Final = range(32_768, 60_999)
 _FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
 
@@ -62,6 +67,8 @@ class Reaching:
         self._host: Host | None = None
         self._served: object = None
         self._listen_port = 0
+        self._known = False
+        self._known_at: float | None = None
 
     def use_interface(self, interface: str) -> None:
         world = self._world
@@ -80,7 +87,7 @@ class Reaching:
     def config_changed(self) -> None:
         self._listen_port = 0
 
-    async def reach(self, want: Wanted, surroundings: Surroundings, due: Due) -> None:
+    async def reach(self, want: Wanted, own: Member | None, surroundings: Surroundings, due: Due) -> None:
         """Do what is due. Raises WarrenError when the host cannot be looked at, or the data plane does not answer."""
         now = self._world.clock()
         if self._host is not None and (due.host or due.take("host", now)):
@@ -89,6 +96,7 @@ class Reaching:
             if self._ledger.failing():
                 due.again("host", now + RETRY_S)
             due.again("audit", now + AUDIT_S)
+        self._see_known(own, due, now)
         await self._settle_peers(want, surroundings, due, now)
         if due.names or due.take("dns", now):
             due.names = False
@@ -134,6 +142,22 @@ class Reaching:
 
     # The peers
 
+    def _see_known(self, own: Member | None, due: Due, now: float) -> None:
+        """Whoever does not know this node's key yet ignores its handshakes, and the next try is seconds away. So a
+        node that has just joined calls nobody before its record has come back from the coordinator.
+        """
+        if self._known:
+            return
+        first = self._known_at is None
+        if self._known_at is None:
+            self._known_at = now + KNOWN_WITHIN_S
+        if own is not None and own.wireguard_key == self._keyring.public:
+            self._known_at = min(self._known_at, now if first else now + KNOWN_LATER_S)
+        self._known = now >= self._known_at
+        due.again("call", self._known_at)
+        if self._known:
+            due.at.pop("call", None)
+
     async def _settle_peers(self, want: Wanted, surroundings: Surroundings, due: Due, now: float) -> None:
         engine = self.plane.engine
         if engine is None:
@@ -145,6 +169,7 @@ class Reaching:
             private_key=self._keyring.private,
             listen_port=self.port(),
             informed=self._coordination.informed,
+            known=self._known,
         )
         try:
             await self.peering.settle(engine, want.peers, here, now, int(self._world.wall_clock() * 1e9))

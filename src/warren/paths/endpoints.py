@@ -36,6 +36,9 @@ SESSION_S: Final = 180.0
 KEEPALIVE_S: Final = 25
 """Keeps the state of NATs and firewalls open (WireGuard's usual interval)."""
 
+KEEPALIVE_BYTES: Final = 32
+"""A transport message without a packet in it (WireGuard §5.4.6)."""
+
 _NS: Final = 1_000_000_000
 
 
@@ -97,7 +100,10 @@ class EndpointChooser:
         return None if self._seen is None else self._seen.endpoint
 
     def _sends(self, before: PeerStatus | None, status: PeerStatus) -> bool:
-        return status.tx_bytes > (0 if before is None else before.tx_bytes)
+        """Whether something was sent that asks for an answer: a lone keepalive (§6.5) does not."""
+        if before is None:
+            return status.tx_bytes > 0 and not self._alive  # of a session that lives it is not known when
+        return status.tx_bytes - before.tx_bytes > KEEPALIVE_BYTES
 
     def _patience(self) -> float:
         if self._alive and not self._tries:
