@@ -16,9 +16,9 @@ from typing import Final
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 
-from warren.api.trust import establish_trust, no_coordinator, pinned_context, why_not
+from warren.api.trust import check_url, establish_trust, no_coordinator, pinned_context, why_not
 from warren.errors import OperationFailed, Unreachable
 from warren.identity.signing import VerifyKey
 from warren.model.documents import Coordinator
@@ -114,6 +114,7 @@ class Doors:
 
     async def open(self, coordinator: Coordinator) -> Connection:
         """Raises Unreachable and OperationFailed as :func:`~warren.api.trust.establish_trust` does."""
+        check_url(coordinator.url)
         known = self._certificates.setdefault(coordinator.key, {})
         for _ in range(_CERTIFICATES_TRIED):
             if known:
@@ -147,7 +148,7 @@ class Doors:
             return None
         except InvalidStatus as error:
             raise self._not_upgraded(url, error) from error
-        except (InvalidHandshake, InvalidURI) as error:
+        except WebSocketException as error:
             raise OperationFailed(no_coordinator(url, f"it does not take node connections ({error})")) from error
         except (OSError, EOFError) as error:
             raise why_not(url, error) from error

@@ -22,12 +22,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from ipaddress import IPv6Address
 from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
+from warren import log
 from warren.api.trust_race import first_of
 from warren.errors import OperationFailed, Unreachable
 from warren.identity.signing import VerifyKey
@@ -119,8 +121,7 @@ def _duration(seconds: float) -> str:
 
 
 async def _ask(url: str, key: VerifyKey, wall_clock: Callable[[], float]) -> Trusted:
-    if urlsplit(url).scheme != "https":
-        raise OperationFailed(f"{url} is no coordinator's address: it must begin with https://")
+    check_url(url)
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
             leaf, body, at_s = await _fetch(url, wall_clock)
@@ -162,7 +163,7 @@ async def _fetch(url: str, wall_clock: Callable[[], float]) -> tuple[bytes, byte
                 if len(body) > ANSWER_BYTES_MAX:
                     raise OperationFailed(no_coordinator(url, "its answer is too long"))
             return leaf, body, at_s
-    except (httpx2.RequestError, OSError) as error:
+    except (httpx2.RequestError, httpx2.InvalidURL, OSError) as error:
         raise why_not(url, error) from error
     finally:
         for stream in streams:  # httpcore2 leaves one open when it is cancelled during the TLS handshake
@@ -201,6 +202,22 @@ def _judge(url: str, key: VerifyKey, leaf: bytes, body: bytes, at_s: float) -> T
     raise OperationFailed(
         f"{url} does not prove that it is the coordinator {key.short}…: its signature does not hold; check the address"
     )
+
+
+def check_url(url: str) -> None:
+    """Raises OperationFailed for what cannot be a coordinator's address, before any library stumbles over it."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+        usable = parts.scheme == "https" and url.isprintable() and bool(host)
+        if ":" in host:
+            IPv6Address(host.partition("%")[0])
+        else:
+            host.encode("idna")
+    except ValueError:
+        usable = False
+    if not usable:
+        raise OperationFailed(f"{log.printable(url)} is no coordinator's address: it is written https://HOST:PORT")
 
 
 def no_coordinator(url: str, because: str) -> str:

@@ -13,9 +13,11 @@ import pytest
 
 from tests.support.control_server import TestCoordinator, certificate, certificate_issued_by
 from warren.api import trust
+from warren.api.node_connection import Doors
 from warren.api.trust import Trusted, clock_sentence, establish_trust, pinned_context
 from warren.errors import OperationFailed, Unreachable
 from warren.identity.signing import SigningKey
+from warren.model.documents import Coordinator
 from warren.proto.control.messages import certificate_statement
 
 OTHER = SigningKey(bytes([8]) * 32)
@@ -225,9 +227,31 @@ def test_a_name_that_does_not_exist_is_unreachable() -> None:
         asyncio.run(establish_trust(["https://nowhere.invalid"], OTHER.verify_key))
 
 
-def test_an_address_without_https_is_refused_untouched() -> None:
-    with pytest.raises(OperationFailed, match="must begin with https://"):
-        asyncio.run(establish_trust(["http://127.0.0.1"], OTHER.verify_key))
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1",
+        "127.0.0.1:8443",
+        "",
+        "https://",
+        "https://:8443",
+        "https://127.0.0.1:99999",
+        "https://127.0.0.1:abc",
+        "https://[::1",
+        "https://[::zz]",
+        "https://a..b",
+        "https://\0",
+        "https://a\x1b[31m",
+        "https://" + "a" * 64,
+    ],
+)
+def test_what_is_no_address_is_refused_untouched(url: str) -> None:
+    """Also in a link, which outlives a document with such an address in it."""
+    with pytest.raises(OperationFailed, match="is no coordinator's address") as caught:
+        asyncio.run(establish_trust([url], OTHER.verify_key))
+    assert str(caught.value).isprintable()
+    with pytest.raises(OperationFailed, match="is no coordinator's address"):
+        asyncio.run(Doors(time.time).open(Coordinator(url=url, key=bytes(32))))
 
 
 def test_without_any_address_nothing_can_be_reached() -> None:
