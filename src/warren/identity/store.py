@@ -30,6 +30,7 @@ from typing import Final, Literal, Self, TypeVar
 
 import msgspec
 
+from warren import log
 from warren.errors import OperationFailed
 from warren.files import write_atomically
 from warren.identity.keys import PrivateKey
@@ -40,6 +41,8 @@ _HEAD_BYTES: Final = len(_MAGIC) + 64 + 1
 _FILE_BYTES_MAX: Final = 4096
 _CORRUPT_MAX: Final = 8
 """Damaged files kept of each; the last is then replaced."""
+
+_log = log.get("keys")
 
 _NODE, _NODE_COPY, _WIREGUARD = ".node", ".node-copy", ".wireguard"
 
@@ -106,7 +109,7 @@ _File = TypeVar("_File", _NodeFile, _WireGuardFile)
 class KeyStore:
     """The keys in one directory. Single owner: whoever opens it holds the lock of the state it belongs to.
 
-    ``warnings`` grows with what is found; take from it what was shown. All that writes raises OperationFailed when the
+    ``warnings`` grows with what is found, and each is logged at once. All that writes raises OperationFailed when the
     disk does not take it: on disk and in the answers everything is then as before.
     """
 
@@ -278,6 +281,7 @@ class KeyStore:
 
     def _warn(self, path: Path, message: str) -> None:
         self.warnings.append(KeyStoreWarning(path, message))
+        _log.warning("%s", message)
 
 
 def _head(packed: bytes) -> bytes:

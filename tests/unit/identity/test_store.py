@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -106,10 +107,17 @@ def zeroes_and_more(data: bytes) -> list[bytes]:
     return [bytes(len(data)), data + b"\0", data + data, b"x" * 100_000]
 
 
+@pytest.fixture
+def fast_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hundreds of files: not one of them has to survive a power cut."""
+    monkeypatch.setattr(os, "fsync", lambda fd: None)
+
+
 DAMAGES = pytest.mark.parametrize("damages", [truncations, flips, zeroes_and_more])
 
 
 @DAMAGES
+@pytest.mark.usefixtures("fast_disk")
 def test_a_damaged_signing_key_is_taken_from_its_copy(tmp_path: Path, damages: Callable[[bytes], list[bytes]]) -> None:
     key = store_in(tmp_path).node_key(HOME)
     whole = file_of(tmp_path, "node").read_bytes()
@@ -125,6 +133,7 @@ def test_a_damaged_signing_key_is_taken_from_its_copy(tmp_path: Path, damages: C
 
 
 @DAMAGES
+@pytest.mark.usefixtures("fast_disk")
 def test_with_both_copies_damaged_the_node_starts_as_a_stranger_and_says_so(
     tmp_path: Path, damages: Callable[[bytes], list[bytes]]
 ) -> None:
@@ -144,6 +153,7 @@ def test_with_both_copies_damaged_the_node_starts_as_a_stranger_and_says_so(
 
 
 @DAMAGES
+@pytest.mark.usefixtures("fast_disk")
 def test_damaged_wireguard_keys_are_put_aside_and_made_anew(
     tmp_path: Path, damages: Callable[[bytes], list[bytes]]
 ) -> None:
@@ -180,6 +190,14 @@ def test_a_file_for_another_purpose_is_not_used(tmp_path: Path) -> None:
     file_of(tmp_path, "node").rename(file_of(tmp_path, "wireguard"))
     store.wireguard_keys(HOME, 1.0)
     assert "is no key file of this version of Warren; it is now" in texts(store)[0]
+
+
+def test_what_is_wrong_is_logged_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file_of(tmp_path, "wireguard").write_bytes(b"no key")
+    store = store_in(tmp_path)
+    with caplog.at_level(logging.WARNING, "warren.keys"):
+        store.wireguard_keys(HOME, 1.0)
+    assert [record.getMessage() for record in caplog.records] == texts(store)
 
 
 def test_a_directory_in_the_place_of_a_file_is_put_aside(tmp_path: Path) -> None:
