@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -43,6 +44,7 @@ Check = Callable[[Resolver, NameServer], Coroutine[Any, Any, None]]
 
 def _on_a_host(check: Check, resolvectl: str) -> None:
     """With the overlay's interface, and another with a name server that answers everything."""
+    os.environ["RESOLVECTL"] = resolvectl
     tuns = [Tun("home"), Tun("uplink")]
     for command in (
         f"address add {ME}/128 dev home",
@@ -89,6 +91,9 @@ async def _names_are_split(resolver: Resolver, upstream: NameServer) -> None:
         assert records(await ask(STUB, reverse, "PTR")) == ["laptop.home.internal."]
     assert (await output_of("getent", "ahostsv6", "laptop.home.internal")).split()[0] == address(2, 6)
     assert not upstream.asked, "our names are nobody else's business"
+    resolvectl = os.environ["RESOLVECTL"]
+    assert "10.7.0.2" in await output_of(resolvectl, "query", "-4", "laptop.home.internal")
+    assert not await output_of(resolvectl, "query", "laptop"), "the domain is not searched"
     assert records(await ask(STUB, "www.example.org", "A")) == ["192.0.2.1"]
     assert upstream.names == ["www.example.org."]
     resolver.serve({"home": zone_of(network(()), [member(3, "laptop")])})

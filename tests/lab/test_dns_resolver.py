@@ -266,6 +266,8 @@ async def _resolv_conf_is_borrowed(resolver: Resolver, _: Tun) -> None:
         assert (await output_of("getent", "ahostsv4", "laptop.home.internal")).split()[0] == "192.0.2.1", "not ours yet"
         upstream.asked.clear()
         await split.engage("home", ip_address(ME[6]), ZONE.domains)
+        assert Path("/run/warren/resolv.conf.before-warren").read_text() == original, "/etc is not this host's alone"
+        assert not Path("/etc/resolv.conf.before-warren").exists()
         assert (await output_of("getent", "ahostsv6", "laptop.home.internal")).split()[0] == address(2, 6)
         assert (await output_of("getent", "ahostsv4", "laptop.home.internal")).split()[0] == address(2, 4)
         assert (await output_of("getent", "hosts", address(2, 4))).split() == [address(2, 4), "laptop.home.internal"]
@@ -290,6 +292,7 @@ async def _resolv_conf_is_borrowed(resolver: Resolver, _: Tun) -> None:
     await split.disengage("other")
     assert file.read_text() == f"nameserver {UPSTREAMS[2]}\n"
     assert not ResolvConf().has_traces()
+    assert (await ask(ME[4], "www.example.org")).rcode() == dns.rcode.REFUSED, "nobody asks us any more"
     await split.restore()
 
 
