@@ -10,7 +10,7 @@ from tests.support.coordination_node import SimNode
 from tests.support.coordination_world import World
 from warren.coordinator.rows import DocumentRow, InviteRow, MemberRow, NetworkRow, PlaceRow, RevokedRow, Row
 from warren.identity.signing import VerifyKey
-from warren.model.documents import Document, DocumentKey, Membership, NetworkSpec, NodeRecord, verify
+from warren.model.documents import Document, DocumentKey, Membership, NetworkSpec, NodeRecord, Revocation, verify
 from warren.model.envelope import Envelope, unpack_envelope_untrusted
 from warren.model.netmap import Member
 from warren.proto.control.server import State
@@ -39,6 +39,8 @@ class Model:
         self.network = network
         self.invites: dict[str, int] = {}
         """Acknowledged: id → uses."""
+        self.withdrawn: dict[str, float] = {}
+        """Acknowledged: id → when."""
         self.revoked: dict[bytes, float] = {}
         """Acknowledged: node → when its last lease ends."""
         self.tags: dict[bytes, Possible] = {}
@@ -48,6 +50,7 @@ class Model:
         """Nodes that were told that they are members, and that nobody wanted to part from the network since."""
         self._owners: dict[int, tuple[bytes, float]] = {}
         self._addresses4: dict[str, tuple[bytes, float]] = {}
+        self._holders: dict[str, tuple[bytes, float]] = {}
         self._redeemed: dict[str, set[bytes]] = {}
         self._versions: dict[DocumentKey, int] = {}
         self._revision = 0
@@ -127,6 +130,7 @@ class Model:
                 before, until = self._addresses4.get(row.address4, (row.node, 0.0))
                 assert before == row.node or until <= now, f"{row.address4} was given to {row.name} too early"
                 self._addresses4[row.address4] = (row.node, row.lease_last)
+        self._check_names(members)
         for what, values in (
             ("name", [row.name for row in members]),
             ("place", [row.slot for row in members]),
@@ -138,8 +142,30 @@ class Model:
         for invite in self.rows(InviteRow):
             redeemed = self._redeemed.get(invite.id, set())
             assert len(redeemed) <= invite.uses, f"an invite for {invite.uses} was used by {len(redeemed)}"
+            last = max((row.joined for row in members if row.invite == invite.id), default=0.0)
+            assert last < invite.expires, "somebody joined by an invite that had expired"
+            assert last <= self.withdrawn.get(invite.id, last), "somebody joined by an invite that was withdrawn"
             assert invite.used == len(redeemed), f"{len(redeemed)} joined by an invite that says {invite.used}"
         self._check_monotony(members)
+        self._check_revocations()
+
+    def _check_names(self, members: list[MemberRow]) -> None:
+        """Policies speak of names: that of a member who is gone is not handed on while a lease with it runs."""
+        named = {row.node: row.name for row in members}
+        for name, (node, _) in list(self._holders.items()):
+            if named.get(node, name) != name:
+                del self._holders[name]  # renamed: the lease with the new name has taken the place of the old one
+        for row in members:
+            before, until = self._holders.get(row.name, (row.node, 0.0))
+            assert before == row.node or until <= self.world.now, f"the name {row.name} was handed on too early"
+            self._holders[row.name] = (row.node, row.lease_last)
+
+    def _check_revocations(self) -> None:
+        listed = self.documents().get(DocumentKey(Revocation.KIND))
+        revocation = self._read(listed) if listed is not None else None
+        nodes = revocation.nodes if isinstance(revocation, Revocation) else ()
+        for row in self.rows(RevokedRow):
+            assert row.node in nodes or row.lease_ended <= self.world.now, f"{row.name} is on no list of the revoked"
 
     def _check_monotony(self, members: list[MemberRow]) -> None:
         (network,) = self.rows(NetworkRow)

@@ -106,7 +106,7 @@ class Play:
             (self._connect, 12),
             (self._publish, 10),
             (self._invite, 6),
-            (self._withdraw_invite, 1),
+            (self._withdraw_invite, 2),
             (self._rename, 6),
             (self._retag, 6),
             (self._policy, 4),
@@ -212,7 +212,9 @@ class Play:
     async def _withdraw_invite(self) -> None:
         if self.model.invites and (actor := await self._try_actor()) is not None:
             identity = self.chance.choice(sorted(self.model.invites))
-            await self.world.ask(self.world.service.revoke_invite(actor, "home", identity))
+            outcome = await self.world.ask(self.world.service.revoke_invite(actor, "home", identity))
+            if outcome.value is not None:
+                self.model.withdrawn.setdefault(identity, self.world.now)
 
     async def _rename(self) -> None:
         self._count += 1
