@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -81,9 +82,20 @@ def _watch(look: Callable[[], AgentStatus], as_json: bool) -> None:
                 lines = _page(status)
         if on_terminal and not as_json:
             # Line by line over the old page, then what is left of it: nothing flickers.
-            sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
+            shown = fitting(lines, *shutil.get_terminal_size())
+            sys.stdout.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in shown) + "\x1b[J")
         else:
             for line in lines:
                 click.echo(line)
         sys.stdout.flush()
         time.sleep(_EVERY_S)
+
+
+def fitting(lines: list[str], columns: int, rows: int) -> list[str]:
+    """As many of ``lines`` as the terminal shows without scrolling, and how many are left out."""
+    left = rows - 2  # the cursor below, and the line that says how many
+    for number, line in enumerate(lines):
+        left -= max(1, -(-output.visible_length(line) // columns))
+        if left < 0:
+            return [*lines[:number], f"… and {len(lines) - number} more lines; without --watch all are shown"]
+    return lines

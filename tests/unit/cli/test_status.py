@@ -180,6 +180,15 @@ def test_watching_on_a_terminal_draws_over_the_old_page(
     assert out.endswith("\x1b[J")
 
 
+def test_watching_shows_what_the_terminal_has_room_for() -> None:
+    lines = [str(number) for number in range(10)]
+    assert status.fitting(lines, 80, 12) == lines
+    assert status.fitting(lines, 80, 11) == [*lines[:9], "… and 1 more lines; without --watch all are shown"]
+    lines[1] = click.style("x" * 81, fg="red")
+    assert status.fitting(lines, 80, 12)[8:] == ["8", "… and 1 more lines; without --watch all are shown"]
+    assert status.fitting(lines, 80, 1) == ["… and 10 more lines; without --watch all are shown"]
+
+
 def test_watching_as_json_is_a_line_each_time(
     agent: list[object], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
