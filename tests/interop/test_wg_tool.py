@@ -85,6 +85,31 @@ def test_showconf_is_a_config_that_setconf_takes(end: TunnelEnd) -> None:
     assert end.wg("showconf", INTERFACE) == text
 
 
+def test_keys_of_our_own_are_passed_over(lab: Lab) -> None:
+    one, two = lab.host("one"), lab.host("two")
+    lab.link(one, two, "10.9.0.1/24", "10.9.0.2/24")
+    left, right = warren_end(one, "10.77.0.1/24"), warren_end(two, "10.77.0.2/24")
+    left.peer(right, "endpoint", "10.9.0.2:51820")
+    right.peer(left)
+    before = left.wg("showconf", INTERFACE)
+    assert left.ping("10.77.0.2")
+    assert "handshake_rtt_nsec=" in left.host.run(["python3", "-c", _GET]).stdout
+    assert left.wg("showconf", INTERFACE) == before
+    shown = left.wg("show", INTERFACE)
+    assert "latest handshake: " in shown
+    assert "transfer: " in shown
+    assert "rtt" not in shown
+    ((*_, rx, tx, _),) = left.dump()
+    assert int(rx) > 0
+    assert int(tx) > 0
+
+
+_GET = (
+    "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/wireguard/wg0.sock');"
+    "s.sendall(b'get=1\\n\\n'); print(s.recv(65536).decode())"
+)
+
+
 @pytest.mark.logs_errors
 def test_a_taken_port_is_an_error_and_changes_nothing(end: TunnelEnd) -> None:
     holder = end.host.start(
