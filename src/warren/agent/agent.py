@@ -26,6 +26,8 @@ from warren.proto.control.local import AgentStatus, Joined
 
 JOIN_WITHIN_S: Final = 30.0
 """How long joining may take before the ticket's bearer is told that nobody answered."""
+HEARD_WITHIN_S: Final = 5.0
+"""How long a network that this machine is in already may take to say whether it needs the ticket."""
 NETWORKS_MAX: Final = 64
 _AGAIN_S: Final = 5.0
 _NAT64_EVERY_S: Final = 3600.0
@@ -60,8 +62,7 @@ class Agent:
             asyncio.create_task(self._look_for_nat64(), name="NAT64"),
         ]
         try:
-            for network in self.known():
-                self._start(network, NetworkRunner(network, self._shared, self._state(network)))
+            helpers += [asyncio.create_task(self._begin(network), name="start") for network in self.known()]
             await self.stopping.wait()
             await self._take_down()
         finally:
@@ -84,6 +85,18 @@ class Agent:
         for warning in state.warnings:
             _log.warning("%s", warning)
         return state
+
+    async def _begin(self, network: VerifyKey) -> None:
+        """Start a network that this machine is in; what cannot be read now is tried again, the others go on."""
+        said = ""
+        while network not in self._runners and not self.stopping.is_set():
+            try:
+                self._start(network, NetworkRunner(network, self._shared, self._state(network)))
+            except WarrenError as error:
+                if str(error) != said:
+                    _log.error("network %s cannot be started: %s", network.short, error)
+                said = str(error)
+                await asyncio.sleep(_AGAIN_S)
 
     def _start(self, network: VerifyKey, runner: NetworkRunner) -> None:
         self._runners[network] = runner
@@ -128,7 +141,7 @@ class Agent:
         # By whose clock it has expired is the coordinator's to say: this host's may be far off.
         ticket = read_ticket(text, 0.0).document
         network = VerifyKey(ticket.network)
-        runner = self._runners.get(network)
+        runner = await self._present(network)
         if runner is None:
             if len(self._runners) >= NETWORKS_MAX:
                 raise OperationFailed(f"this node is in {NETWORKS_MAX} networks already; leave one first")
@@ -136,9 +149,24 @@ class Agent:
             self._start(network, runner)
         elif runner.needs_ticket:
             await self._drop(network, runner)
+            if runner.revoked:
+                runner.state.remove()
+                self._shared.keys.forget(network)
             runner = self._enrolling(network, ticket, name or naming.node_name(platform.node()))
             self._start(network, runner)
         return await self._joined(network, runner, ticket, wall_s)
+
+    async def _present(self, network: VerifyKey) -> NetworkRunner | None:
+        """The network that this machine is in already, as soon as it shows whether it still is, or after a moment."""
+        if network not in self._runners and network in self.known():
+            self._start(network, NetworkRunner(network, self._shared, self._state(network)))
+        runner = self._runners.get(network)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HEARD_WITHIN_S):
+                while runner is not None and not (runner.enrolling or runner.heard):
+                    await runner.refresh()
+                    await asyncio.sleep(_SETTLE_S)
+        return runner
 
     def _enrolling(self, network: VerifyKey, ticket: Ticket, name: str) -> NetworkRunner:
         try:

@@ -29,8 +29,15 @@ class Keyring:
 
     def _read(self) -> WireGuardKeys:
         if self._keys is None:
-            self._keys = self._store.wireguard_keys(self._network, self._network_s())
+            return self._keep(self._store.wireguard_keys(self._network, self._network_s()))
         return self._keys
+
+    def _keep(self, keys: WireGuardKeys) -> WireGuardKeys:
+        self._keys, self._public = keys, None
+        for key in (keys.current, keys.next):
+            if key is not None:
+                log.hide(key.base64, key.hex)
+        return keys
 
     @property
     def private(self) -> PrivateKey:
@@ -69,12 +76,11 @@ class Keyring:
         if step == "keep":
             return False
         if step == "announce":
-            self._keys = self._store.prepare_next(self._network, self._network_s())
+            self._keep(self._store.prepare_next(self._network, self._network_s()))
             _log.info("%s: the next WireGuard key is announced", name)
         else:
-            self._keys = self._store.use_next(self._network, self._network_s())
+            self._keep(self._store.use_next(self._network, self._network_s()))
             _log.info("%s: a fresh WireGuard key is in use", name)
-        self._public = None
         return True
 
     def next_turn_at(self, config: AgentConfig) -> float | None:

@@ -32,7 +32,7 @@ from warren.agent.status import membership, report
 from warren.agent.telling import Telling
 from warren.agent.world import Link
 from warren.api.node import EnrolRequest, Event
-from warren.errors import OperationFailed, WarrenError
+from warren.errors import OperationFailed, Unreachable, WarrenError
 from warren.identity.signing import VerifyKey
 from warren.model.documents import Coordinator
 from warren.model.netmap import Member
@@ -139,8 +139,18 @@ class NetworkRunner:
     @property
     def needs_ticket(self) -> bool:
         """The node is no member any more, or its lease has ended without a coordinator to renew it."""
-        ended = self._wanted.state in {"revoked", "expired"}
-        return ended or self._coordination.standing.refused in {"revoked", "not-a-member"}
+        strange = self._coordination.standing.refused in {"not-a-member", "unknown-network"}
+        return self.revoked or strange or self._wanted.state == "expired"
+
+    @property
+    def revoked(self) -> bool:
+        """The node's key is good for nothing any more: coming back takes another."""
+        return self._wanted.state == "revoked" or self._coordination.standing.refused == "revoked"
+
+    @property
+    def heard(self) -> bool:
+        """A coordinator has said yes or no to the node, the last time that it was asked."""
+        return self._coordination.standing.connected or bool(self._coordination.standing.refused)
 
     @property
     def why_not_joined(self) -> str:
@@ -271,9 +281,12 @@ class NetworkRunner:
         except WarrenError as error:
             self._ledger.failed("data plane", error)
             self._due.again("retry", self._now + RETRY_S)
+            if isinstance(error, Unreachable):
+                await self._plane.doubt()
         else:
             if self._plane.runs:
                 self._ledger.done("data plane")
+                self._plane.trust()
                 self._due.at.pop("retry", None)
         if self.own is not None and self._coordination.documents.spec is not None:
             if self._plane.runs:
@@ -391,8 +404,11 @@ class NetworkRunner:
         own = self.own
         if self.joined.done() or own is None or self._wanted.state != "up" or not self._plane.runs:
             return
+        if self.enrolling and not self._coordination.standing.connected:
+            return  # what is up is what it was before the ticket
         addresses = tuple(str(address.value) for address in self._wanted.addresses)
         told = ", ".join(str(address.value.ip) for address in self._wanted.addresses)
-        _log.info("%s: joined as %s (%s), interface %s", self.name, own.name, told, self.interface)
+        verb = "joined" if self.enrolling else "is up"
+        _log.info("%s: %s as %s (%s), interface %s", self.name, verb, own.name, told, self.interface)
         self._enrol = None
         self.joined.set_result(Joined(network=self.name, name=own.name, interface=self.interface, addresses=addresses))

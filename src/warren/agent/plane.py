@@ -20,6 +20,8 @@ RESTART_FIRST_S: Final = 1.0
 RESTART_MAX_S: Final = 60.0
 STEADY_S: Final = 60.0
 """A data plane that ran this long has not failed because of its start: the back-off begins anew."""
+DOUBTS_MAX: Final = 3
+"""So often in a row it may fail to answer within its ten seconds; a starved machine answers late, but it does."""
 
 _log = log.get("agent")
 
@@ -37,6 +39,7 @@ class Plane:
         self._watcher: asyncio.Task[None] | None = None
         self._began = 0.0
         self._wait_s = RESTART_FIRST_S
+        self._doubts = 0
         self.retry_at: float | None = None
         """When a start is tried again; None: now."""
 
@@ -103,6 +106,18 @@ class Plane:
                 self._wait_s,
             )
             self._wake()
+
+    async def doubt(self) -> None:
+        """It did not answer. One that never does is ended, so that another takes its place."""
+        self._doubts += 1
+        if self._doubts >= DOUBTS_MAX and self.engine is not None:
+            _log.error("%s: the data plane of %s runs but does not answer; ending it", self._network, self.interface)
+            self._doubts = 0
+            await self.engine.close()
+
+    def trust(self) -> None:
+        """It answers."""
+        self._doubts = 0
 
     async def close(self) -> None:
         """End it, and with it the interface."""

@@ -184,6 +184,7 @@ class FakeLink:
         self._enrol = enrol
         self._events: asyncio.Queue[Event | None] = asyncio.Queue()
         self.waiting: list[Event] = []
+        self.enrolled = False
 
     def connect(self) -> None:
         coordinator = self.coordinator
@@ -194,6 +195,7 @@ class FakeLink:
         else:
             if self._enrol is not None:
                 coordinator.enrol(self._node, self._enrol.name)
+                self.enrolled = True
             now_s = coordinator.now_s()
             self.tell(Connected(URL, now_s, 0.0, "192.0.2.99", 60.0))
             self.tell(UpdateReceived(coordinator.whole()))

@@ -13,9 +13,10 @@ from tests.unit.agent.fakes import EPOCH_S, FakeCoordinator, FakeHost, FakeLink
 from warren.agent import agent as module
 from warren.agent.agent import Agent
 from warren.agent.config import AgentConfig
-from warren.api.node import Disconnected
+from warren.api.node import Disconnected, Refused
 from warren.engine.memory import MemoryNetwork
 from warren.errors import OperationFailed, Unreachable, UsageError
+from warren.identity.signing import VerifyKey
 from warren.proto.control import messages
 
 
@@ -116,6 +117,45 @@ def test_joining_again_answers_what_the_node_is(tmp_path: Path) -> None:
     scenario(work, tmp_path, home)
 
 
+@pytest.mark.parametrize("how", ["revoked", "not-a-member"])
+def test_a_machine_that_is_no_member_any_more_joins_again_with_a_ticket(tmp_path: Path, how: str) -> None:
+    home = FakeCoordinator()
+
+    async def work(machine: Machine, agent: Agent) -> None:
+        await agent.join(home.ticket(), "a")
+        before = (await agent.status()).networks[0].node_id
+        if how == "revoked":
+            home.revoke(VerifyKey.from_text(before))
+        else:
+            refused = messages.Refused(kind="not-a-member", title="This node is no member")
+            machine.links[0].tell(Refused(refused, final=True))
+        await agent.status()  # a turn has seen it
+        joined = await agent.join(home.ticket(), "a")
+        status = (await agent.status()).networks[0]
+        assert (status.state, joined.name) == ("up", "a")
+        assert (status.node_id == before) == (how == "not-a-member")
+        assert machine.links[-1].enrolled
+
+    scenario(work, tmp_path, home)
+
+
+def test_a_ticket_that_is_refused_leaves_the_membership_that_was(tmp_path: Path) -> None:
+    home = FakeCoordinator()
+
+    async def work(machine: Machine, agent: Agent) -> None:
+        await agent.join(home.ticket(), "a")
+        refused = messages.Refused(kind="not-a-member", title="This node is no member")
+        machine.links[0].tell(Refused(refused, final=True))
+        await agent.status()  # a turn has seen it
+        home.refusal = messages.Refused(kind="ticket-used", title="The ticket is used up")
+        with pytest.raises(OperationFailed, match="used up"):
+            await agent.join(home.ticket(), "a")
+        home.refusal = None
+        assert [one.network for one in (await agent.status()).networks] == ["home"]
+
+    scenario(work, tmp_path, home)
+
+
 def test_a_refused_ticket_leaves_nothing_and_says_why(tmp_path: Path) -> None:
     home = FakeCoordinator()
     home.refusal = messages.Refused(
@@ -139,7 +179,9 @@ def test_a_coordinator_that_does_not_answer_is_named(tmp_path: Path, monkeypatch
     home.away = True
 
     async def work(machine: Machine, agent: Agent) -> None:
-        with pytest.raises(Unreachable, match=r"home could not be joined: no coordinator answers at https://192\.0\.2\.1"):
+        with pytest.raises(
+            Unreachable, match=r"home could not be joined: no coordinator answers at https://192\.0\.2\.1"
+        ):
             await agent.join(home.ticket(), "a")
         assert agent.known() == ()
         with pytest.raises(Unreachable, match=r"by this machine's clock the ticket has expired"):

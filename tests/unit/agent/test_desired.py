@@ -79,6 +79,13 @@ def test_outside_its_own_lease_a_node_has_no_peers_and_lets_nothing_in(seconds: 
     assert len(want.routes) == 2  # traffic goes nowhere else
 
 
+def test_a_node_whose_own_lease_ended_has_no_peers_although_theirs_hold() -> None:
+    network = Network()
+    network.coordinator.change_member(ME.verify_key, not_after=EPOCH_S)
+    want = network.want()
+    assert (want.state, peers(want), want.rules) == ("expired", {}, None)
+
+
 def test_a_revoked_node_wants_nothing_but_a_closed_interface() -> None:
     network = Network()
     network.coordinator.revoke(ME.verify_key)

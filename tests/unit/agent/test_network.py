@@ -15,6 +15,7 @@ from tests.unit.agent.fakes import (
     FakeCoordinator,
     FakeHost,
     FakeNode,
+    FakePlane,
     pass_time,
     replace_struct,
     settle,
@@ -22,12 +23,12 @@ from tests.unit.agent.fakes import (
 from warren.agent.config import AgentConfig, Stated, StatedAddress
 from warren.api.node import Disconnected, UpdateReceived
 from warren.engine.memory import MemoryNetwork
-from warren.errors import OperationFailed
+from warren.errors import OperationFailed, Unreachable
 from warren.identity.keys import PrivateKey
 from warren.linux.netlink_values import Address, Route
 from warren.linux.nft import Table
 from warren.model.documents import NodeRecord, sign
-from warren.model.tunnel import TunnelChange
+from warren.model.tunnel import TunnelChange, TunnelStatus
 from warren.proto.control import messages
 
 
@@ -265,6 +266,51 @@ def test_a_data_plane_that_does_not_start_is_tried_ever_more_rarely(tmp_path: Pa
     scenario(work, tmp_path)
 
 
+@pytest.mark.logs_errors
+def test_a_data_plane_that_never_answers_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work(pair: Pair) -> None:
+        async def status() -> TunnelStatus:
+            raise Unreachable("the data plane does not answer")
+
+        hung = pair.a.plane
+        monkeypatch.setattr(hung, "status", status)
+        for _ in range(30):
+            await pair.time(1)
+            await asyncio.sleep(0)
+        assert hung.ended.is_set()
+        assert pair.a.plane is not hung
+        assert pair.a.runner.status().state == "up"
+        assert pair.passes(pair.a, pair.b)
+
+    scenario(work, tmp_path)
+
+
+@pytest.mark.parametrize("stated", [True, False])
+def test_a_port_that_is_taken_is_left_to_who_has_it(tmp_path: Path, stated: bool) -> None:
+    async def main() -> None:
+        pair = Pair(tmp_path, AgentConfig(listen_port=4711) if stated else None)
+        node = await pair.node("a", "192.0.2.10")
+        other = FakePlane(pair.underlay, "wg0", "192.0.2.10", node.host.netlink)
+        await other.configure(TunnelChange(listen_port=4711))
+        node.runner.state.write(replace_struct(node.runner.state.settings, listen_port=4711))
+        await pass_time(pair.underlay, 12, node)
+        status = node.runner.status()
+        if stated:
+            assert status.state == "degraded"
+            assert "UDP port 4711 of 192.0.2.10 is taken" in repr(status.tasks)
+            await other.close()
+            await pass_time(pair.underlay, 12, node)
+            assert node.runner.status().listen_port == 4711
+        else:
+            assert status.listen_port != 4711
+            assert (await node.plane.status()).listen_port == status.listen_port
+            await other.close()
+        assert node.runner.status().state == "up"
+        await node.end()
+
+    asyncio.run(main())
+
+
 def test_a_foreign_interface_of_the_name_is_left_alone(tmp_path: Path) -> None:
     async def main() -> None:
         pair = Pair(tmp_path)
@@ -287,7 +333,8 @@ def test_a_data_plane_of_somebody_else_is_not_taken_over(tmp_path: Path, foreign
         node = await pair.node("a", "192.0.2.10")
         plane = await node.host.start("w-home", 1420)
         plane.ours = foreign != "program"
-        await plane.configure(TunnelChange(private_key=PrivateKey(bytes([7]) * 32)))
+        if foreign == "key":
+            await plane.configure(TunnelChange(private_key=PrivateKey(bytes([7]) * 32)))
         await settle(node)
         assert node.runner.interface != "w-home"
         assert not plane.ended.is_set()
