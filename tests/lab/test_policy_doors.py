@@ -250,7 +250,8 @@ def _this_node_does_not_speak_to_itself_through_the_overlay(node: PolicyNode, ve
 
 def _nobody_else_speaks_for_this_node_or_its_subnet(node: PolicyNode, version: int) -> None:
     """A host that passes packets on would send them into the overlay; the kernel sees through some of it in IPv4."""
-    node.enforce(OPEN)
+    without_prefixes = replace(node.own, prefixes=())
+    node.nft.run(ruleset(INTERFACE, without_prefixes, resolve(network(OPEN), MEMBERS)))
     node.drain()
     for number, (tun, source) in enumerate([(node.underlay, ME), (node.lan, ME), (node.underlay, LAN)]):
         tun.inject(_syn(source[version], LAPTOP[version], source_port=41_000 + number))
