@@ -213,3 +213,11 @@ def test_a_renamed_peer_counts_once(host: Host, monkeypatch: pytest.MonkeyPatch)
     host.configure(PeerChange(KEY), PeerChange(OTHER))
     host.configure(PeerChange(NEW, renamed_from=KEY))
     assert {peer.public_key for peer in host.device.status().peers} == {NEW, OTHER}
+
+
+def test_a_peer_whose_key_becomes_ours_in_the_same_change_cannot_be_renamed(host: Host) -> None:
+    host.configure(PeerChange(MINE.public_key(), allowed_ips=(NET,)))
+    before = host.device.status()
+    with pytest.raises(OperationFailed, match="no peer has the key"):
+        host.configure(PeerChange(NEW, renamed_from=MINE.public_key()), private_key=MINE)
+    assert host.device.status() == before
