@@ -66,7 +66,7 @@ def command() -> None:
     type=click.IntRange(1),
     default=128,
     show_default=True,
-    help="Connections of one address (IPv6: one /64) that have not authenticated yet.",
+    help="Connections of one address (IPv6: one /64) not yet authenticated; how often it may ask grows with it.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object when it serves; log lines as JSON.")
 def run(
@@ -96,17 +96,20 @@ def run(
         os.environ[log.FORMAT_VARIABLE] = "json"
     log.configure()
     app = _import()
-    from warren.coordinator.limits import Limits
+    from warren.coordinator.limits import Limits, Rate
 
     configuration = app.Configuration(
         state=state,
         database=database,
-        listen=listen or app.DEFAULT_LISTEN,
+        listen=listen,
         urls=tuple(_url(url) for url in urls),
         certificate=tls_certificate,
         key=tls_key,
-        network=network,
-        limits=Limits(unproven_per_source=connections_per_source),
+        network=None if network is None else _name(network),
+        limits=Limits(
+            unproven_per_source=connections_per_source,
+            requests=Rate(burst=max(200, 4 * connections_per_source), per_s=max(50, connections_per_source)),
+        ),
     )
     asyncio.run(app.run(configuration, _print_json if as_json else _print_text))
 
@@ -149,11 +152,8 @@ def create(
         ),
     )
     if as_json:
-        click.echo(
-            json.dumps(
-                {"id": made.id, "access": made.access, "secret": made.secret, "expires": made.expires.isoformat()}
-            )
-        )
+        expires = made.expires.isoformat()
+        click.echo(json.dumps({"id": made.id, "access": made.access, "secret": made.secret, "expires": expires}))
     else:
         click.echo(f"token {made.id}, good until {made.expires:%Y-%m-%d %H:%M} UTC; shown this once:\n")
         click.echo(f"  export WARREN_ACCESS={made.access}" if made.access else f"  {made.secret}")
@@ -228,6 +228,18 @@ def _url(text: str) -> str:
         return msgspec.convert(url.rstrip("/"), Url)
     except msgspec.ValidationError:
         raise UsageError(f"{text} is no URL of a coordinator; write it like https://warren.example.com:8443") from None
+
+
+def _name(text: str) -> str:
+    """The name of a network. Raises UsageError."""
+    import msgspec
+
+    from warren.model.documents import Name
+
+    try:
+        return msgspec.convert(text, Name)
+    except msgspec.ValidationError:
+        raise UsageError(f"{text} is no name for a network; use a-z, 0-9 and inner hyphens") from None
 
 
 def _print_json(ready: Ready) -> None:

@@ -29,7 +29,7 @@ from warren.coordinator.web.auth import Gate
 from warren.coordinator.web.hub import Hub
 from warren.coordinator.web.metrics import Metrics
 from warren.coordinator.web.node_session import Nodes
-from warren.errors import OperationFailed, UsageError
+from warren.errors import OperationFailed, UsageError, WarrenError
 from warren.model.tickets import Access, access_text
 
 _log = log.get("coordinator")
@@ -49,7 +49,8 @@ class Configuration:
     state: Path
     database: str | None = None
     """None: an SQLite file in the state directory."""
-    listen: tuple[str, ...] = DEFAULT_LISTEN
+    listen: tuple[str, ...] = ()
+    """``ADDRESS:PORT``; empty: DEFAULT_LISTEN, as far as this machine has IPv6 and IPv4."""
     urls: tuple[str, ...] = ()
     """How others reach it; empty: by this machine's addresses."""
     certificate: Path | None = None
@@ -79,8 +80,7 @@ async def run(configuration: Configuration, announce: Callable[[Ready], None]) -
     Raises WarrenError when it cannot begin: nothing is left behind then.
     """
     own_directory(configuration.state)
-    addresses = [serve.parse_address(text) for text in configuration.listen]
-    sockets = _listen(addresses)
+    sockets = _listen(configuration)
     try:
         listening = [one.getsockname()[:2] for one in sockets]
         urls = configuration.urls or urls_for(listening)
@@ -138,12 +138,12 @@ async def _serve(
     certificates = _certificates(configuration, service)
     limits = _within_files(configuration.limits)
     web = assemble(service, sockets, urls=urls, certificates=certificates, limits=limits)
+    ready = await _prepare(configuration, service, urls, tuple(str(one) for one in web.server.addresses))
     with _signals(web.server, certificates):
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(work) for work in (web.hub.run(), service.run(), _watch(certificates))]
             serving = group.create_task(web.server.serve())
             await web.server.accepting.wait()
-            ready = await _prepare(configuration, service, urls, tuple(str(one) for one in web.server.addresses))
             announce(ready)
             _log.info("ready: %s serves on %s", service.identity.verify_key.short, ", ".join(ready.listening))
             await serving
@@ -168,12 +168,19 @@ def database_in(state: Path) -> str:
     return f"sqlite:///{state.absolute() / DATABASE_FILE}"
 
 
-def _listen(addresses: list[serve.Address]) -> list[socket.socket]:
+def _listen(configuration: Configuration) -> list[socket.socket]:
+    """Raises UsageError, OperationFailed; nothing stays open then."""
     sockets: list[socket.socket] = []
     try:
-        for address in addresses:
-            sockets += serve.listen(address)
-    except OperationFailed:
+        for text in configuration.listen or DEFAULT_LISTEN:
+            try:
+                sockets += serve.listen(serve.parse_address(text))
+            except serve.NoSuchFamily:
+                if configuration.listen:  # asked for by the operator, and not only by default
+                    raise
+        if not sockets:
+            raise OperationFailed("this machine has neither IPv6 nor IPv4; say where to listen with --listen")
+    except WarrenError:
         for one in sockets:
             one.close()
         raise

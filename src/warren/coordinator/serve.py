@@ -63,6 +63,10 @@ def parse_address(text: str) -> Address:
     return Address(host, int(port))
 
 
+class NoSuchFamily(OperationFailed):
+    """No IPv6, or no IPv4, on this machine at all."""
+
+
 def listen(address: Address) -> list[socket.socket]:
     """Sockets that listen there, one for each address that a name stands for. Raises OperationFailed."""
     sockets: list[socket.socket] = []
@@ -80,8 +84,15 @@ def listen(address: Address) -> list[socket.socket]:
     except OSError as error:
         for one in sockets:
             one.close()
-        raise OperationFailed(f"cannot listen on {address}: {_why(error)}") from None
+        refusal = NoSuchFamily if _is_of_family(address, error) else OperationFailed
+        raise refusal(f"cannot listen on {address}: {_why(error)}") from None
     return sockets
+
+
+def _is_of_family(address: Address, error: OSError) -> bool:
+    """Whether it is not this address that is missing, but its whole family."""
+    unspecified = address.host in {"::", "0.0.0.0"}  # noqa: S104 - compared, not bound
+    return error.errno == errno.EAFNOSUPPORT or (error.errno == errno.EADDRNOTAVAIL and unspecified)
 
 
 def _why(error: OSError) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +73,53 @@ def test_every_operation_of_the_description_has_a_case_and_the_others_are_known_
     named = {operation["operationId"] for methods in document["paths"].values() for operation in methods.values()}
     assert set(operations()) == set(CASES)
     assert named - set(operations()) == PUBLIC
+
+
+INVENTORY = """
+GET /health/live
+GET /health/ready
+GET /metrics
+GET /v1/events
+GET /v1/identity
+GET /v1/networks
+GET /v1/networks/{network}
+GET /v1/networks/{network}/events
+GET /v1/networks/{network}/invites
+GET /v1/networks/{network}/members
+GET /v1/networks/{network}/members/{member}
+GET /v1/networks/{network}/revocations
+GET /v1/networks/{network}/state
+GET /v1/networks/{network}/status
+GET /v1/openapi.json
+GET /v1/tokens
+DELETE /v1/networks/{network}/invites/{invite}
+DELETE /v1/networks/{network}/members/{member}
+DELETE /v1/tokens/{token}
+PATCH /v1/networks/{network}/members/{member}
+POST /v1/networks
+POST /v1/networks/{network}/apply
+POST /v1/networks/{network}/invites
+POST /v1/networks/{network}/plan
+POST /v1/tokens
+"""
+
+
+def test_the_application_has_exactly_the_paths_that_are_meant() -> None:
+    async def scenario() -> None:
+        async with running() as coordinator:
+            rest = coordinator.web.server.config.app._rest
+            found = {
+                f"{method} {re.sub(r':str', '', route.path_format if hasattr(route, 'path_format') else route.path)}"
+                for route in rest.routes
+                for method in route.methods
+                if method != "OPTIONS"
+            }
+            assert found == set(INVENTORY.strip().splitlines())
+            document = openapi.describe(routes.PUBLIC, routes.GUARDED)
+            described = {f"{method.upper()} {path}" for path, one in document["paths"].items() for method in one}
+            assert described == found - {"GET /v1/openapi.json"}
+
+    asyncio.run(scenario())
 
 
 @dataclass

@@ -15,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from warren import cli
-from warren.coordinator import app
+from warren.coordinator import app, serve
 from warren.coordinator.addresses import urls_for
 from warren.coordinator.operator import beside, create_token, list_tokens, revoke_token
 from warren.coordinator.serve import Address, parse_address
+from warren.coordinator.tls import make_certificate
 from warren.errors import OperationFailed, UsageError
 from warren.model.tickets import read_access, read_ticket
 
@@ -67,6 +68,43 @@ def test_no_secret_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -
     assert ready.access not in caplog.text
     assert ready.ticket not in caplog.text
     assert read_access(ready.access or "").secret not in repr(ready)
+
+
+def test_without_ipv6_the_default_is_to_serve_ipv4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "DEFAULT_LISTEN", ("[::]:0", "127.0.0.1:0"))
+    real = serve.listen
+
+    def listen(address: Address) -> list[socket.socket]:
+        if address.host == "::":
+            raise serve.NoSuchFamily("cannot listen on [::]:0: Address family not supported by protocol")
+        return real(address)
+
+    monkeypatch.setattr(serve, "listen", listen)
+    (only,) = start(tmp_path / "state", listen=()).listening
+    assert only.startswith("127.0.0.1:")
+    with pytest.raises(OperationFailed):
+        start(tmp_path / "state", listen=("[::]:0",))
+
+
+def test_sighup_reads_the_certificate_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    files = tmp_path / "own"
+    files.mkdir()
+    certificate, key = make_certificate(files)
+    (tmp_path / "renewed").mkdir()
+
+    def announce(ready: app.Ready) -> None:
+        for mine, other in zip((certificate, key), make_certificate(tmp_path / "renewed"), strict=True):
+            mine.write_bytes(other.read_bytes())
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    configuration = app.Configuration(
+        state=tmp_path / "state", listen=("127.0.0.1:0",), certificate=certificate, key=key
+    )
+    with caplog.at_level(logging.INFO, logger="warren"):
+        asyncio.run(app.run(configuration, announce))
+    assert "new connections get the new certificate" in caplog.text
+    assert not (tmp_path / "state" / "tls-key.pem").exists()
 
 
 @pytest.mark.parametrize(
@@ -174,9 +212,10 @@ def test_the_command_prints_what_to_paste(
     assert "warren-access:" in captured.out
     assert cli.run(["coordinator", "token", "list", "--state", str(tmp_path / "elsewhere")]) == 1
     assert cli.run(["coordinator", "run", *common, "--url", "http://x"]) == 2
+    assert cli.run(["coordinator", "run", *common, "--network", "Not A Name"]) == 2
     assert cli.run(["coordinator", "token", "revoke", "nonsense", *state]) == 1
     errors = capsys.readouterr().err.strip().splitlines()
-    assert len([line for line in errors if line.startswith("warren: ")]) == 3
+    assert len([line for line in errors if line.startswith("warren: ")]) == 4
 
 
 def test_the_database_is_a_database(tmp_path: Path) -> None:
