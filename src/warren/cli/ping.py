@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_interface, ip_network
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -15,8 +15,10 @@ from warren.cli.completion_names import NODE
 from warren.errors import OperationFailed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from warren.cli.ping_echo import Account
-    from warren.proto.control.local import AgentStatus
+    from warren.proto.control.local import AgentStatus, Peer
 
 _LAST_ANSWER_S: Final = 2.0
 """How long the last request is waited for."""
@@ -31,7 +33,7 @@ _LAST_ANSWER_S: Final = 2.0
 @access_agent.run_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object at the end.")
 def command(node: str, count: int, interval_s: float, family: int | None, run: str | None, as_json: bool) -> None:
-    """Ping NODE, a member by its short or full name or by an address, through the tunnel.
+    """Ping NODE through the tunnel: a member by its short or full name, or an address of it or behind it.
 
     The exit status is 1 when nothing was answered.
     """
@@ -63,9 +65,13 @@ class _Target:
 def _find(run: str | None, node: str, family: int | None) -> _Target:
     """Raises OperationFailed when the agent knows no such member, or it has no address of that family."""
     try:
-        found = [ip_address(node)]
+        literal = ip_address(node)
     except ValueError:
         found = [ip_address(text) for text in access_agent.ask(run, lambda agent: agent.resolve(node))]
+    else:
+        if not _path_to(access_agent.status(run), literal)[0]:
+            raise OperationFailed(f"{node} is not in a network of this machine, nor behind a member; use plain ping")
+        found = [literal]
     suitable = [address for address in found if family in {None, address.version}]
     if not suitable:
         has = " and ".join(map(str, found))
@@ -99,15 +105,23 @@ def _run(target: _Target, count: int, interval_s: float, *, quiet: bool) -> Acco
 
 
 def _path_to(status: AgentStatus, address: IPv4Address | IPv6Address) -> tuple[str, str]:
-    """State and path to the member with that address, as they are after the pings; empty for no member."""
-    text = str(address)
+    """State of and path to the member that has that address, or that it is behind; empty for no member."""
     for network in status.networks:
-        for peer in network.peers:
-            if text in peer.addresses:
-                return peer.state, f"{peer.path} {peer.endpoint}".strip()
-        if text in {own.partition("/")[0] for own in network.addresses}:
+        if address in {ip_interface(own).ip for own in network.addresses}:
             return "this machine", "none"
+        for peer in network.peers:
+            if any(address in place for place in _places(peer)):
+                return peer.state, f"{peer.path} {peer.endpoint}".strip()
     return "", ""
+
+
+def _places(peer: Peer) -> Iterator[IPv4Network | IPv6Network]:
+    """The peer's addresses, with the whole /64 that each member has, and the routes it offers."""
+    for text in peer.addresses:
+        address = ip_interface(text).ip
+        yield ip_network((address, 32 if address.version == 4 else 64), strict=False)
+    for route in peer.routes:
+        yield ip_network(route)
 
 
 def _summary(account: Account) -> str:
@@ -124,7 +138,7 @@ def _as_value(target: _Target, account: Account, state: str, path: str) -> dict[
         "address": str(target.address),
         "sent": account.sent,
         "received": account.received,
-        "rtts_ms": account.rtts_ms,
+        "rtts_ms": [round(rtt_ms, 3) for rtt_ms in account.rtts_ms],
         "state": state,
         "path": path,
     }

@@ -213,6 +213,8 @@ def test_ping_takes_ipv4_when_asked_or_when_there_is_nothing_else(echoes: type[F
         (["old", "-6"], "old has no IPv6 address; it has 10.77.0.9"),
         (["none"], "none has no address"),
         (["nobody"], "no member is called nobody"),
+        (["8.8.8.8"], "8.8.8.8 is not in a network of this machine, nor behind a member"),
+        (["fd5c:d2ae:9f4b:4::1"], "is not in a network of this machine"),
     ],
 )
 def test_ping_of_nobody_is_an_error(
@@ -220,6 +222,27 @@ def test_ping_of_nobody_is_an_error(
 ) -> None:
     assert cli.run(["ping", *arguments]) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("address", "path"),
+    [
+        ("fd5c:d2ae:9f4b:2::77", "direct [2001:db8:0:1::10]:51820 (connected)"),
+        ("192.168.9.3", "direct [2001:db8:0:1::10]:51820 (connected)"),
+        ("10.77.0.1", "none (this machine)"),
+    ],
+)
+def test_what_is_behind_a_member_and_this_machine_itself_can_be_pinged(
+    echoes: type[FakeEchoes],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    address: str,
+    path: str,
+) -> None:
+    home = membership(peers=(peer("web1", 2, routes=("192.168.9.0/24",)),))
+    monkeypatch.setattr(access_agent, "status", lambda run: agent_status(home))
+    assert cli.run(["ping", "-c", "1", address]) == 0
+    assert capsys.readouterr().out.endswith(f"path: {path}\n")
 
 
 def test_ping_without_an_answer_is_status_1(echoes: type[FakeEchoes], capsys: pytest.CaptureFixture[str]) -> None:
