@@ -140,6 +140,7 @@ class NetworkRunner:
     def needs_ticket(self) -> bool:
         """The node is no member any more, or its lease has ended without a coordinator to renew it."""
         strange = self._coordination.standing.refused in {"not-a-member", "unknown-network"}
+        strange = strange or not self._coordination.coordinators
         return self.revoked or strange or self._wanted.state == "expired"
 
     @property
@@ -150,7 +151,8 @@ class NetworkRunner:
     @property
     def heard(self) -> bool:
         """A coordinator has said yes or no to the node, the last time that it was asked."""
-        return self._coordination.standing.connected or bool(self._coordination.standing.refused)
+        standing = self._coordination.standing
+        return standing.connected or bool(standing.refused) or not self._coordination.coordinators
 
     @property
     def why_not_joined(self) -> str:

@@ -190,7 +190,7 @@ class FakeLink:
         coordinator = self.coordinator
         if coordinator.refusal is not None:
             self.tell(Refused(coordinator.refusal, coordinator.refusal.retry_after_s is None))
-        elif coordinator.away:
+        elif coordinator.away or not self.coordinators:
             self.tell(Disconnected(f"no coordinator answers at {URL}", 1.0))
         else:
             if self._enrol is not None:

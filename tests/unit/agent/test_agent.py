@@ -139,6 +139,24 @@ def test_a_machine_that_is_no_member_any_more_joins_again_with_a_ticket(tmp_path
     scenario(work, tmp_path, home)
 
 
+def test_a_machine_whose_whole_state_was_damaged_comes_back_with_a_ticket(tmp_path: Path) -> None:
+    home = FakeCoordinator()
+
+    async def work(machine: Machine, agent: Agent) -> None:
+        before = await agent.join(home.ticket(), "a")
+        await machine.stop()
+        for path in (tmp_path / "state" / "networks").glob("*/*"):
+            path.write_bytes(b"")
+        agent = await machine.start()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        status = (await agent.status()).networks[0]
+        assert (status.state, len(status.warnings)) == ("starting", 2)
+        assert await agent.join(home.ticket(), "a") == before
+
+    scenario(work, tmp_path, home)
+
+
 def test_a_ticket_that_is_refused_leaves_the_membership_that_was(tmp_path: Path) -> None:
     home = FakeCoordinator()
 
