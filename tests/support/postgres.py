@@ -46,7 +46,7 @@ class PostgresServer:
         )
 
     def start(self) -> None:
-        """Returns when it answers."""
+        """Returns when it answers. To be called from the main thread: the server ends when the calling thread does."""
         arguments = ["-D", str(self._home / "data"), "-k", str(self._home), "-c", "listen_addresses="]
         fast = ["-c", "fsync=off", "-c", "full_page_writes=off", "-c", "max_connections=60"]
         with (self._home / "log").open("ab") as log:
@@ -68,7 +68,8 @@ class PostgresServer:
 
     def _is_ready(self) -> bool:
         with contextlib.suppress(OSError, IndexError):
-            return (self._home / "data/postmaster.pid").read_text().splitlines()[7].strip() == "ready"
+            lines = (self._home / "data/postmaster.pid").read_text().splitlines()
+            return self._process is not None and lines[0] == str(self._process.pid) and lines[7].strip() == "ready"
         return False
 
     async def _execute(self, statement: str) -> None:

@@ -157,8 +157,9 @@ class Sessions:
         if not self.is_here(network, node):
             return
         self._core.metrics.reports += 1
+        kept = msgspec.structs.replace(report, peers=())  # of which nobody asks, and which grow with the network
         self.reports[network, node] = ReportRow(
-            network=network, node=node, at=self._core.now(), report=msgspec.msgpack.encode(report)
+            network=network, node=node, at=self._core.now(), report=msgspec.msgpack.encode(kept)
         )
         while len(self.reports) > REPORTS_MAX:
             self.reports.popitem(last=False)

@@ -89,8 +89,8 @@ class PostgresStore:
                 "command_timeout": STATEMENT_TIMEOUT_S,
                 "server_settings": {
                     "application_name": "warren",
-                    "lock_timeout": f"{LOCK_TIMEOUT_S:.0f}s",
-                    "idle_in_transaction_session_timeout": f"{IDLE_TIMEOUT_S:.0f}s",
+                    "lock_timeout": f"{LOCK_TIMEOUT_S * 1000:.0f}ms",
+                    "idle_in_transaction_session_timeout": f"{IDLE_TIMEOUT_S * 1000:.0f}ms",
                     "synchronous_commit": "on",
                 },
             },

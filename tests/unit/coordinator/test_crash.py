@@ -24,7 +24,7 @@ from warren.identity.signing import VerifyKey
 from warren.model.documents import verify
 from warren.model.envelope import unpack_envelope_untrusted
 
-KILLS = 20
+KILLS = 30
 ROOT = Path(__file__).parents[3]
 
 

@@ -252,7 +252,8 @@ def test_versions_are_at_least_the_time_so_that_an_old_backup_signs_nothing_olde
     async def main() -> None:
         url = f"sqlite:///{tmp_path}/c.db"
         async with world(url) as w:
-            await w.join(Node(1), "web")
+            for i in range(3):
+                await w.join(Node(i + 1), f"n{i}")
             key, admin = w.key, w.admin
         backup = (tmp_path / "c.db").read_bytes()
         clock = Clock(w.clock.now + 100)
@@ -260,6 +261,8 @@ def test_versions_are_at_least_the_time_so_that_an_old_backup_signs_nothing_olde
             later = World(service, clock, admin, w.network)
             for name in ("a", "b", "c"):
                 await service.change_member(admin, "home", Node(1).text, MemberChange(name=name))
+            for i in range(1, 3):
+                await service.revoke_member(admin, "home", f"n{i}")
             known = await later.map()
         for journal in tmp_path.glob("c.db-*"):
             journal.unlink()
@@ -267,7 +270,7 @@ def test_versions_are_at_least_the_time_so_that_an_old_backup_signs_nothing_olde
         clock.now += 100
         async with replica(url, clock, seed=3) as service:
             restored = World(service, clock, admin, w.network)
-            await service.revoke_member(admin, "home", "web")
+            await service.revoke_member(admin, "home", "n0")
             assert (await restored.map(known)).is_revoked(Node(1).key)
             assert key == restored.key
 

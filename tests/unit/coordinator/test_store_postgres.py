@@ -132,15 +132,55 @@ def test_a_server_that_goes_away_is_unavailable_and_used_again_when_it_is_back(
         async with opened(url) as store:
             async with store.write() as tx:
                 await tx.put(FactRow(name="x", value=b"1"))
-            await asyncio.to_thread(server.stop)
+            server.stop()
             for transaction in (store.read, store.write):
                 with pytest.raises(Problem) as refused:
                     async with transaction() as tx:
                         await tx.get(FactRow, "x")
                 assert (refused.value.kind, refused.value.retry_after_s) == ("unavailable", 5.0)
-            await asyncio.to_thread(server.start)
+            server.start()
             async with store.read() as tx:
                 assert await tx.get(FactRow, "x") is not None
+
+    asyncio.run(main())
+
+
+def test_a_replica_that_hangs_with_the_lock_holds_the_others_up_for_a_bounded_time(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store_postgres, "LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(store_postgres, "IDLE_TIMEOUT_S", 0.5)
+
+    async def main() -> None:
+        async def hang() -> None:
+            async with hanging.write() as tx:
+                await tx.put(FactRow(name="x", value=b"1"))
+                stuck.set()
+                await go_on.wait()
+
+        async def write() -> None:
+            async with other.write() as tx:
+                await tx.put(FactRow(name="y", value=b"1"))
+
+        stuck, go_on = asyncio.Event(), asyncio.Event()
+        async with opened(url) as hanging, opened(url) as other:
+            task = asyncio.create_task(hang())
+            await stuck.wait()
+            with pytest.raises(Problem) as refused:
+                await write()
+            assert (refused.value.kind, refused.value.retry_after_s) == ("unavailable", 5.0)
+            for _ in range(100):  # until the server has cut the hanging one off
+                try:
+                    await write()
+                    break
+                except Problem:
+                    continue
+            go_on.set()
+            with pytest.raises(Problem):
+                await task
+            async with other.read() as tx:
+                assert await tx.get(FactRow, "x") is None
+                assert await tx.get(FactRow, "y") is not None
 
     asyncio.run(main())
 

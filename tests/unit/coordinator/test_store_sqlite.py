@@ -206,3 +206,37 @@ def test_a_full_disk_is_unavailable_and_leaves_nothing_half_done(tmp_path: Path)
             connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
 
     asyncio.run(main())
+
+
+def test_a_commit_is_on_the_disk_when_it_returns(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path / "coordinator.db") as store:
+            assert isinstance(store, store_sqlite.SqliteStore)
+            with store._engine.connect() as connection:
+                assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 2  # FULL
+                assert connection.exec_driver_sql("PRAGMA journal_mode").scalar_one() == "wal"
+                assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar_one() == 1
+
+    asyncio.run(main())
+
+
+def test_a_long_transaction_lets_others_have_their_turn(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(tmp_path / "coordinator.db") as store:
+            turns = 0
+
+            async def other() -> None:
+                nonlocal turns
+                for _ in range(1000):
+                    turns += 1
+                    await asyncio.sleep(0)
+
+            task = asyncio.create_task(other())
+            async with store.write() as tx:
+                begun = turns
+                for i in range(store_sqlite.STATEMENTS_AT_ONCE * 10):
+                    await tx.put(FactRow(name=f"{i}", value=b""))
+                assert turns - begun >= 10
+            await task
+
+    asyncio.run(main())
