@@ -9,21 +9,13 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.support.policy_node import STRANGER, PolicyNode, address, member
+from tests.support.policy_cases import EVERYTHING, LAN, ME, MEMBERS, allow, deny, has_flow, rule
+from tests.support.policy_node import STRANGER, PolicyNode, address
 from tests.support.probes import ICMP4, ICMP6, TCP, UDP, echo, ip_packet, tcp, udp
 from warren.lab import Lab
 from warren.model.documents import Rule
 from warren.model.policy import DEFAULT_POLICY, Flow
 
-MEMBERS = (
-    member(1, "me", ["router"], ["192.168.5.0/24", "fd55::/64"]),
-    member(2, "laptop", ["people"]),
-    member(3, "printer", ["things", "old"]),
-    member(4, "branch", ["router", "old"], ["172.20.0.0/24", "fd66::/64"]),
-    member(5, "phone", ["people", "old"]),
-)
-ME = {version: address(1, version) for version in (4, 6)}
-LAN = {4: "192.168.5.9", 6: "fd55::9"}
 BEHIND_BRANCH = {4: "172.20.0.9", 6: "fd66::9"}
 PORTS = (22, 53, 80, 8000, 8050, 8101)
 KINDS = [("icmp", None), *((protocol, port) for protocol in ("tcp", "udp") for port in PORTS)]
@@ -74,73 +66,48 @@ def passes_in(node: PolicyNode, flow: Flow) -> bool:
     node.overlay.inject(packet_of(flow))
     answers, passed_on = node.overlay.sent(), node.lan.sent()
     if str(flow.destination) in LAN.values():
-        return _has(passed_on, flow)
+        return has_flow(passed_on, flow)
     if flow.protocol == "udp":
         assert flow.port is not None
         return node.received(flow.port)
-    return _has(answers, Flow(flow.destination, flow.source, flow.protocol))
+    return has_flow(answers, Flow(flow.destination, flow.source, flow.protocol))
 
 
 def passes_out(node: PolicyNode, flow: Flow) -> bool:
     node.lan.inject(packet_of(flow))
-    return _has(node.overlay.sent(), flow)
+    return has_flow(node.overlay.sent(), flow)
 
 
-def _has(packets: list[bytes], flow: Flow) -> bool:
-    ends = flow.source.packed + flow.destination.packed
-    place = slice(12, 20) if flow.source.version == 4 else slice(8, 40)
-    return any(packet[0] >> 4 == flow.source.version and packet[place] == ends for packet in packets)
-
-
-def _allow(sources: str, destinations: str, protocol: str = "any", ports: str = "") -> Rule:
-    return _rule("allow", sources, destinations, protocol, ports)
-
-
-def _deny(sources: str, destinations: str, protocol: str = "any", ports: str = "") -> Rule:
-    return _rule("deny", sources, destinations, protocol, ports)
-
-
-def _rule(action: str, sources: str, destinations: str, protocol: str, ports: str) -> Rule:
-    return Rule(
-        action=action,
-        sources=tuple(sources.split()),
-        destinations=tuple(destinations.split()),
-        protocol=protocol,
-        ports=tuple(ports.split()),
-    )
-
-
-EVERYTHING = "0.0.0.0/0 ::/0"
 POLICIES: dict[str, tuple[Rule, ...]] = {
     "nothing": (),
-    "only a deny": (_deny("members", "members"),),
+    "only a deny": (deny("members", "members"),),
     "what a fresh network has": DEFAULT_POLICY,
-    "everything": (_allow(EVERYTHING, EVERYTHING),),
-    "one port of one protocol": (_allow("members", "members", "tcp", "22"),),
-    "ports and ranges that touch": (_allow("members", "members", "udp", "53 8000-8049 8050-8100"),),
-    "icmp alone": (_allow("members", "members", "icmp"),),
-    "a protocol with all ports": (_allow("members", "members", "udp"),),
-    "a deny before an allow": (_deny("tag:things", "members"), _allow("members", "members")),
-    "an allow before a deny": (_allow("members", "members", "tcp", "80"), _deny(EVERYTHING, EVERYTHING)),
+    "everything": (allow(EVERYTHING, EVERYTHING),),
+    "one port of one protocol": (allow("members", "members", "tcp", "22"),),
+    "ports and ranges that touch": (allow("members", "members", "udp", "53 8000-8049 8050-8100"),),
+    "icmp alone": (allow("members", "members", "icmp"),),
+    "a protocol with all ports": (allow("members", "members", "udp"),),
+    "a deny before an allow": (deny("tag:things", "members"), allow("members", "members")),
+    "an allow before a deny": (allow("members", "members", "tcp", "80"), deny(EVERYTHING, EVERYTHING)),
     "a hole in a deny": (
-        _allow("member:printer", "member:me", "tcp", "80"),
-        _deny("member:printer", EVERYTHING),
-        _allow("members", "members"),
+        allow("member:printer", "member:me", "tcp", "80"),
+        deny("member:printer", EVERYTHING),
+        allow("members", "members"),
     ),
-    "tags on both sides": (_allow("tag:people", "tag:router", "tcp"), _allow("tag:old", "tag:router", "udp", "53")),
-    "a tag that nobody has": (_deny("tag:ghosts", EVERYTHING), _allow("tag:ghosts", "members")),
-    "the subnet behind": (_allow("tag:people", "192.168.5.0/24 fd55::/64", "tcp", "80"),),
-    "part of the subnet behind": (_allow("members", "192.168.5.8/30 fd55::8/125"), _allow("members", "192.168.5.0/29")),
+    "tags on both sides": (allow("tag:people", "tag:router", "tcp"), allow("tag:old", "tag:router", "udp", "53")),
+    "a tag that nobody has": (deny("tag:ghosts", EVERYTHING), allow("tag:ghosts", "members")),
+    "the subnet behind": (allow("tag:people", "192.168.5.0/24 fd55::/64", "tcp", "80"),),
+    "part of the subnet behind": (allow("members", "192.168.5.8/30 fd55::8/125"), allow("members", "192.168.5.0/29")),
     "subnet to subnet": (
-        _allow("172.20.0.0/24 fd66::/64", "192.168.5.0/24 fd55::/64", "tcp", "22 80"),
-        _allow("192.168.5.0/24 fd55::/64", "172.20.0.0/24 fd66::/64", "icmp"),
+        allow("172.20.0.0/24 fd66::/64", "192.168.5.0/24 fd55::/64", "tcp", "22 80"),
+        allow("192.168.5.0/24 fd55::/64", "172.20.0.0/24 fd66::/64", "icmp"),
     ),
-    "the subnet behind to members": (_allow("192.168.5.0/24 fd55::/64", "tag:people", "tcp"),),
-    "one version of the IP": (_allow("10.7.0.0/24", "10.7.0.1/32"),),
-    "versions that do not meet": (_allow("10.7.0.0/24", "fd11:2233:4455::/48"),),
+    "the subnet behind to members": (allow("192.168.5.0/24 fd55::/64", "tag:people", "tcp"),),
+    "one version of the IP": (allow("10.7.0.0/24", "10.7.0.1/32"),),
+    "versions that do not meet": (allow("10.7.0.0/24", "fd11:2233:4455::/48"),),
     "one address against its neighbours": (
-        _deny("10.7.0.3/32", EVERYTHING),
-        _allow("10.7.0.2/31 10.7.0.4/31", "members"),
+        deny("10.7.0.3/32", EVERYTHING),
+        allow("10.7.0.2/31 10.7.0.4/31", "members"),
     ),
 }
 
@@ -157,7 +124,7 @@ def random_policy(seed: int) -> tuple[Rule, ...]:
         ports = chance.sample(choices, chance.randint(0, 3)) if protocol in {"tcp", "udp"} else []
         sources, destinations = (" ".join(chance.sample(ends, chance.randint(1, 3))) for _ in range(2))
         action = chance.choice(["allow", "allow", "deny"])
-        rules.append(_rule(action, sources, destinations, protocol, " ".join(ports)))
+        rules.append(rule(action, sources, destinations, protocol, " ".join(ports)))
     return tuple(rules)
 
 
