@@ -139,6 +139,10 @@ class Play:
 
     async def _settle(self) -> None:
         await self.world.settle()
+        if self.world.is_up and self.world.store.has_failed():
+            # What the failing database kept from being told is told with the next heartbeat, some seconds later.
+            await self.world.ask(self.world.service.heartbeat())
+            await self.world.settle()
         if self.world.is_up:
             self.model.check_quiet()
 

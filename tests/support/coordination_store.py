@@ -28,6 +28,7 @@ class FragileStore:
         self._disk = disk
         self._crash_at: int | None = None
         self._fail_at: int | None = None
+        self._failed = False
 
     def crash_after(self, points: int | None) -> None:
         """The process is killed at the ``points``-th point from now; None: it is not."""
@@ -36,6 +37,11 @@ class FragileStore:
     def fail_after(self, points: int) -> None:
         """The database refuses at the ``points``-th point from now, once."""
         self._fail_at = self.points + points
+
+    def has_failed(self) -> bool:
+        """Whether the database has refused since this was last asked; and it will not until it is told to again."""
+        failed, self._failed, self._fail_at = self._failed, False, None
+        return failed
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[Transaction]:
@@ -66,7 +72,7 @@ class FragileStore:
             self.crashed.set()
             await asyncio.Event().wait()
         if may_fail and self._fail_at is not None and self.points >= self._fail_at:
-            self._fail_at = None
+            self._fail_at, self._failed = None, True
             raise unavailable("the disk is full")
 
 
