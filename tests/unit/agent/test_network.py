@@ -179,6 +179,27 @@ def test_a_refused_enrolment_says_why_and_leaves_nothing(tmp_path: Path) -> None
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("echo", [True, False])
+def test_a_node_that_has_just_joined_calls_nobody_before_it_is_known(tmp_path: Path, echo: bool) -> None:
+    """Its handshakes would be ignored, and the next try is seconds away."""
+
+    async def work(pair: Pair) -> None:
+        fresh = await pair.node("c", "192.0.2.12")
+        await fresh.turn()
+        (peers,) = {tuple(peer.endpoint for peer in (await fresh.plane.status()).peers)}
+        assert peers == (None, None)
+        if not echo:
+            fresh.link.take()
+        await pass_time(pair.underlay, 0.2, fresh, step=0.1)
+        known = all(peer.endpoint is not None for peer in (await fresh.plane.status()).peers)
+        assert known == echo
+        await pass_time(pair.underlay, 1.0, fresh, step=0.1)
+        assert all(peer.endpoint is not None for peer in (await fresh.plane.status()).peers)
+        await fresh.end()
+
+    scenario(work, tmp_path)
+
+
 # Staying
 
 
