@@ -264,4 +264,5 @@ def _rewrite(path: Path, text: str) -> None:
 
 
 def _fresh(path: Path) -> Path:
-    return path.with_name(f".{path.name}.new")
+    # Of this process alone: hosts of a lab share the directory.
+    return path.with_name(f".{path.name}.{os.getpid()}.new")
