@@ -1,0 +1,66 @@
+"""The agent behind its control socket: what commands on this machine get to see."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from tests.unit.agent.fakes import FakeCoordinator
+from tests.unit.agent.test_agent import Machine
+from warren.agent.control import serve
+from warren.api.varlink_agent import AgentClient, agent_at
+from warren.errors import OperationFailed, UsageError
+from warren.proto.control import messages
+
+
+def asked(
+    tmp_path: Path, work: Callable[[AgentClient, Machine], Awaitable[None]], *coordinators: FakeCoordinator
+) -> None:
+    async def main() -> None:
+        machine = Machine(tmp_path, *coordinators)
+        agent = await machine.start()
+        async with serve(agent, tmp_path / "agent.sock"), agent_at(tmp_path / "agent.sock") as client:
+            await work(client, machine)
+        await machine.stop()
+
+    asyncio.run(main())
+
+
+def test_a_network_is_joined_seen_and_left(tmp_path: Path) -> None:
+    home = FakeCoordinator()
+
+    async def work(client: AgentClient, machine: Machine) -> None:
+        joined = await client.join(home.ticket(), "a")
+        (network,) = (await client.status()).networks
+        assert (network.network, network.interface, network.state) == ("home", joined.interface, "up")
+        assert await client.resolve("a") == tuple(address.partition("/")[0] for address in joined.addresses)
+        await client.leave("home")
+        assert (await client.status()).networks == ()
+
+    asked(tmp_path, work, home)
+
+
+def test_errors_arrive_as_what_they_are(tmp_path: Path) -> None:
+    home = FakeCoordinator()
+    home.refusal = messages.Refused(kind="ticket-used", title="The ticket is used up")
+
+    async def work(client: AgentClient, machine: Machine) -> None:
+        with pytest.raises(UsageError, match="this is not a ticket"):
+            await client.join("hello")
+        with pytest.raises(OperationFailed, match="The ticket is used up"):
+            await client.join(home.ticket(), "a")
+        with pytest.raises(UsageError, match="no member is called"):
+            await client.resolve("nobody")
+
+    asked(tmp_path, work, home)
+
+
+def test_stop_is_answered_before_the_agent_ends(tmp_path: Path) -> None:
+    async def work(client: AgentClient, machine: Machine) -> None:
+        await client.stop()
+        await asyncio.wait_for(machine.agent.stopping.wait(), 5)
+
+    asked(tmp_path, work)
