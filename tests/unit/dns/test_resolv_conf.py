@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -208,7 +209,7 @@ def test_what_cannot_be_changed_is_said_in_one_sentence(tmp_path: Path) -> None:
 
 def test_a_leftover_of_an_interrupted_write_is_no_obstacle(tmp_path: Path) -> None:
     file = _write(tmp_path)
-    for name in (".resolv.conf.new", ".resolv.conf.before-warren.new"):
+    for name in (f".resolv.conf.{os.getpid()}.new", f".resolv.conf.before-warren.{os.getpid()}.new"):
         (tmp_path / name).write_text("half")
     file.take(OURS)
     file.give_back()
