@@ -227,6 +227,34 @@ def test_a_revoked_member_is_gone_at_once_where_connected_and_with_its_lease_els
     asyncio.run(run())
 
 
+def test_a_revocation_during_which_the_database_fails_anywhere_is_refused_or_reaches_everybody() -> None:
+    """Also when somebody connects before the heartbeat, and so brings the coordinator's own map up to date."""
+
+    async def run_to(point: int) -> bool:
+        """Whether the database failed at that point."""
+        run, (gone, near, back) = await populated()
+        world, actor = run.world, await run.actor()
+        world.store.fail_after(point)
+        outcome = await revoke(run, actor, [gone])
+        await world.turns()
+        failed = world.store.has_failed()
+        world.connect(back)
+        await world.settle()
+        await world.ask(world.service.heartbeat())
+        await world.settle()
+        run.model.check()
+        run.model.check_quiet()
+        assert (outcome.value is None) == gone.is_member
+        assert len(near.map.members()) == (3 if outcome.value is None else 2)
+        told_late.append(failed and outcome.value is not None)
+        await run.end()
+        return failed
+
+    told_late: list[bool] = []
+    next(point for point in range(1, POINTS_MAX) if not asyncio.run(run_to(point)))
+    assert any(told_late)
+
+
 def test_members_that_stay_connected_keep_their_leases() -> None:
     async def run() -> None:
         run, nodes = await populated()

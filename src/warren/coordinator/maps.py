@@ -141,6 +141,10 @@ class Maps:
         self._core = core
         self._sessions = sessions
         self._mirrors: dict[bytes, Mirror] = {}
+        self._told: dict[bytes, int] = {}
+        """Up to which revision the sessions were told of changes. A mirror may be ahead of it: who connects refreshes
+        it too, and a database that fails may keep a change from being told.
+        """
         self._locks: dict[bytes, asyncio.Lock] = {}
         self._cache: OrderedDict[tuple[bytes, int, int], tuple[Packed, ...]] = OrderedDict()
         self._cached_bytes = 0
@@ -174,11 +178,13 @@ class Maps:
             self._core.reached[network] = max(revision, self._core.reached.get(network, 0))
         for network, revision in touched.items():
             mirror = self._mirrors.get(network)
-            before = 0 if mirror is None else mirror.revision
+            before = 0 if mirror is None else self._told.get(network, mirror.revision)
             if before < revision and self._sessions.are_of(network):
                 mirror = await self._refresh(network)
+                self._told[network] = before
                 await self._end_sessions(network, mirror, before)
                 revision = mirror.revision
+                self._told[network] = max(revision, self._told[network])
             self._core.hub.publish(Wake(network=network, revision=revision))
 
     async def catch_up(self) -> None:
@@ -196,6 +202,7 @@ class Maps:
         """Free the maps of networks of which no node is connected here."""
         for network in [network for network in self._mirrors if not self._sessions.are_of(network)]:
             del self._mirrors[network]
+            self._told.pop(network, None)
 
     def holds_lease(self, network: bytes, node: bytes) -> bool:
         """Whether the node is a member whose lease runs, by memory alone: for when the database is away."""
@@ -205,7 +212,7 @@ class Maps:
 
     def _mirror_revision(self, network: bytes) -> int:
         mirror = self._mirrors.get(network)
-        return self._core.reached.get(network, 0) if mirror is None else mirror.revision
+        return self._core.reached.get(network, 0) if mirror is None else self._told.get(network, mirror.revision)
 
     async def _refresh(self, network: bytes) -> Mirror:
         async with self._locks.setdefault(network, asyncio.Lock()):
@@ -221,6 +228,7 @@ class Maps:
                 )
             if mirror is None:
                 self._core.metrics.map_loads += 1
+                self._told[network] = row.revision
             fresh.absorb(rows, row.revision)
             fresh.horizon = row.horizon
             self._mirrors[network] = fresh
