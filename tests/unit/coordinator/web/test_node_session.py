@@ -15,6 +15,8 @@ from tests.unit.coordinator.web.harness import (
     receive,
     running,
 )
+from warren.coordinator.problems import Problem
+from warren.coordinator.service import Service
 from warren.identity.signing import SigningKey, VerifyKey
 from warren.model.documents import Candidate, NodeRecord, sign
 from warren.proto.control import messages, server
@@ -360,5 +362,37 @@ def test_a_node_that_does_not_answer_pings_is_noticed() -> None:
             else:
                 pytest.fail("the dead peer stays")
             connection.transport.abort()
+
+    asyncio.run(scenario())
+
+
+def test_a_member_comes_in_only_when_it_is_admitted(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object) -> None:
+        raise Problem("not-a-member")
+
+    async def scenario() -> None:
+        async with running() as coordinator:
+            network = await coordinator.make_network("home")
+            key = await coordinator.make_member(network, "web1")
+            monkeypatch.setattr(Service, "admit", refuse)
+            connection = await coordinator.socket()
+            refused = await authenticate(coordinator, connection, network, key)
+            assert isinstance(refused, Refused)
+            assert refused.kind == "not-a-member"
+            await closed(connection)
+
+    asyncio.run(scenario())
+
+
+def test_where_a_node_connects_from_is_what_the_socket_says() -> None:
+    async def scenario() -> None:
+        async with running() as coordinator:
+            network = await coordinator.make_network("home")
+            key = await coordinator.make_member(network, "web1")
+            forged = {"X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "http", "Forwarded": "for=192.0.2.1"}
+            async with await coordinator.socket(additional_headers=forged) as connection:
+                accepted = await authenticate(coordinator, connection, network, key)
+                assert isinstance(accepted, Accepted)
+                assert accepted.observed == "127.0.0.1"
 
     asyncio.run(scenario())
