@@ -228,7 +228,8 @@ class Maps:
                 )
             if mirror is None:
                 self._core.metrics.map_loads += 1
-                self._told[network] = row.revision
+                # Sessions that came before the map was wanted may have to end.
+                self._told[network] = 0 if self._sessions.are_of(network) else row.revision
             fresh.absorb(rows, row.revision)
             fresh.horizon = row.horizon
             self._mirrors[network] = fresh

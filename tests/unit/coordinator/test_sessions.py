@@ -34,6 +34,28 @@ def test_a_revoked_node_loses_its_session_at_once_and_the_others_are_woken() -> 
     run(scenario)
 
 
+def test_a_revoked_node_loses_its_session_also_when_somebody_asks_for_the_map_in_between() -> None:
+    async def scenario(w: World) -> None:
+        await w.join(Node(1), "n")
+        await w.service.connected(w.key, Node(1).key, "192.0.2.1:1")
+        async with w.service.watch() as wakes:
+            revoking = asyncio.create_task(w.service.revoke_member(w.admin, "home", "n"))
+            changed = w.service._core.changed
+            assert changed is not None
+
+            async def ask_first(touched: dict[bytes, int]) -> None:
+                await w.service.updates_since(w.key, 0)
+                await changed(touched)
+
+            w.service._core.changed = ask_first
+            await revoking
+            ended = await following(wakes)
+        assert ended.ended is not None
+        assert (ended.node, ended.ended.kind) == (Node(1).key, "revoked")
+
+    run(scenario)
+
+
 def test_a_node_that_left_or_vanished_is_told_that_it_is_no_member() -> None:
     async def scenario(w: World) -> None:
         await w.join(Node(1), "n")
