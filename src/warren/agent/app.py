@@ -72,7 +72,7 @@ async def _run(where: Places, ticket: str | None, name: str | None, told: Callab
     config = configs.load(configs.locate(where.state))
     async with contextlib.AsyncExitStack() as stack:
         netlink = await stack.enter_async_context(open_netlink())
-        names = await stack.enter_async_context(HostNames.open())
+        names = await stack.enter_async_context(HostNames.open(where.run))
         world = World(
             netlink=netlink,
             nft=LibNft(),
@@ -96,7 +96,6 @@ async def _run(where: Places, ticket: str | None, name: str | None, told: Callab
         finally:
             agent.stop()
             await asyncio.gather(work, return_exceptions=True)
-            _warn_of_keys(keys)
         work.result()
 
 
@@ -146,11 +145,6 @@ def _reload(agent: Agent) -> None:
         agent.reload()
     except WarrenError as error:
         _log.error("%s; going on with the config as it was", error)
-
-
-def _warn_of_keys(keys: KeyStore) -> None:
-    for warning in keys.warnings:
-        _log.warning("%s", warning)
 
 
 def _boot() -> str:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from warren import log
@@ -28,7 +29,8 @@ _log = log.get("dns")
 class HostNames:
     """The real :class:`warren.agent.world.Names`. dnspython is imported when the first network has names."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: Path) -> None:
+        self._run = run
         self._one_at_a_time = asyncio.Lock()  # networks are tasks of their own, the host has one resolver
         self._resolver: Resolver | None = None
         self._split: SplitDns | None = None
@@ -38,17 +40,17 @@ class HostNames:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls) -> AsyncIterator[HostNames]:
-        """For as long as the block runs; then the host asks whom it asked before."""
+    async def open(cls, run: Path) -> AsyncIterator[HostNames]:
+        """For as long as the block runs; then the host asks whom it asked before. ``run`` is the agent's directory."""
         from warren.dns.split import recover
 
         try:
-            said = await recover()
+            said = await recover(run=run)
             if said:
                 _log.info("%s", said)
         except OperationFailed as error:
             _log.warning("%s", error)
-        names = cls()
+        names = cls(run)
         checker = asyncio.create_task(names._check(), name="check of DNS")
         try:
             yield names
@@ -96,7 +98,7 @@ class HostNames:
             from warren.dns.split import choose
 
             self._resolver = Resolver()
-            self._split = await choose(self._resolver.forward_to)
+            self._split = await choose(self._resolver.forward_to, run=self._run)
             _log.info("names are asked for through %s", self._split.description)
         return self._resolver, self._split
 

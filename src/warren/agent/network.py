@@ -77,7 +77,7 @@ class NetworkRunner:
         self._ledger = Ledger(self.name)
         self._saver = Saver(state, self._ledger)
         self._plane = Plane(self.name, self._world, self.wake)
-        self._peering = Peering(self.name)
+        self._peering = Peering(self.name, returns=enrol is None)
         self._reaching = Reaching(
             network,
             shared,

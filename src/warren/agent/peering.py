@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from warren import log
@@ -21,6 +22,11 @@ POLL_S: Final = 3.0
 POLL_PER_PEER_S: Final = 0.01
 SOON_S: Final = 1.0
 """After a change the engine is asked again this soon."""
+GREETED_MAX: Final = 64
+"""Peers that are called when a data plane of a returning node begins: they may still send to sessions that ended with
+the one before, and would find out after 15 s. Not all of a large network at once.
+"""
+GREET_S: Final = 10.0
 _NEWS_PER_MINUTE: Final = 20
 _NS: Final = 1_000_000_000
 
@@ -57,10 +63,15 @@ class _Known:
 class Peering:
     """Single owner. ``now`` is a clock that never goes back, ``wall_ns`` what handshakes are dated with."""
 
-    def __init__(self, network: str) -> None:
+    def __init__(self, network: str, *, returns: bool) -> None:
+        """``returns``: the others know this node from before, so that it makes sense to call them at once."""
         self.holders: dict[PublicKey, bytes] = {}
         """Whose each key in the engine is."""
         self._network = network
+        self._returns = returns
+        self._greets = False
+        self._greeted: frozenset[bytes] = frozenset()
+        self._greet_until = 0.0
         self._peers: dict[bytes, _Known] = {}
         self._asked_at: float | None = None
         self._hurry = False
@@ -70,6 +81,7 @@ class Peering:
         """Another data plane begins: it knows nobody."""
         self._peers.clear()
         self.holders.clear()
+        self._greets, self._greeted = False, frozenset()
 
     async def settle(
         self, engine: DataPlane, wanted: Mapping[bytes, WantedPeer], here: Here, now: float, wall_ns: int
@@ -81,6 +93,8 @@ class Peering:
         status = await engine.status()
         present = {peer.public_key: peer for peer in status.peers}
         self._recognise(wanted, present)
+        self._greets |= self._returns and status.private_key is None  # it has just begun: nothing was adopted
+        self._greet(wanted, here, now)
         courses = {node: self._course(peer, here, present, now, wall_ns) for node, peer in wanted.items()}
         change = tunnel_change(wanted, courses, self.holders, status, here.private_key, here.listen_port)
         if change is not None:
@@ -101,6 +115,14 @@ class Peering:
                 key = peer.next_key if announced and peer.next_key is not None else peer.key
                 self._peers[node] = _Known(EndpointChooser(), KeyTrial(key))
                 self.holders.setdefault(key, node)
+
+    def _greet(self, wanted: Mapping[bytes, WantedPeer], here: Here, now: float) -> None:
+        if self._greets and here.known and wanted:
+            self._greets = False
+            self._greet_until = now + GREET_S
+            self._greeted = frozenset(islice((node for node, peer in wanted.items() if peer.candidates), GREETED_MAX))
+        elif self._greeted and now >= self._greet_until:
+            self._greeted = frozenset()
 
     def _course(
         self, peer: WantedPeer, here: Here, present: Mapping[PublicKey, PeerStatus], now: float, wall_ns: int
@@ -123,7 +145,7 @@ class Peering:
         self._tell(known, peer)
         if not here.known:
             return Course(key)
-        return Course(key, chooser.wanted(), chooser.must_initiate)
+        return Course(key, chooser.wanted(), chooser.must_initiate or (peer.node in self._greeted and not alive))
 
     def _tell(self, known: _Known, peer: WantedPeer) -> None:
         state = known.chooser.state

@@ -641,3 +641,20 @@ def test_reports_tell_tasks_interfaces_and_peers(tmp_path: Path) -> None:
         assert len(pair.a.link.reports) < 10
 
     scenario(work, tmp_path)
+
+
+def test_a_node_that_comes_back_with_a_new_data_plane_calls_the_others(tmp_path: Path) -> None:
+    """Otherwise they would send to the sessions of before until WireGuard doubts them, 15 s later."""
+
+    async def work(pair: Pair) -> None:
+        await pair.a.plane.close()
+        pair.a = await pair.again(pair.a)
+        await settle(pair.a)
+        await pair.time(2)
+        (peer,) = (await pair.a.plane.status()).peers
+        assert peer.last_handshake_ns > 0
+        await pair.time(15)
+        (peer,) = (await pair.a.plane.status()).peers
+        assert peer.persistent_keepalive_s == 0
+
+    scenario(work, tmp_path)
