@@ -130,6 +130,7 @@ def test_a_proxy_that_opens_tls_is_named_as_such() -> None:
         certificate_statement(OTHER, certificate().sha256),
         certificate_statement(SigningKey(bytes([9]) * 32), bytes(32)),
     ],
+    ids=["zeros", "another coordinator's", "another certificate's"],
 )
 def test_a_statement_that_does_not_hold_is_no_proof(statement: bytes) -> None:
     async def run() -> None:

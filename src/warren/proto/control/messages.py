@@ -34,7 +34,7 @@ UPDATE_BYTES_MAX: Final = 1 << 20
 """About how much of a map goes into one Update."""
 MESSAGE_BYTES_MAX: Final = 4 << 20
 """To a node: an Update with the largest document."""
-NODE_MESSAGE_BYTES_MAX: Final = 64 << 10
+NODE_MESSAGE_BYTES_MAX: Final = 256 << 10
 """From a node: a full status report of 1,000 peers."""
 UNAUTHENTICATED_BYTES_MAX: Final = 4 << 10
 SIGNAL_BYTES_MAX: Final = 4 << 10
