@@ -47,6 +47,8 @@ class Swarms:
     """The processes that hold the nodes."""
 
     def __init__(self, nodes: int, setup: dict[str, Any]) -> None:
+        self.cpu_s = 0.0
+        """Of all processes, when it was last asked for."""
         edges = [nodes * n // PROCESSES for n in range(PROCESSES + 1)]
         self._shares = [{**setup, "first": first, "nodes": last - first} for first, last in pairwise(edges)]
         self._processes: list[asyncio.subprocess.Process] = []
@@ -80,8 +82,10 @@ class Swarms:
         return answers
 
     async def received(self) -> list[int]:
-        """Bytes that each node received since the last time."""
-        return [count for answer in await self.order("count") for count in answer["received"]]
+        """Bytes that each node received since the last time. Notes :attr:`cpu_s`, too."""
+        answers = await self.order("count")
+        self.cpu_s = sum(answer["cpu_s"] for answer in answers)
+        return [count for answer in answers for count in answer["received"]]
 
     @staticmethod
     async def _tell(process: asyncio.subprocess.Process, order: dict[str, Any]) -> dict[str, Any]:
@@ -149,6 +153,7 @@ class Measurement:
         self.figures["join_published_s"] = published - began
         self.figures["join_converged_s"] = max(times) - began
         self.figures["join_cpu_s"] = server.cpu_s() - cpu_s
+        self.figures["join_swarm_cpu_s"] = swarms.cpu_s
         self.figures["join_bytes_per_node"] = statistics.mean(received)
 
     async def _idle(self, server: CoordinatorProcess, swarms: Swarms) -> None:
