@@ -22,7 +22,7 @@ from warren.tunnel.controller import Controller
 from warren.tunnel.files import ConfigFile
 from warren.tunnel.journal import Journal
 
-_STEPS_MAX = 2000  # turns of the loop; nothing here waits for real time
+_STEPS_MAX = 2_000_000  # a hook is a process, on a machine that may be busy
 
 TEXT = f"""\
 [Interface]
