@@ -18,8 +18,9 @@ from pathlib import Path
 
 from warren import log
 from warren.engine.userspace.dataplane import DataPlane, boottime
+from warren.engine.userspace.places import socket_path
 from warren.engine.userspace.timestamps import TimestampFloor
-from warren.engine.userspace.uapi_server import answers, socket_path
+from warren.engine.userspace.uapi_server import answers
 from warren.errors import OperationFailed, WarrenError
 from warren.linux import capabilities
 from warren.linux.link import LinkWatch

@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from warren.engine.userspace.control import zone_index
-from warren.engine.userspace.uapi_server import socket_path
+from warren.engine.userspace.places import socket_path, zone_index
 from warren.errors import MalformedPacket, OperationFailed, Unreachable
 from warren.model.tunnel import TunnelChange, TunnelStatus
 from warren.proto import uapi

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import errno
 import logging
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from warren.engine.userspace.places import zone_index
 from warren.errors import OperationFailed
 from warren.linux.link import LinkState
 from warren.linux.udp import UdpPort
@@ -124,11 +124,6 @@ class Control:
     def log_event(self, event: Event) -> None:
         """Say what happened in one line, at the level the event is worth."""
         _log.log(getattr(logging, event.level), "%s", event)
-
-
-def zone_index(zone: str) -> int:
-    """The interface index of an IPv6 zone ("eth0" or "3"). Raises OSError when there is no such interface."""
-    return int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
 
 
 def _errno_of(error: OperationFailed) -> int:

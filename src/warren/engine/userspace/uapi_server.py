@@ -11,11 +11,9 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+from warren.engine.userspace.places import socket_path
 from warren.errors import OperationFailed
 from warren.proto.uapi import REQUEST_BYTES_MAX
-
-SOCKET_DIRECTORY = Path("/var/run/wireguard")
-"""Fixed by the cross-platform UAPI: the stock ``wg`` looks nowhere else."""
 
 _CONNECTIONS_MAX = 32  # wg, a controller and a few monitors; only the owner can connect at all
 _READ_BYTES = 1 << 16
@@ -24,10 +22,6 @@ _log = logging.getLogger("warren.engine.uapi")
 
 Answerer = Callable[[bytes], bytes]
 """Takes a request without its closing empty line, returns the whole answer."""
-
-
-def socket_path(interface: str) -> Path:
-    return SOCKET_DIRECTORY / f"{interface}.sock"
 
 
 class UapiServer:

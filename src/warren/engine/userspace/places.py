@@ -1,0 +1,18 @@
+"""Where a data plane is found, and what its answers mean on this host; for both ends, and cheap to import."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+SOCKET_DIRECTORY = Path("/var/run/wireguard")
+"""Fixed by the cross-platform UAPI: the stock ``wg`` looks nowhere else."""
+
+
+def socket_path(interface: str) -> Path:
+    return SOCKET_DIRECTORY / f"{interface}.sock"
+
+
+def zone_index(zone: str) -> int:
+    """The interface index of an IPv6 zone ("eth0" or "3"). Raises OSError when there is no such interface."""
+    return int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
