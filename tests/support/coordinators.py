@@ -43,12 +43,20 @@ class Node:
     def text(self) -> str:
         return str(VerifyKey(self.key))
 
-    def record(self, network: bytes, version: int = 1, address: str = "192.0.2.1") -> Envelope:
+    def record(
+        self,
+        network: bytes,
+        version: int = 1,
+        address: str = "192.0.2.1",
+        key: bytes = bytes(32),  # of all zeros: nobody's
+        next_key: bytes | None = None,
+    ) -> Envelope:
         document = NodeRecord(
             network=network,
             version=version,
             node=self.key,
-            wireguard_key=bytes(32),
+            wireguard_key=key,
+            next_wireguard_key=next_key,
             candidates=(Candidate(kind="host", address=address, port=51820),),
         )
         return sign(document, self.signing_key).envelope

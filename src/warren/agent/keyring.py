@@ -83,6 +83,11 @@ class Keyring:
             _log.info("%s: a fresh WireGuard key is in use", name)
         return True
 
+    def replace(self, name: str) -> None:
+        """Use a fresh key at once: another member has one of these."""
+        self._keep(self._store.replace_wireguard(self._network, self._network_s()))
+        _log.warning("%s: another member has this node's WireGuard key too; a fresh one is in use", name)
+
     def next_turn_at(self, config: AgentConfig) -> float | None:
         """In network time; None: never."""
         return rotation.next_step_at(self._standing(told=False), config.rotate_s, config.announce_s)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_network
 from typing import Final
 
@@ -324,6 +324,8 @@ class NetworkRunner:
         if news.refused is not None and news.refused.final and self.enrolling and not self.joined.done():
             self.joined.set_exception(OperationFailed(f"{self.name} cannot be joined: {why(news.refused.refused)}"))
             self.stopping.set()
+        if news.refused is not None and news.refused.refused.kind == "key-taken":
+            self._change_keys(lambda: self._keyring.replace(self.name))
 
     async def _keep_plane(self) -> None:
         """There is a data plane as soon as the node is a member, and again when one has died."""
@@ -357,8 +359,11 @@ class NetworkRunner:
         latest = self._telling.latest
         announced = latest is not None and latest.next_wireguard_key is not None
         told = latest is not None and announced and self._coordination.has_told(latest.version)
+        self._change_keys(lambda: self._keyring.turn(self._shared.config, self.name, told=told))
+
+    def _change_keys(self, change: Callable[[], object]) -> None:
         try:
-            self._keyring.turn(self._shared.config, self.name, told=told)
+            change()
         except OperationFailed as error:
             self._ledger.failed("key rotation", error)
         else:

@@ -14,16 +14,19 @@ from warren.coordinator.core import Core
 from warren.coordinator.memberships import plan_of, remove, take_place, write_membership
 from warren.coordinator.minting import hash_of
 from warren.coordinator.problems import Problem
-from warren.coordinator.rows import DocumentRow, InviteRow, MemberRow, RevokedRow, equal
+from warren.coordinator.rows import DocumentRow, InviteRow, KeyRow, MemberRow, RevokedRow, equal
 from warren.coordinator.work import Work, when
 from warren.errors import MalformedPacket
-from warren.identity.signing import VerifyKey
+from warren.identity.signing import KEY_BYTES, VerifyKey
 from warren.model.documents import NodeRecord, Verified, verify
-from warren.model.envelope import Envelope, pack_envelope
+from warren.model.envelope import Envelope, pack_envelope, unpack_envelope_untrusted
 
 RECORD_BYTES_MAX: Final = 8 << 10
 """A NodeRecord with 64 candidates takes 4 KiB; every member holds everybody's."""
+KEY_TAKEN_RETRY_S: Final = 1.0
+"""A node makes a fresh key at once."""
 
+_node_record: Final = msgspec.msgpack.Decoder(NodeRecord)
 _ASK = "Ask for a new ticket."
 
 
@@ -59,7 +62,8 @@ class Enrolment:
 
     async def publish(self, network: bytes, node: bytes, record: Envelope) -> int:
         """Put the node's own record on the map; its version. Problem ``invalid`` for one that is not the node's or
-        not signed by it, ``version-conflict`` for one that is older than what is there.
+        not signed by it, ``version-conflict`` for one that is older than what is there, ``key-taken`` for one with the
+        WireGuard key of another member, whose packets it would draw to itself.
         """
         verified = _record(network, node, record)
         version = verified.document.version
@@ -75,6 +79,8 @@ class Enrolment:
                     f"the record has version {version}, and {known.version} was published before",
                     f"Publish it with a version above {known.version}.",
                 )
+            if _keys_of(verified.document) != _keys_of(_stored(known)):
+                await _take_keys(work, verified.document)
             await work.publish(verified)
             return version
 
@@ -171,6 +177,38 @@ async def _usable_invite(work: Work, network: bytes, node: bytes, digest: bytes)
     if invite.used >= invite.uses:
         raise Problem("ticket-used", f"it was good for {invite.uses} node{'s'[: invite.uses > 1]}", _ASK)
     return invite if member is None else None
+
+
+def _keys_of(record: NodeRecord | None) -> frozenset[bytes]:
+    """The WireGuard keys that a record names. The key of all zeros is nobody's, and never a peer's."""
+    if record is None:
+        return frozenset()
+    return frozenset({record.wireguard_key, record.next_wireguard_key or b""}) - {b"", bytes(KEY_BYTES)}
+
+
+def _stored(row: DocumentRow | None) -> NodeRecord | None:
+    """The record on the map; None when there is none, or no more."""
+    if row is None or not row.envelope:
+        return None
+    return _node_record.decode(unpack_envelope_untrusted(row.envelope).payload)
+
+
+async def _take_keys(work: Work, record: NodeRecord) -> None:
+    """The keys of ``record`` are its node's from now on, and those of before are free. Problem ``key-taken``."""
+    network, node = equal("network", record.network), equal("node", record.node)
+    held = {row.key for row in await work.find(KeyRow, network, node)}
+    wanted = _keys_of(record)
+    for key in wanted - held:
+        if await work.get(KeyRow, record.network, key) is not None:
+            raise Problem(
+                "key-taken",
+                "another member uses this WireGuard key, or has announced it",
+                "Use a fresh key; if this machine was copied from another, let it join with a state of its own.",
+                retry_after_s=KEY_TAKEN_RETRY_S,
+            )
+    for key in held - wanted:
+        await work.delete(KeyRow, network, equal("key", key))
+    await work.put(*(KeyRow(network=record.network, key=key, node=record.node) for key in sorted(wanted - held)))
 
 
 def _record(network: bytes, node: bytes, envelope: Envelope) -> Verified[NodeRecord]:

@@ -13,7 +13,17 @@ import msgspec
 
 from warren.coordinator.core import Core
 from warren.coordinator.problems import Problem
-from warren.coordinator.rows import DocumentRow, MemberRow, NetworkRow, PlaceRow, ReportRow, SessionRow, at_most, equal
+from warren.coordinator.rows import (
+    DocumentRow,
+    KeyRow,
+    MemberRow,
+    NetworkRow,
+    PlaceRow,
+    ReportRow,
+    SessionRow,
+    at_most,
+    equal,
+)
 from warren.coordinator.work import LIVE, Work
 from warren.model.addresses import AddressPlan
 from warren.model.documents import Membership, sign
@@ -128,7 +138,7 @@ async def remove(work: Work, core: Core, member: MemberRow) -> None:
     """Take the member from the map; its place rests. Whoever calls it writes the event."""
     await work.withdraw(member.network, member.node)
     await work.delete(MemberRow, equal("network", member.network), equal("node", member.node))
-    for row in (SessionRow, ReportRow):
+    for row in (SessionRow, ReportRow, KeyRow):
         await work.delete(row, equal("network", member.network), equal("node", member.node))
     free_at = max(work.now + core.options.quarantine_s, member.lease_last)
     place = await work.get(PlaceRow, member.network, member.slot)

@@ -30,6 +30,7 @@ KINDS: Final = MappingProxyType(
         "not-found": (404, "There is no such thing"),
         "unknown-network": (404, "There is no such network here"),
         "conflict": (409, "This contradicts what is there"),
+        "key-taken": (409, "The WireGuard key is another member's"),
         "name-taken": (409, "The name is taken"),
         "no-address": (409, "The network has no address left"),
         "version-conflict": (409, "It has changed in the meantime"),

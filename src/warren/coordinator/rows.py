@@ -136,6 +136,18 @@ class DocumentRow(Row, frozen=True, kw_only=True):
     envelope: bytes
 
 
+class KeyRow(Row, frozen=True, kw_only=True):
+    """A WireGuard key that a member uses or has announced: nobody else may name it."""
+
+    TABLE = "wireguard_keys"
+    KEY = ("network", "key")
+    INDEXES = (("network", "node"),)
+
+    network: bytes
+    key: bytes
+    node: bytes
+
+
 class MemberRow(Row, frozen=True, kw_only=True):
     TABLE = "members"
     KEY = ("network", "node")
@@ -265,6 +277,7 @@ ROWS: Final[tuple[type[Row], ...]] = (
     TokenRow,
     NetworkRow,
     DocumentRow,
+    KeyRow,
     MemberRow,
     PlaceRow,
     RevokedRow,

@@ -184,6 +184,10 @@ class KeyStore:
         keys = self.wireguard_keys(network, now_s)
         return keys if keys.next is None else self._set(network, WireGuardKeys(keys.next, now_s))
 
+    def replace_wireguard(self, network: VerifyKey, now_s: float) -> WireGuardKeys:
+        """A fresh current key and no next one, whatever there was: for keys that turn out to be somebody else's too."""
+        return self._set(network, WireGuardKeys(self._fresh(), now_s))
+
     def forget(self, network: VerifyKey) -> None:
         """Remove all keys of ``network``, damaged ones too. Raises OperationFailed."""
         try:

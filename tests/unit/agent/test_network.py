@@ -21,7 +21,7 @@ from tests.unit.agent.fakes import (
     settle,
 )
 from warren.agent.config import AgentConfig, Stated, StatedAddress
-from warren.api.node import Disconnected, UpdateReceived
+from warren.api.node import Disconnected, Refused, UpdateReceived
 from warren.engine.memory import MemoryNetwork
 from warren.errors import OperationFailed, Unreachable
 from warren.identity.keys import PrivateKey
@@ -454,6 +454,24 @@ def test_documents_that_nobody_signed_change_nothing(tmp_path: Path) -> None:
         pair.a.link.tell(UpdateReceived(messages.Update(revision=99, put=(stolen,))))
         await pair.a.turn()
         assert (await pair.a.plane.status()).peers == before.peers
+
+    scenario(work, tmp_path)
+
+
+def test_a_node_whose_wireguard_key_is_another_members_takes_a_fresh_one(tmp_path: Path) -> None:
+    """As on a machine that was made from a copy of another's disk."""
+
+    async def work(pair: Pair) -> None:
+        before = pair.a.link.records[-1]
+        refusal = messages.Refused(kind="key-taken", title="The WireGuard key is another member's", retry_after_s=1.0)
+        pair.a.link.tell(Refused(refusal, final=False))
+        await settle(pair.a, pair.b)
+        after = pair.a.link.records[-1]
+        assert after.version > before.version
+        assert after.wireguard_key not in {before.wireguard_key, before.next_wireguard_key}
+        assert after.next_wireguard_key is None
+        await pair.time(3)
+        assert pair.passes(pair.a, pair.b)
 
     scenario(work, tmp_path)
 

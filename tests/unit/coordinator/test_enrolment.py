@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ from warren.coordinator.problems import Problem
 from warren.coordinator.service import Options
 from warren.identity.signing import VerifyKey
 from warren.model.documents import NodeRecord, sign
-from warren.proto.control.administration import MemberChange, NetworkRequest
+from warren.model.tickets import read_ticket
+from warren.proto.control.administration import InviteRequest, MemberChange, NetworkRequest
 
 
 @pytest.fixture(scope="module")
@@ -227,6 +230,78 @@ def test_a_record_is_taken_only_from_its_node_and_only_newer(url: str) -> None:
         record = (await w.map()).members()[node.key].record
         assert record is not None
         assert record.version == 5
+
+    run(scenario, url)
+
+
+def test_no_member_may_name_the_wireguard_key_of_another(url: str) -> None:
+    """It would draw the other's packets to itself, or keep them from arriving."""
+    present, announced, own = b"p" * 32, b"n" * 32, b"o" * 32
+
+    async def scenario(w: World) -> None:
+        victim, insider = Node(1), Node(2)
+        for node in (victim, insider):
+            await w.join(node)
+        await w.service.publish(w.key, victim.key, victim.record(w.key, 1, key=present, next_key=announced))
+        await w.service.publish(w.key, insider.key, insider.record(w.key, 1, key=own))
+        for key, next_key in ((present, None), (announced, None), (own, present), (own, announced), (present, own)):
+            with pytest.raises(Problem) as refused:
+                await w.service.publish(w.key, insider.key, insider.record(w.key, 2, key=key, next_key=next_key))
+            assert refused.value.kind == "key-taken"
+            assert refused.value.retry_after_s is not None
+        record = (await w.map()).members()[insider.key].record
+        assert record is not None
+        assert (record.version, record.wireguard_key) == (1, own)
+        await w.service.publish(w.key, victim.key, victim.record(w.key, 2, key=announced))
+        await w.service.publish(w.key, insider.key, insider.record(w.key, 3, key=own, next_key=present))  # free again
+        await w.service.publish(w.key, insider.key, insider.record(w.key, 4, key=present))
+        await w.service.publish(w.key, victim.key, victim.record(w.key, 3, key=own))
+
+    run(scenario, url)
+
+
+def test_keys_of_records_from_before_there_was_a_table_of_them_are_taken_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        url, present, announced = f"sqlite:///{tmp_path}/c.db", b"p" * 32, b"n" * 32
+        async with world(url) as w:
+            for i in range(3):
+                await w.join(Node(i + 1), f"n{i}")
+            await w.service.publish(w.key, Node(1).key, Node(1).record(w.key, key=present, next_key=announced))
+            await w.service.publish(w.key, Node(3).key, Node(3).record(w.key, key=b"3" * 32))
+            await w.service.leave(w.key, Node(3).key)
+        with closing(sqlite3.connect(tmp_path / "c.db")) as database:
+            database.executescript("DROP TABLE wireguard_keys; UPDATE schema_version SET version_num = '0001'")
+        async with replica(url, w.clock) as service:
+            for key in (present, announced):
+                with pytest.raises(Problem) as refused:
+                    await service.publish(w.key, Node(2).key, Node(2).record(w.key, key=key))
+                assert refused.value.kind == "key-taken"
+            await service.publish(w.key, Node(2).key, Node(2).record(w.key, key=b"3" * 32))
+
+    asyncio.run(main())
+
+
+def test_the_wireguard_key_of_who_left_or_was_revoked_is_free_and_keys_are_of_one_network(url: str) -> None:
+    key = b"k" * 32
+
+    async def scenario(w: World) -> None:
+        nodes = [Node(i + 1) for i in range(3)]
+        for node in nodes:
+            await w.join(node, f"n{node.key[0]}")
+        await w.service.publish(w.key, nodes[0].key, nodes[0].record(w.key, key=key))
+        await w.service.leave(w.key, nodes[0].key)
+        await w.service.publish(w.key, nodes[1].key, nodes[1].record(w.key, key=key))
+        await w.service.revoke_member(w.admin, "home", nodes[1].text)
+        await w.service.publish(w.key, nodes[2].key, nodes[2].record(w.key, key=key))
+        await w.join(nodes[0])
+        with pytest.raises(Problem):
+            await w.service.publish(w.key, nodes[0].key, nodes[0].record(w.key, 2, key=key))
+        other = await w.service.create_network(w.admin, NetworkRequest(name="other"))
+        network = VerifyKey.from_text(other.id).raw
+        invite = await w.service.create_invite(w.admin, "other", InviteRequest())
+        ticket = read_ticket(invite.ticket, w.clock.now).document
+        await w.service.enrol(network, nodes[0].key, ticket.secret, "n")
+        await w.service.publish(network, nodes[0].key, nodes[0].record(network, key=key))
 
     run(scenario, url)
 

@@ -75,7 +75,8 @@ class Refused(_Message, frozen=True, kw_only=True, tag="refused"):
     """Why not: a problem as in RFC 9457. The connection ends after it.
 
     ``kind`` is for programs: ``protocol``, ``unknown-network``, ``not-a-member``, ``revoked``, ``bad-proof``,
-    ``ticket-unknown``, ``ticket-expired``, ``ticket-used``, ``name-taken``, ``no-address``, ``limit``, ``unavailable``.
+    ``ticket-unknown``, ``ticket-expired``, ``ticket-used``, ``name-taken``, ``key-taken``, ``no-address``, ``limit``,
+    ``unavailable``.
     """
 
     kind: Text
