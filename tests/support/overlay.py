@@ -58,7 +58,8 @@ def pinged(host: Host, targets: Sequence[str], *, wait_s: int = 10) -> list[str]
         for target in targets
     )
     done = host.run(["sh", "-c", f"{script}\nwait"], timeout=wait_s + 20)
-    return done.stdout.split()
+    unanswered = set(done.stdout.split())
+    return [target for target in targets if target in unanswered]
 
 
 def wait_pinged(host: Host, target: str, timeout: float = 20.0) -> None:
