@@ -16,6 +16,15 @@ class                     exit status  whose fault
 from __future__ import annotations
 
 
+def problem_line(title: str, detail: str, remedy: str) -> str:
+    """An RFC 9457 problem as one line: what is wrong in this case (else in general), and what to do."""
+    remedy = remedy.rstrip(".")
+    first = remedy.partition(" ")[0]
+    if first[1:].islower() or len(first) == 1:  # not a name, a method or a command
+        remedy = remedy[:1].lower() + remedy[1:]
+    return "; ".join(part for part in (detail or title, remedy) if part)
+
+
 class WarrenError(Exception):
     """Base of all errors that carry a sentence for a person. ``exit_status`` is what a command ends with."""
 

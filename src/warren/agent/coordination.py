@@ -19,6 +19,7 @@ from warren.agent.clock import KeptTime, NetworkClock
 from warren.agent.state import NetworkState
 from warren.agent.world import Link, World
 from warren.api.node import Connected, Disconnected, Event, Published, Refused, UpdateReceived
+from warren.errors import problem_line
 from warren.identity.signing import VerifyKey
 from warren.model.documents import Coordinator, NodeRecord, Verified
 from warren.model.netmap import Applied, NetworkMap
@@ -59,9 +60,7 @@ class News:
 
 def why(refused: Problem) -> str:
     """A refusal in one sentence: what, why, what to do."""
-    what = ": ".join(part.rstrip(".") for part in (refused.title, refused.detail) if part)
-    remedy = refused.remedy.rstrip(".")
-    return f"{what}; {remedy[:1].lower() + remedy[1:]}" if remedy else what
+    return problem_line(refused.title, refused.detail, refused.remedy)
 
 
 class Coordination:

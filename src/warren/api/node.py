@@ -17,7 +17,7 @@ from typing import Final, Self
 from warren.api.node_backoff import RETRY_AFTER_MAX_S, Backoff
 from warren.api.node_connection import Connection, Doors, close
 from warren.api.trust_race import first_of
-from warren.errors import OperationFailed, Unreachable, WarrenError
+from warren.errors import OperationFailed, Unreachable, WarrenError, problem_line
 from warren.identity.signing import SigningKey, VerifyKey
 from warren.model.documents import Coordinator, NodeRecord, Verified
 from warren.proto.control import client_events, messages
@@ -74,8 +74,7 @@ class Refused:
     final: bool
 
     def __str__(self) -> str:
-        said = self.refused
-        return "; ".join(part for part in (said.detail or said.title, said.remedy) if part)
+        return problem_line(self.refused.title, self.refused.detail, self.refused.remedy)
 
 
 @dataclass(frozen=True, slots=True)

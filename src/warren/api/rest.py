@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 import msgspec
 
 from warren.api.trust import Trusted, establish_trust, why_not
-from warren.errors import OperationFailed, Unreachable, UsageError, WarrenError
+from warren.errors import OperationFailed, Unreachable, UsageError, WarrenError, problem_line
 from warren.model.tickets import Access
 from warren.proto.control.administration import (
     ApplyRequest,
@@ -238,8 +238,7 @@ def _error_of(response: httpx2.Response) -> WarrenError:
         details = msgspec.json.decode(response.content, type=_Details)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         details = _Details()
-    told = ": ".join(part for part in (details.title, details.detail) if part)
-    sentence = "; ".join(part for part in (told, details.remedy) if part)
+    sentence = problem_line(details.title, details.detail, details.remedy)
     sentence = sentence or f"the coordinator answers HTTP status {response.status_code} and does not say why"
     if response.status_code in _INVALID:
         return RequestInvalid(sentence, details.problems)

@@ -46,6 +46,7 @@ FAR_OFF_S: Final = 120.0
 """A difference of clocks worth a sentence: more than NTP ever leaves."""
 
 _NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME; the ssl module has no name for it
+_SILENCE: Final = "is the coordinator running, and does every firewall on the way let its TCP port through?"
 _HANDSHAKE_WORDS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE")
 
 
@@ -126,10 +127,7 @@ async def _ask(url: str, key: VerifyKey, wall_clock: Callable[[], float]) -> Tru
         async with asyncio.timeout(ANSWER_WITHIN_S):
             leaf, body, at_s = await _fetch(url, wall_clock)
     except TimeoutError:
-        raise Unreachable(
-            f"{url} does not answer within {ANSWER_WITHIN_S:.0f} s: is the coordinator running, and does every "
-            "firewall on the way let its TCP port through?"
-        ) from None
+        raise Unreachable(f"{url} does not answer within {ANSWER_WITHIN_S:.0f} s: {_SILENCE}") from None
     return _judge(url, key, leaf, body, at_s)
 
 
@@ -235,10 +233,7 @@ def why_not(url: str, error: Exception) -> OperationFailed | Unreachable:
         return OperationFailed(f"the TLS handshake with {url} failed: {tls.reason or tls}; check the address and port")
     reasons = [_reason(cause) for cause in causes if isinstance(cause, OSError)]
     reason = next((one for one in reversed(reasons) if one), str(error) or type(error).__name__)
-    return Unreachable(
-        f"{url} cannot be reached ({reason}): is the coordinator running, and "
-        "does every firewall on the way let its TCP port through?"
-    )
+    return Unreachable(f"{url} cannot be reached ({reason}): {_SILENCE}")
 
 
 def _reason(error: OSError) -> str:

@@ -64,4 +64,13 @@ def _together(errors: list[WarrenError]) -> WarrenError:
     if len(errors) == 1:
         return errors[0]
     wrong = any(isinstance(error, OperationFailed) for error in errors)
-    return (OperationFailed if wrong else Unreachable)("; ".join(dict.fromkeys(str(error) for error in errors)))
+    return (OperationFailed if wrong else Unreachable)(_list([str(error) for error in errors]))
+
+
+def _list(sentences: list[str]) -> str:
+    """One after the other; those that end alike after a colon say that part once."""
+    heads: dict[str, dict[str, None]] = {}
+    for sentence in sentences:
+        head, colon, tail = sentence.rpartition(": ")
+        heads.setdefault(colon + tail, {})[head] = None
+    return "; ".join(" and ".join(several) + tail for tail, several in heads.items())

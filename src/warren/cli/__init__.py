@@ -67,7 +67,8 @@ def run(arguments: list[str]) -> int:
         result = program.main(args=arguments, prog_name="warren", standalone_mode=False)
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "warren"
-        _complain(f"{error.format_message().rstrip('.')}; see `{command} --help`", as_json)
+        what = " ".join(error.format_message().split()).rstrip(".")  # click lists choices on lines of their own
+        _complain(f"{what}; see `{command} --help`", as_json)
         return 2
     except click.ClickException as error:
         _complain(error.format_message(), as_json)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -11,7 +9,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 
+from warren.cli import output
+from warren.cli.access import json_option
 from warren.errors import OperationFailed, UsageError
+from warren.proto.control.spans import TOKEN_S_MAX
 
 if TYPE_CHECKING:
     from warren.coordinator.app import Ready
@@ -43,7 +44,7 @@ def _place(function: Callable[..., None]) -> Callable[..., None]:
     return state(database(function))
 
 
-@click.group("coordinator")
+@click.group("coordinator", no_args_is_help=False, subcommand_metavar="COMMAND …")
 def command() -> None:
     """Run a coordinator: it admits machines to networks and tells them of each other."""
 
@@ -96,6 +97,8 @@ def run(
         os.environ[log.FORMAT_VARIABLE] = "json"
     log.configure()
     app = _import()
+    import asyncio
+
     from warren.coordinator.limits import Limits, Rate
 
     configuration = app.Configuration(
@@ -114,7 +117,7 @@ def run(
     asyncio.run(app.run(configuration, _print_json if as_json else _print_text))
 
 
-@command.group("token")
+@command.group("token", no_args_is_help=False, subcommand_metavar="COMMAND …")
 def token() -> None:
     """Tokens of administrators, straight in the database: for when the last one is lost."""
 
@@ -122,13 +125,21 @@ def token() -> None:
 @token.command("create")
 @_place
 @click.option("--label", metavar="TEXT", default="operator", show_default=True, help="What it is for.")
-@click.option("--ttl", "ttl_s", metavar="SECONDS", type=click.IntRange(1), default=86_400, show_default=True)
-@click.option("--role", type=click.Choice(["admin", "reader"]), default="admin", show_default=True)
+@click.option(
+    "--ttl", "ttl_s", metavar="TIME", type=output.Span(TOKEN_S_MAX), default="24h", show_default=True, help="Good for."
+)
+@click.option(
+    "--role",
+    type=click.Choice(["admin", "reader"]),
+    default="admin",
+    show_default=True,
+    help="A reader changes nothing.",
+)
 @click.option("--network", metavar="NAME", help="Only for this network.")
 @click.option(
     "--url", "urls", metavar="URL", multiple=True, help="How to reach the coordinator, for the access string."
 )
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def create(
     *,
     state: Path,
@@ -153,15 +164,15 @@ def create(
     )
     if as_json:
         expires = made.expires.isoformat()
-        click.echo(json.dumps({"id": made.id, "access": made.access, "secret": made.secret, "expires": expires}))
+        output.emit({"id": made.id, "access": made.access, "secret": made.secret, "expires": expires})
     else:
-        click.echo(f"token {made.id}, good until {made.expires:%Y-%m-%d %H:%M} UTC; shown this once:\n")
+        click.echo(f"Token {made.id}, good until {made.expires:%Y-%m-%d %H:%M} UTC; shown this once:\n")
         click.echo(f"  export WARREN_ACCESS={made.access}" if made.access else f"  {made.secret}")
 
 
 @token.command("list")
 @_place
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def list_(*, state: Path, database: str | None, as_json: bool) -> None:
     """Show the tokens that are valid; never their secrets."""
     _import()
@@ -169,36 +180,44 @@ def list_(*, state: Path, database: str | None, as_json: bool) -> None:
 
     found = _with_database(state, database, list_tokens)
     if as_json:
-        import msgspec
-
-        click.echo(msgspec.json.encode(found).decode())
+        output.emit(found)
         return
     for one in found:
         where = f"network {one.network}" if one.network else "all networks"
         click.echo(f"{one.id}  {one.role:<6}  until {one.expires:%Y-%m-%d %H:%M} UTC  {where}  {one.label}")
     if not found:
-        click.echo("no token is valid; `warren coordinator token create` makes one")
+        click.echo("No token is valid; `warren coordinator token create` makes one.")
 
 
 @token.command("revoke")
 @_place
 @click.argument("token_id", metavar="ID")
-@click.option("--json", "as_json", is_flag=True)
+@json_option
 def revoke(*, state: Path, database: str | None, token_id: str, as_json: bool) -> None:
     """End a token at once."""
     _import()
     from warren.coordinator.operator import revoke_token
 
     revoked = _with_database(state, database, lambda service, _: revoke_token(service, token_id))
-    click.echo(json.dumps({"id": revoked.id, "revoked": True}) if as_json else f"token {revoked.id} is revoked")
+    if as_json:
+        output.emit({"id": revoked.id, "revoked": True})
+    else:
+        click.echo(f"Token {revoked.id} is revoked.")
 
 
 def _with_database(state: Path, database: str | None, work: Callable[[Service, Store], Awaitable[T]]) -> T:
+    import asyncio
+
     from warren.coordinator.app import DATABASE_FILE, database_in
     from warren.coordinator.operator import beside
 
-    if database is None and not (state / DATABASE_FILE).exists():
-        raise OperationFailed(f"{state} holds no coordinator; say where it is with --state or --database")
+    try:
+        if database is None:
+            (state / DATABASE_FILE).stat()
+    except PermissionError:
+        raise OperationFailed(f"{state} is another user's; run as the user of the coordinator, or as root") from None
+    except OSError:
+        raise OperationFailed(f"{state} holds no coordinator; say where it is with --state or --database") from None
 
     async def run() -> T:
         async with beside(database or database_in(state)) as (service, store):

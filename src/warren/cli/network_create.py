@@ -108,13 +108,14 @@ def show(network: str, as_toml: bool, access: str | None, as_json: bool) -> None
 
 def _print(network: Network, state: DesiredState) -> None:
     from warren.proto.control.desired import question_text, rule_text
+    from warren.proto.control.spans import exact_span
 
     click.secho(network.name, bold=True)
     facts = {
         "id": network.id,
         "prefixes": _prefixes(network),
         "names": f"NODE.{network.name}.{network.suffix}",
-        "lease": output.exact_span(network.lease_s),
+        "lease": exact_span(network.lease_s),
         "members": str(network.members),
         "version": f"{network.version}, revision {network.revision}",
         "made": output.local_time(network.created),

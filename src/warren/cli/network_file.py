@@ -42,9 +42,9 @@ import msgspec
 
 from warren.cli import network_values
 from warren.cli.network_toml import Path, line_of, lines_of, path_text
-from warren.cli.output import exact_span
 from warren.model.documents import Rule, canonical_network, check_selector, port_range
 from warren.proto.control.administration import DesiredState, PolicyTest, Problem
+from warren.proto.control.spans import exact_span
 
 T = TypeVar("T")
 

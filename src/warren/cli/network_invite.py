@@ -11,6 +11,7 @@ from warren.cli import output
 from warren.cli.completion_names import NETWORK
 from warren.cli.network_values import TAG
 from warren.errors import OperationFailed
+from warren.proto.control.spans import INVITE_S_MAX
 
 if TYPE_CHECKING:
     from warren.proto.control.administration import Invite
@@ -24,7 +25,9 @@ scanners manage with fewer.
 @click.command("invite")
 @click.argument("network", type=NETWORK)
 @click.option("--uses", metavar="N", type=click.IntRange(1, 100_000), default=1, show_default=True)
-@click.option("--ttl", "ttl_s", metavar="TIME", type=output.Span(), default="1h", show_default=True, help="Good for.")
+@click.option(
+    "--ttl", "ttl_s", metavar="TIME", type=output.Span(INVITE_S_MAX), default="1h", show_default=True, help="Good for."
+)
 @click.option("--tag", "tags", metavar="TAG", type=TAG, multiple=True, help="For who joins with it; again for more.")
 @click.option("--ephemeral", is_flag=True, help="Who joins with it vanishes from the network when it is gone.")
 @click.option("--qr/--no-qr", "qr", default=None, help="Print the QR code; by default on a terminal wide enough.")

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from warren.cli.output import exact_span, read_span
+from warren.proto.control.spans import exact_span, read_span
 
 
 def name(text: str) -> str:

@@ -6,7 +6,6 @@ and cannot drive the terminal. Into a pipe goes neither colour nor anything shor
 
 from __future__ import annotations
 
-import re
 import shutil
 import sys
 from collections.abc import Collection, Sequence
@@ -17,11 +16,10 @@ import click
 
 from warren import log
 from warren.errors import OperationFailed, UsageError
+from warren.proto.control.spans import read_span
 
 clean = log.printable
 
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
-_SPAN: Final = re.compile(r"(?:[0-9]{1,9}[smhdw])+")
 _GAP: Final = "  "
 _SHRUNK_MIN: Final = 8
 """A column is not made narrower than this to fit the terminal."""
@@ -152,35 +150,24 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def read_span(text: str) -> int:
-    """Seconds of ``90s``, ``30m``, ``1h30m``, ``2d`` or ``1w``. Raises ValueError."""
-    if not _SPAN.fullmatch(text):
-        raise ValueError(f"{text!r} is no duration: say 90s, 30m, 24h, 7d or 1h30m")
-    return sum(int(part[:-1]) * _UNITS[part[-1]] for part in re.findall(r"[0-9]+[smhdw]", text))
-
-
-def exact_span(seconds: int) -> str:
-    """The shortest text that :func:`read_span` reads as ``seconds``."""
-    parts = []
-    for unit, length in reversed(_UNITS.items()):
-        if seconds >= length and (unit != "w" or seconds % length == 0):
-            parts.append(f"{seconds // length}{unit}")
-            seconds %= length
-    return "".join(parts) or "0s"
-
-
 class Span(click.ParamType[int]):
-    """A duration on the command line, in seconds."""
+    """A duration on the command line, in whole seconds: from one to ``longest``."""
 
     name = "duration"
+
+    def __init__(self, longest: int) -> None:
+        self._longest = longest
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
         if isinstance(value, int):
             return value
         try:
-            return read_span(value)
+            seconds = read_span(value)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+        if not 1 <= seconds <= self._longest:
+            self.fail(f"{value} is not possible: from 1s to {self._longest // 86_400}d", param, ctx)
+        return seconds
 
 
 # Questions

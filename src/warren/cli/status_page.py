@@ -68,7 +68,8 @@ def _facts(network: Membership, now: datetime) -> Iterator[tuple[str, str]]:
         left = output.until(network.lease_ends, now)
         yield "lease", click.style("has ended", fg="red") if left == "ended" else f"for another {left}"
     yield "coordinator", _coordinator(network.coordinator, now)
-    yield "reachable", clean(network.reachability)
+    if network.reachability != "unknown":  # nothing more to say than what follows
+        yield "reachable", clean(network.reachability)
     if network.stated:
         yield "stated", _list(network.stated)
     if network.coordinator.observed:

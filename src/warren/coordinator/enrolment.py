@@ -136,7 +136,7 @@ async def admitted(work: Work, network: bytes, node: bytes) -> MemberRow:
     await check_not_revoked(work, network, node)
     member = await work.get(MemberRow, network, node)
     if member is None:
-        raise Problem("not-a-member", "the node never joined, or was forgotten", _ASK)
+        raise Problem("not-a-member", "the node is no member of this network: it never joined, or was forgotten", _ASK)
     return member
 
 
@@ -144,7 +144,8 @@ async def check_not_revoked(work: Work, network: bytes, node: bytes) -> None:
     """Problem ``revoked``: this key is never let in again, nor renewed, nor enrolled."""
     revoked = await work.get(RevokedRow, network, node)
     if revoked is not None:
-        raise Problem("revoked", f"at {when(revoked.at):%Y-%m-%d %H:%M} UTC", "Join with a new key and a new ticket.")
+        since = f"{when(revoked.at):%Y-%m-%d %H:%M} UTC"
+        raise Problem("revoked", f"the membership was revoked at {since}", "Join with a new key and a new ticket.")
 
 
 async def renew(work: Work, core: Core, network: bytes, node: bytes) -> bool:
@@ -171,11 +172,13 @@ async def _usable_invite(work: Work, network: bytes, node: bytes, digest: bytes)
     if member is not None and member.invite == invite.id:
         return None
     if invite.revoked:
-        raise Problem("ticket-unknown", "it was withdrawn by an administrator", _ASK)
+        raise Problem("ticket-unknown", "the ticket was withdrawn by an administrator", _ASK)
     if invite.expires <= work.now:
-        raise Problem("ticket-expired", f"at {when(invite.expires):%Y-%m-%d %H:%M} UTC", _ASK)
+        raise Problem("ticket-expired", f"the ticket expired at {when(invite.expires):%Y-%m-%d %H:%M} UTC", _ASK)
     if invite.used >= invite.uses:
-        raise Problem("ticket-used", f"it was good for {invite.uses} node{'s'[: invite.uses > 1]}", _ASK)
+        raise Problem(
+            "ticket-used", f"the ticket was good for {invite.uses} node{'s'[: invite.uses > 1]}, and is used up", _ASK
+        )
     return invite if member is None else None
 
 

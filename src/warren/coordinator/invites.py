@@ -15,6 +15,7 @@ from warren.coordinator.work import Work, shown, when
 from warren.model.documents import Coordinator, Ticket, sign
 from warren.model.tickets import ticket_text
 from warren.proto.control.administration import Actor, Invite, InviteRequest, NewInvite
+from warren.proto.control.spans import exact_span
 
 INVITES_MAX: Final = 10_000
 """Of one network that have not expired."""
@@ -39,9 +40,7 @@ class Invites:
                 raise Problem("conflict", "the same random number came twice", "Try again.")
             row = _row(minted, network, request)
             await work.put(row)
-            what = f"{request.uses} uses, for {request.ttl_s} s" + (", ephemeral" if request.ephemeral else "")
-            tags = f", tags {', '.join(request.tags)}" if request.tags else ""
-            work.event(actor.name, "invite.create", network.key, row.id, what + tags)
+            work.event(actor.name, "invite.create", network.key, row.id, _summary(request))
             ticket = await self._ticket(work, network, minted)
             return NewInvite(**_fields(row), ticket=ticket)
 
@@ -100,6 +99,13 @@ def _row(minted: Minted, network: NetworkRow, request: InviteRequest) -> InviteR
         expires=minted.expires,
         revoked=False,
     )
+
+
+def _summary(request: InviteRequest) -> str:
+    """For the audit log."""
+    whom = "one machine" if request.uses == 1 else f"{request.uses} machines"
+    tags = (f"tagged {', '.join(request.tags)}",) if request.tags else ()
+    return ", ".join((f"for {whom}", f"within {exact_span(request.ttl_s)}", *tags, *["ephemeral"] * request.ephemeral))
 
 
 def _fields(row: InviteRow) -> dict[str, Any]:

@@ -245,7 +245,9 @@ class Maps:
             problem = (
                 Problem("not-a-member", "the membership was given up or has run out", "Ask for a new ticket.")
                 if revoked is None
-                else Problem("revoked", "by an administrator", "Join with a new key and a new ticket.")
+                else Problem(
+                    "revoked", "an administrator revoked the membership", "Join with a new key and a new ticket."
+                )
             )
             self._core.hub.publish(Wake(network=network, node=node, ended=problem))
 

@@ -84,9 +84,7 @@ class Members:
             )
             if changed != row:
                 await self._change(work, network, row, changed)
-                what = [name for name in ("name", "tags", "routes") if getattr(row, name) != getattr(changed, name)]
-                told = "; ".join(f"{name}: {getattr(row, name)} → {getattr(changed, name)}" for name in what)
-                work.event(actor.name, "member.change", network.key, changed.name, told)
+                work.event(actor.name, "member.change", network.key, changed.name, _summary(row, changed))
                 row = await _member(work, network, changed.name)
             return Member(**(await self._view(work, network, row)).member(row))
 
@@ -242,6 +240,15 @@ async def _member(work: Work, network: NetworkRow, ref: str) -> MemberRow:
     if row is None:
         raise Problem("not-found", f"{network.name} has no member {shown(ref)}", "List the members to see their names.")
     return row
+
+
+def _summary(before: MemberRow, after: MemberRow) -> str:
+    """For the audit log."""
+    told = [f"was {before.name}"] if before.name != after.name else []
+    for what, old, new in (("tags", before.tags, after.tags), ("routes", before.routes, after.routes)):
+        if old != new:
+            told.append(f"{what} {', '.join(new) or 'none'}, before {', '.join(old) or 'none'}")
+    return "; ".join(told)
 
 
 def _revoked(row: RevokedRow) -> Revoked:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from ipaddress import IPv4Network
 from typing import Final
@@ -216,7 +217,8 @@ async def check_changed_member(
 ) -> None:
     """Whether the member may become this: routes that cannot be, overlaps, policies and tests that no longer hold.
 
-    Problem ``invalid`` with what would be wrong that is not wrong already.
+    Problem with what would be wrong that is not wrong already: ``invalid`` for routes, ``conflict`` for a policy or a
+    test that would break.
     """
     spec = await spec_of(work, network.key)
     tests = _tests.decode(network.tests)
@@ -232,8 +234,11 @@ async def check_changed_member(
     after = msgspec.structs.replace(before, members={**states, name: MemberState(tags=tags, routes=routes)})
     planned = desired.plan(after, after, renamed, spec, known_tags=tags_to_come)
     problems = tuple(problem for problem in planned.plan.problems if problem not in known)
+    if any(".routes" in problem.where for problem in problems):
+        raise Problem("invalid", _first(problems), "Choose other routes; nothing was changed.", problems=problems)
     if problems:
-        raise Problem("invalid", _first(problems), "Nothing was changed.", problems=problems)
+        remedy = "Change the policy or its tests first; nothing was changed."
+        raise Problem("conflict", _first(problems), remedy, problems=problems)
 
 
 async def _tags_to_come(work: Work, network: NetworkRow) -> set[str]:
@@ -281,5 +286,15 @@ def check_block(prefix4: str | None) -> None:
 
 
 def _first(problems: Sequence[KeyProblem]) -> str:
-    first = f"{problems[0].where}: {problems[0].what}"
+    first = f"{_place(problems[0].where)}: {problems[0].what}"
     return first if len(problems) == 1 else f"{first} (and {len(problems) - 1} more)"
+
+
+def _place(where: str) -> str:
+    """``policy rule 1`` for ``policy[0].sources``: numbered as a person sees them."""
+    found = _NUMBERED.match(where)
+    return where if found is None else f"policy {_NOUNS[found[1]]} {int(found[2]) + 1}"
+
+
+_NUMBERED: Final = re.compile(r"(policy|tests)\[(\d+)\]")
+_NOUNS: Final = {"policy": "rule", "tests": "test"}

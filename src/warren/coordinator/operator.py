@@ -30,6 +30,8 @@ from warren.proto.control.administration import (
 URLS_MAX: Final = 8
 
 _TTL_S: Final = 60
+_LABEL: Final = "local operator"
+"""Whom the audit log names."""
 _IDENTITY: Final = "identity"
 
 
@@ -44,9 +46,9 @@ class MadeToken:
 
 
 @asynccontextmanager
-async def acting(service: Service, label: str) -> AsyncIterator[Actor]:
+async def acting(service: Service) -> AsyncIterator[Actor]:
     """An actor that may do everything, until the end of the block."""
-    token = await service.local_token(label, _TTL_S)
+    token = await service.local_token(_LABEL, _TTL_S)
     actor = await service.actor(token.secret)
     try:
         yield actor
@@ -84,7 +86,7 @@ async def create_token(
     if identity is None:
         raise OperationFailed("no coordinator has run with this database yet; its first start prints an access string")
     urls = urls or tuple(row.url for row in known)
-    async with acting(service, "coordinator token create") as actor:
+    async with acting(service) as actor:
         made = await service.create_token(actor, TokenRequest(label=label, role=role, network=network, ttl_s=ttl_s))
     access = (
         access_text(Access(urls=urls, key=SigningKey(identity.value).verify_key, secret=made.secret)) if urls else None
@@ -94,13 +96,13 @@ async def create_token(
 
 async def list_tokens(service: Service, _: Store) -> tuple[Token, ...]:
     """Raises Problem."""
-    async with acting(service, label := "coordinator token list") as actor:
-        return tuple(token for token in await service.tokens(actor) if token.label != label)
+    async with acting(service) as actor:
+        return tuple(token for token in await service.tokens(actor) if token.id != actor.token)
 
 
 async def revoke_token(service: Service, token_id: str) -> Token:
     """Raises Problem."""
-    async with acting(service, "coordinator token revoke") as actor:
+    async with acting(service) as actor:
         return await service.revoke_token(actor, token_id)
 
 
@@ -109,7 +111,7 @@ async def network_ticket(service: Service, name: str) -> str | None:
 
     Raises Problem.
     """
-    async with acting(service, "coordinator run --network") as actor:
+    async with acting(service) as actor:
         try:
             network = await service.network(actor, name)
         except Problem as problem:

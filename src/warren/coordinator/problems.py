@@ -9,7 +9,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final
 
-from warren.errors import WarrenError
+from warren.errors import WarrenError, problem_line
 from warren.proto.control import administration
 from warren.proto.control.messages import Refused
 
@@ -60,7 +60,7 @@ class Problem(WarrenError):
         self.remedy = remedy
         self.retry_after_s = retry_after_s
         self.problems = problems
-        super().__init__(": ".join(filter(None, (self.title, detail))) + (f"; {remedy}" if remedy else ""))
+        super().__init__(problem_line(self.title, detail, remedy))
 
     @property
     def type(self) -> str:

@@ -13,6 +13,7 @@ from warren.coordinator.rows import FactRow, TokenRow, above, equal
 from warren.coordinator.work import Work, key_of, refuse_actor, shown, when
 from warren.identity.signing import VerifyKey
 from warren.proto.control.administration import Actor, NewToken, Token, TokenRequest
+from warren.proto.control.spans import exact_span
 
 TOKENS_MAX: Final = 10_000
 """That have not expired; a person with more has lost sight of them."""
@@ -113,7 +114,7 @@ class Tokens:
             raise Problem("conflict", "the same random number came twice", "Try again.")
         row = _row(minted, request, network)
         await work.put(row)
-        work.event(actor, "token.create", network, row.id, f"{row.label}, {row.role}, for {request.ttl_s} s")
+        work.event(actor, "token.create", network, row.id, f"{row.label}, {row.role}, for {exact_span(request.ttl_s)}")
         token = _value(row)
         return NewToken(
             **{name: getattr(token, name) for name in token.__struct_fields__}, secret=TOKEN_SCHEME + minted.text

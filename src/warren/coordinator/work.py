@@ -98,7 +98,11 @@ class Work:
         """For nodes. Raises Problem ``unknown-network``."""
         row = await self.network(key)
         if row is None:
-            raise Problem("unknown-network", "", "Ask for a ticket of a network that this coordinator has.")
+            raise Problem(
+                "unknown-network",
+                "this coordinator has no such network",
+                "Ask for a ticket of a network that this coordinator has.",
+            )
         return row
 
     def change(self, row: NetworkRow) -> None:

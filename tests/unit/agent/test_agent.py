@@ -177,13 +177,16 @@ def test_a_ticket_that_is_refused_leaves_the_membership_that_was(tmp_path: Path)
 def test_a_refused_ticket_leaves_nothing_and_says_why(tmp_path: Path) -> None:
     home = FakeCoordinator()
     home.refusal = messages.Refused(
-        kind="ticket-expired", title="The ticket has expired", detail="at noon", remedy="Ask for a new ticket."
+        kind="ticket-expired",
+        title="The ticket has expired",
+        detail="the ticket expired at noon",
+        remedy="Ask for a new ticket.",
     )
 
     async def work(machine: Machine, agent: Agent) -> None:
         with pytest.raises(OperationFailed) as caught:
             await agent.join(home.ticket(), "a")
-        said = "home cannot be joined: The ticket has expired: at noon; ask for a new ticket"
+        said = "home cannot be joined: the ticket expired at noon; ask for a new ticket"
         assert str(caught.value) == said
         assert agent.known() == ()
         assert (await agent.status()).networks == ()

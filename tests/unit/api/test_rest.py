@@ -125,7 +125,7 @@ def test_no_name_leads_to_another_path(name: str) -> None:
 )
 def test_problems_become_errors_that_say_what_to_do(status: int, kind: type[OperationFailed], exit_status: int) -> None:
     body = {"type": "urn:warren:problem:x", "title": "The title", "status": status, "detail": "why", "remedy": "Do it."}
-    with pytest.raises(kind, match=r"^The title: why; Do it\.$") as caught:
+    with pytest.raises(kind, match=r"^why; do it$") as caught:
         ask(lambda _: (status, body), lambda c: c.network("home"))
     assert caught.value.exit_status == exit_status
 

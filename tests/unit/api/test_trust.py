@@ -223,6 +223,13 @@ def test_a_port_where_nobody_listens_is_unreachable() -> None:
     asyncio.run(run())
 
 
+def test_what_to_do_is_said_once_for_several_addresses() -> None:
+    with pytest.raises(Unreachable) as caught:
+        asyncio.run(establish_trust(["https://a.invalid", "https://b.invalid"], OTHER.verify_key))
+    assert str(caught.value).count("is the coordinator running") == 1
+    assert re.match(r"https://a\.invalid .* and https://b\.invalid ", str(caught.value))
+
+
 def test_a_name_that_does_not_exist_is_unreachable() -> None:
     with pytest.raises(Unreachable, match=r"nowhere\.invalid"):
         asyncio.run(establish_trust(["https://nowhere.invalid"], OTHER.verify_key))

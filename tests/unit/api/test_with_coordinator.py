@@ -211,7 +211,7 @@ def test_a_token_that_is_not_known_is_not_let_in() -> None:
         async with running() as server:
             access = Access((server.url,), server.service.identity.verify_key, "not-a-token-of-anybody")
             async with AdminClient(access) as client:
-                with pytest.raises(OperationFailed, match="not proven"):
+                with pytest.raises(OperationFailed, match="not known here"):
                     await client.networks()
 
     asyncio.run(run())

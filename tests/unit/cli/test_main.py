@@ -55,6 +55,9 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["tunel"], "warren: No such command 'tunel'; see `warren --help`\n"),
         ([], "warren: Missing command; see `warren --help`\n"),
+        (["coordinator"], "warren: Missing command; see `warren coordinator --help`\n"),
+        (["coordinator", "token"], "warren: Missing command; see `warren coordinator token --help`\n"),
+        (["completion"], "Choose from: bash, zsh, fish; see `warren completion --help`\n"),
         (["tunnel"], "warren: Missing argument 'CONFIG'; see `warren tunnel --help`\n"),
         (["tunnel", "--frob", "x"], "warren: No such option '--frob'; see `warren tunnel --help`\n"),
         (["tunnel", "/no/name which fits.conf"], "cannot name an interface"),

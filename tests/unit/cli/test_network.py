@@ -42,6 +42,8 @@ def test_a_network_is_made_with_what_was_said(admin: FakeAdmin, capsys: pytest.C
         (["create", "home", "--lease", "5"], "'5' is no duration"),
         (["invite", "home", "--tag", "9"], "'9' is no tag"),
         (["invite", "home", "--ttl", "soon"], "'soon' is no duration"),
+        (["invite", "home", "--ttl", "9999d"], "9999d is not possible: from 1s to 366d"),
+        (["invite", "home", "--ttl", "0s"], "0s is not possible: from 1s to 366d"),
         (["invite", "home", "--uses", "0"], "0 is not in the range"),
         (["rename", "home", "web1", "Web"], "'Web' is no name"),
         (["tag", "home", "web1"], "say which tags it is to have, or --none"),

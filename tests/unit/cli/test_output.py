@@ -6,30 +6,9 @@ from datetime import timedelta
 
 import click
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.unit.cli.fakes import NOW
 from warren.cli import output
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("90s", 90), ("30m", 1800), ("1h30m", 5400), ("24h", 86_400), ("2d", 172_800), ("1w", 604_800)],
-)
-def test_durations_are_read(text: str, seconds: int) -> None:
-    assert output.read_span(text) == seconds
-
-
-@pytest.mark.parametrize("text", ["", "5", "h", "1.5h", "-1h", "1h 30m", "1y", "１h", "1" * 10 + "s", "1h\n"])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="is no duration"):
-        output.read_span(text)
-
-
-@given(st.integers(0, 10**8))
-def test_a_duration_is_written_so_that_it_reads_back(seconds: int) -> None:
-    assert output.read_span(output.exact_span(seconds)) == seconds
 
 
 @pytest.mark.parametrize(

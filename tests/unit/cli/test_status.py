@@ -101,10 +101,10 @@ def test_a_coordinator_that_is_gone_is_told_with_the_reason() -> None:
         clock_offset_s=None,
         observed="",
     )
-    lines = plain(agent_status(membership(coordinator=link, lease_ends=NOW, stated=())), None)
+    lines = plain(agent_status(membership(coordinator=link, lease_ends=NOW, stated=(), reachability="unknown")), None)
     assert "  coordinator  not connected for 9 min: nobody answers at https://c:8443" in lines
     assert "  lease        has ended" in lines
-    assert not any(line.startswith(("  stated", "  observed")) for line in lines)
+    assert not any(line.startswith(("  stated", "  observed", "  reachable")) for line in lines)
 
 
 def test_nothing_on_the_page_can_drive_the_terminal() -> None:

@@ -88,14 +88,18 @@ def test_a_change_that_cannot_be_is_refused_whole() -> None:
             (MemberChange(routes=("10.9.1.0/24",)), "invalid"),
             (MemberChange(routes=("::/0",)), "invalid"),
             (MemberChange(routes=("10.8.0.1/24",)), "invalid"),
-            (MemberChange(tags=()), "invalid"),
+            (MemberChange(tags=()), "conflict"),
         ):
             with pytest.raises(Problem) as refused:
                 await w.service.change_member(w.admin, "home", "web", change)
             assert refused.value.kind == kind
         with pytest.raises(Problem) as refused:
             await w.service.change_member(w.admin, "home", "db", MemberChange(name="data"))
-        assert refused.value.kind == "invalid"
+        assert refused.value.kind == "conflict"
+        assert str(refused.value) == (
+            "policy rule 1: there is no member db, so member:db matches nobody; change the policy or its tests first; "
+            "nothing was changed"
+        )
         assert (await w.map()).revision == before.revision
 
     run(scenario)

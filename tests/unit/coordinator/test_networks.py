@@ -186,6 +186,7 @@ def test_every_change_is_in_the_audit_log_with_who_and_when() -> None:
             ("token:first", "member.change"),
             ("token:first", "member.revoke"),
         ]
+        assert [event.detail for event in events[1:4:2]] == ["for one machine, within 1h", "tags x, before none"]
         assert {event.network for event in events} == {w.network.id}
         assert all(event.at.timestamp() == w.clock.now for event in events)
         sequences = [event.sequence for event in events]

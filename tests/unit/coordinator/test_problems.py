@@ -19,9 +19,7 @@ def test_every_kind_has_a_status_and_travels_to_a_node(kind: str) -> None:
 
 
 def test_a_problem_reads_as_a_sentence() -> None:
-    assert str(Problem("not-found", "there is no network x", "List them.")) == (
-        "There is no such thing: there is no network x; List them."
-    )
+    assert str(Problem("not-found", "there is no network x", "List them.")) == "there is no network x; list them"
 
 
 def test_an_unknown_kind_is_a_bug() -> None:

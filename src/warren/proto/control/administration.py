@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from warren.model.documents import NAME_PATTERN, SUFFIX_CHARACTERS_MAX, SUFFIX_PATTERN, TAG_PATTERN, Rule
 from warren.proto.control.messages import Interface, Task
+from warren.proto.control.spans import INVITE_S_MAX, TOKEN_S_MAX
 
 NameText = Annotated[str, Meta(pattern=NAME_PATTERN, description="a DNS label: a-z, 0-9 and inner hyphens")]
 TagText = Annotated[str, Meta(pattern=TAG_PATTERN)]
@@ -46,7 +47,7 @@ class TokenRequest(_Value, frozen=True, kw_only=True):
     label: Annotated[str, Meta(min_length=1, max_length=64)]
     role: Literal["admin", "reader"] = "admin"
     network: KeyText | NameText | None = None
-    ttl_s: Annotated[int, Meta(ge=1, le=10 * 366 * 86_400)]
+    ttl_s: Annotated[int, Meta(ge=1, le=TOKEN_S_MAX)]
 
 
 class Token(_Value, frozen=True, kw_only=True):
@@ -157,7 +158,7 @@ class ApplyRequest(_Value, frozen=True, kw_only=True):
 
 class InviteRequest(_Value, frozen=True, kw_only=True):
     uses: Annotated[int, Meta(ge=1, le=100_000)] = 1
-    ttl_s: Annotated[int, Meta(ge=1, le=366 * 86_400)] = 3600
+    ttl_s: Annotated[int, Meta(ge=1, le=INVITE_S_MAX)] = 3600
     tags: Annotated[tuple[TagText, ...], Meta(max_length=64)] = ()
     ephemeral: bool = False
 

@@ -17,6 +17,7 @@ from warren.model.documents import NetworkSpec, Rule
 from warren.model.members import Member
 from warren.proto.control.administration import Change, DesiredState, MemberState, Plan, PolicyTest
 from warren.proto.control.desired_problems import problems_of, question, route_error
+from warren.proto.control.spans import exact_span
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,4 +164,4 @@ def question_text(test: PolicyTest) -> str:
 
 
 def _seconds(seconds: int | None) -> str | None:
-    return None if seconds is None else f"{seconds} s"
+    return None if seconds is None else exact_span(seconds)

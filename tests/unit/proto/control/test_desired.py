@@ -71,7 +71,7 @@ def test_a_plan_says_each_change_in_a_line(world: World) -> None:
     )
     assert planned.plan.problems == ()
     assert planned.plan.changes == (
-        Change(action="change", subject="lease", before="86400 s", after="3600 s"),
+        Change(action="change", subject="lease", before="1d", after="1h"),
         Change(action="remove", subject="routes of db", before="192.168.9.0/24", after=None),
         Change(action="change", subject="tags of web1", before="web", after="edge, web"),
         Change(action="add", subject="policy rule 2", before=None, after="deny from tag:web to tag:admin"),
