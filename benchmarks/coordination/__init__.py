@@ -1,0 +1,1 @@
+"""What a coordinator costs with thousands of nodes: ``python -m benchmarks.coordination``."""
