@@ -214,7 +214,8 @@ class Agent:
     async def leave(self, name: str) -> None:
         """Give up the membership in the network called ``name`` (or known by that id), and forget all about it.
 
-        Raises UsageError for an unknown name, Unreachable when no coordinator confirms.
+        Raises OperationFailed for an unknown name, UsageError for one of two networks, Unreachable when no coordinator
+        confirms.
         """
         network, runner = self._find(name)
         if not runner.needs_ticket:
@@ -231,7 +232,7 @@ class Agent:
         if found:
             raise UsageError(f"several networks are called {name}; say the id of one, as `warren status --json` has it")
         known = ", ".join(sorted(runner.name for runner in self._runners.values())) or "none"
-        raise UsageError(f"this machine is not in a network called {name}; it is in: {known}")
+        raise OperationFailed(f"this machine is not in a network called {name}; it is in: {known}")
 
     # What is common
 
@@ -276,7 +277,7 @@ class Agent:
     def resolve(self, name: str) -> tuple[str, ...]:
         """The addresses of the member called ``name``: its plain name, or NAME.NETWORK, with the suffix or without.
 
-        Raises UsageError when no member or more than one is meant.
+        Raises OperationFailed when no member is meant, UsageError when more than one is.
         """
         found = {
             runner.name: addresses for runner in self._runners.values() if (addresses := runner.addresses_of(name))
@@ -284,7 +285,7 @@ class Agent:
         if len(found) > 1:
             raise UsageError(f"{name} is a member of {' and '.join(sorted(found))}; say {name}.{min(found)}")
         if not found:
-            raise UsageError(f"no member is called {name}; `warren status` lists them")
+            raise OperationFailed(f"no member is called {name}; `warren status` lists them")
         return next(iter(found.values()))
 
 

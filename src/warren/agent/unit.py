@@ -7,6 +7,7 @@ while the agent is restarted; a stop in good order removes them.
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -94,6 +95,8 @@ def install(executable: Path, *, start: bool, directory: Path = UNIT_DIRECTORY) 
         raise OperationFailed(
             f"{directory} does not exist: this host does not use systemd; start `warren up` otherwise"
         )
+    if not os.access(directory, os.W_OK):
+        raise OperationFailed(f"{directory} may not be written by this user; run `warren install` as root (sudo)")
     old = path.read_text() if path.exists() else None
     if old == text:
         done = [f"{path} is up to date"]

@@ -125,7 +125,9 @@ def login(access: str | None, as_json: bool) -> None:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise OperationFailed(f"{path.parent} cannot be made ({_reason(error)})") from None
+        raise OperationFailed(
+            f"{path.parent} cannot be made ({_reason(error)}); set {VARIABLE} instead, or XDG_CONFIG_HOME"
+        ) from None
     files.write_atomically(path, f"{access_text(found)}\n".encode())
     if as_json:
         output.emit({"file": str(path), "urls": found.urls, "key": str(found.key), "networks": len(networks)})

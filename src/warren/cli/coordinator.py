@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -16,8 +17,10 @@ from warren.proto.control.spans import TOKEN_S_MAX
 
 if TYPE_CHECKING:
     from warren.coordinator.app import Ready
+    from warren.coordinator.operator import MadeToken
     from warren.coordinator.service import Service
     from warren.coordinator.store import Store
+    from warren.proto.control.administration import Token
 
 T = TypeVar("T")
 
@@ -96,25 +99,31 @@ def run(
     if as_json:
         os.environ[log.FORMAT_VARIABLE] = "json"
     log.configure()
-    app = _import()
+    with _extra():
+        _serve(
+            state=state,
+            database=database,
+            listen=listen,
+            urls=tuple(_url(url) for url in urls),
+            certificate=tls_certificate,
+            key=tls_key,
+            network=None if network is None else _name(network),
+            connections_per_source=connections_per_source,
+            announce=_print_json if as_json else _print_text,
+        )
+
+
+def _serve(*, connections_per_source: int, announce: Callable[[Ready], None], **settings: Any) -> None:
     import asyncio
 
+    from warren.coordinator import app
     from warren.coordinator.limits import Limits, Rate
 
-    configuration = app.Configuration(
-        state=state,
-        database=database,
-        listen=listen,
-        urls=tuple(_url(url) for url in urls),
-        certificate=tls_certificate,
-        key=tls_key,
-        network=None if network is None else _name(network),
-        limits=Limits(
-            unproven_per_source=connections_per_source,
-            requests=Rate(burst=max(200, 4 * connections_per_source), per_s=max(50, connections_per_source)),
-        ),
+    limits = Limits(
+        unproven_per_source=connections_per_source,
+        requests=Rate(burst=max(200, 4 * connections_per_source), per_s=max(50, connections_per_source)),
     )
-    asyncio.run(app.run(configuration, _print_json if as_json else _print_text))
+    asyncio.run(app.run(app.Configuration(**settings, limits=limits), announce))
 
 
 @command.group("token", no_args_is_help=False, subcommand_metavar="COMMAND …")
@@ -152,16 +161,14 @@ def create(
     as_json: bool,
 ) -> None:
     """Make a token and print the access string with it, this once."""
-    _import()
-    from warren.coordinator.operator import create_token
+    found = tuple(_url(url) for url in urls)
 
-    made = _with_database(
-        state,
-        database,
-        lambda service, store: create_token(
-            service, store, label=label, ttl_s=ttl_s, role=role, network=network, urls=tuple(_url(url) for url in urls)
-        ),
-    )
+    async def work(service: Service, store: Store) -> MadeToken:
+        from warren.coordinator.operator import create_token
+
+        return await create_token(service, store, label=label, ttl_s=ttl_s, role=role, network=network, urls=found)
+
+    made = _with_database(state, database, work)
     if as_json:
         expires = made.expires.isoformat()
         output.emit({"id": made.id, "access": made.access, "secret": made.secret, "expires": expires})
@@ -175,10 +182,13 @@ def create(
 @json_option
 def list_(*, state: Path, database: str | None, as_json: bool) -> None:
     """Show the tokens that are valid; never their secrets."""
-    _import()
-    from warren.coordinator.operator import list_tokens
 
-    found = _with_database(state, database, list_tokens)
+    async def work(service: Service, store: Store) -> tuple[Token, ...]:
+        from warren.coordinator.operator import list_tokens
+
+        return await list_tokens(service, store)
+
+    found = _with_database(state, database, work)
     if as_json:
         output.emit(found)
         return
@@ -195,10 +205,13 @@ def list_(*, state: Path, database: str | None, as_json: bool) -> None:
 @json_option
 def revoke(*, state: Path, database: str | None, token_id: str, as_json: bool) -> None:
     """End a token at once."""
-    _import()
-    from warren.coordinator.operator import revoke_token
 
-    revoked = _with_database(state, database, lambda service, _: revoke_token(service, token_id))
+    async def work(service: Service, _: Store) -> Token:
+        from warren.coordinator.operator import revoke_token
+
+        return await revoke_token(service, token_id)
+
+    revoked = _with_database(state, database, work)
     if as_json:
         output.emit({"id": revoked.id, "revoked": True})
     else:
@@ -208,32 +221,41 @@ def revoke(*, state: Path, database: str | None, token_id: str, as_json: bool) -
 def _with_database(state: Path, database: str | None, work: Callable[[Service, Store], Awaitable[T]]) -> T:
     import asyncio
 
-    from warren.coordinator.app import DATABASE_FILE, database_in
-    from warren.coordinator.operator import beside
+    with _extra():
+        from warren.coordinator.app import DATABASE_FILE, database_in
+        from warren.coordinator.operator import beside
 
-    try:
         if database is None:
-            (state / DATABASE_FILE).stat()
+            _check_readable(state, state / DATABASE_FILE)
+
+        async def run() -> T:
+            async with beside(database or database_in(state)) as (service, store):
+                return await work(service, store)
+
+        return asyncio.run(run())
+
+
+def _check_readable(state: Path, file: Path) -> None:
+    try:
+        file.stat()
     except PermissionError:
         raise OperationFailed(f"{state} is another user's; run as the user of the coordinator, or as root") from None
     except OSError:
         raise OperationFailed(f"{state} holds no coordinator; say where it is with --state or --database") from None
 
-    async def run() -> T:
-        async with beside(database or database_in(state)) as (service, store):
-            return await work(service, store)
 
-    return asyncio.run(run())
-
-
-def _import() -> Any:
+@contextmanager
+def _extra() -> Iterator[None]:
+    """What the extra ``coordinator`` brings is imported inside: some of it at once, some when it is needed first."""
     try:
-        from warren.coordinator import app
+        yield
     except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in {"", "warren"}:
+            raise
         raise OperationFailed(
-            f"the coordinator needs {error.name}, which is not installed; run `pip install 'warren[coordinator]'`"
+            f"the coordinator needs {missing}, which is not installed; run `pip install 'warren[coordinator]'`"
         ) from None
-    return app
 
 
 def _url(text: str) -> str:

@@ -9,6 +9,8 @@ import click
 if TYPE_CHECKING:
     from pathlib import Path
 
+_LEFT_WITHIN_S: Final = 60.0
+"""The coordinator has to confirm."""
 _STOPPED_WITHIN_S: Final = 30.0
 _LOOK_EVERY_S: Final = 0.1
 
@@ -29,39 +31,25 @@ def command(network: str | None, leave: bool, run: str | None, as_json: bool) ->
       warren down
       warren down home --leave
     """  # noqa: D301 - \b keeps click from rewrapping a paragraph
-    import asyncio
     import json
 
     from warren.agent.places import places
+    from warren.cli import access_agent
     from warren.errors import UsageError
 
     if leave and network is None:
         raise UsageError("say which network to leave: `warren down NETWORK --leave`; `warren status` lists them")
     if network is not None and not leave:
         raise UsageError(f"`warren down` alone stops the agent; `warren down {network} --leave` leaves that network")
-    socket = places(None, run).socket
     if network is not None:
-        asyncio.run(_leave(socket, network))
+        leaving = network
+        access_agent.ask(run, lambda agent: agent.leave(leaving), within_s=_LEFT_WITHIN_S)
         said = f"left {network}"
     else:
-        asyncio.run(_stop(socket))
-        _wait_gone(socket)
+        access_agent.ask(run, lambda agent: agent.stop())
+        _wait_gone(places(run=run).socket)
         said = "the agent has stopped"
     click.echo(json.dumps({"done": said}) if as_json else said)
-
-
-async def _leave(socket: Path, network: str) -> None:
-    from warren.api.varlink_agent import agent_at
-
-    async with agent_at(socket) as agent:
-        await agent.leave(network)
-
-
-async def _stop(socket: Path) -> None:
-    from warren.api.varlink_agent import agent_at
-
-    async with agent_at(socket) as agent:
-        await agent.stop()
 
 
 def _wait_gone(socket: Path) -> None:

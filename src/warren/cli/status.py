@@ -52,7 +52,7 @@ def _only(status: AgentStatus, network: str | None) -> AgentStatus:
     found = tuple(known for known in status.networks if network in {known.network, known.network_id})
     if not found:
         names = ", ".join(known.network for known in status.networks)
-        raise OperationFailed(f"this machine is not in a network {network}; it is in {names or 'none'}")
+        raise OperationFailed(f"this machine is not in a network called {network}; it is in: {names or 'none'}")
     return msgspec.structs.replace(status, networks=found)
 
 

@@ -248,7 +248,7 @@ def test_leaving_forgets_the_network_and_its_keys(tmp_path: Path) -> None:
         assert agent.known() == ()
         assert list((tmp_path / "state" / "keys").iterdir()) == []
         assert [link.name for link in await machine.host.netlink.links()] == ["eth0"]
-        with pytest.raises(UsageError, match="it is in: none"):
+        with pytest.raises(OperationFailed, match="it is in: none"):
             await agent.leave("home")
 
     scenario(work, tmp_path, home)
@@ -264,7 +264,7 @@ def test_names_of_members_are_resolved(tmp_path: Path) -> None:
             assert agent.resolve(name)[0] == mine
         assert len(agent.resolve("b")) == 1
         for name in ("c", "a.work", "a.home.example"):
-            with pytest.raises(UsageError, match="no member is called"):
+            with pytest.raises(OperationFailed, match="no member is called"):
                 agent.resolve(name)
 
     scenario(work, tmp_path, home, other)

@@ -52,7 +52,7 @@ def test_errors_arrive_as_what_they_are(tmp_path: Path) -> None:
             await client.join("hello")
         with pytest.raises(OperationFailed, match="The ticket is used up"):
             await client.join(home.ticket(), "a")
-        with pytest.raises(UsageError, match="no member is called"):
+        with pytest.raises(OperationFailed, match="no member is called"):
             await client.resolve("nobody")
 
     asked(tmp_path, work, home)

@@ -147,7 +147,11 @@ def test_a_bug_is_one_line_that_names_the_file_with_the_traceback(
 
 
 @pytest.mark.parametrize(
-    "command", ["", "up", "status", "ping", "login", "network", "network plan", "network invite", "completion"]
+    "command",
+    [
+        *("", "up", "status", "ping", "login", "network", "network plan", "network invite", "completion"),
+        *("coordinator", "coordinator run", "coordinator token create"),
+    ],
 )
 def test_wanting_help_imports_nothing_heavy(command: str) -> None:
     heavy = ["pyroute2", "cryptography", "asyncio", "msgspec", "rich", "socket", "httpx2", "litestar", "sqlalchemy"]

@@ -120,7 +120,7 @@ def test_status_shows_one_network_by_name_or_key(agent: list[object], capsys: py
         assert cli.run(["status", name]) == 0
         assert capsys.readouterr().out.startswith("work  degraded")
     assert cli.run(["status", "nowhere"]) == 1
-    assert "it is in home, work" in capsys.readouterr().err
+    assert "it is in: home, work" in capsys.readouterr().err
 
 
 def test_status_of_a_machine_in_no_network(agent: list[object], capsys: pytest.CaptureFixture[str]) -> None:

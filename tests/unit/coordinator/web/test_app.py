@@ -10,6 +10,8 @@ import re
 import signal
 import socket
 import sqlite3
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -216,6 +218,20 @@ def test_the_command_prints_what_to_paste(
     assert cli.run(["coordinator", "token", "revoke", "nonsense", *state]) == 1
     errors = capsys.readouterr().err.strip().splitlines()
     assert len([line for line in errors if line.startswith("warren: ")]) == 4
+
+
+@pytest.mark.parametrize("module", ["litestar", "sqlalchemy", "alembic"])
+def test_a_part_of_the_extra_that_is_not_installed_is_named(tmp_path: Path, module: str) -> None:
+    code = f"import sys, warren.cli; sys.modules[{module!r}] = None; sys.exit(warren.cli.run(sys.argv[1:]))"
+    command = ["coordinator", "run", "--state", str(tmp_path), "--listen", "127.0.0.1:0"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *command], capture_output=True, text=True, check=False, timeout=60, env=environment
+    )
+    assert done.stderr == (
+        f"warren: the coordinator needs {module}, which is not installed; run `pip install 'warren[coordinator]'`\n"
+    )
+    assert done.returncode == 1
 
 
 def test_the_database_is_a_database(tmp_path: Path) -> None:
