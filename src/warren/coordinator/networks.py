@@ -224,7 +224,6 @@ async def check_changed_member(
     tests = _tests.decode(network.tests)
     tags_to_come = await _tags_to_come(work, network)
     before = desired.state_of(spec, members := await members_of(work, network.key), tests)
-    known = desired.plan(before, before, members, spec, known_tags=tags_to_come).plan.problems
     former = next(member.name for member in members if member.membership.node == node)
     renamed = [
         Member(msgspec.structs.replace(member.membership, name=name)) if member.membership.node == node else member
@@ -233,7 +232,10 @@ async def check_changed_member(
     states = {other: state for other, state in before.members.items() if other != former}
     after = msgspec.structs.replace(before, members={**states, name: MemberState(tags=tags, routes=routes)})
     planned = desired.plan(after, after, renamed, spec, known_tags=tags_to_come)
-    problems = tuple(problem for problem in planned.plan.problems if problem not in known)
+    problems = planned.plan.problems
+    if problems:  # else there is no need to go through a large network once more
+        known = desired.plan(before, before, members, spec, known_tags=tags_to_come).plan.problems
+        problems = tuple(problem for problem in problems if problem not in known)
     if any(".routes" in problem.where for problem in problems):
         raise Problem("invalid", _first(problems), "Choose other routes; nothing was changed.", problems=problems)
     if problems:
