@@ -1,6 +1,21 @@
-"""``python -m warren`` is the ``warren`` command."""
+"""``warren``, and ``python -m warren``."""
 
-from warren.cli import main
+from __future__ import annotations
+
+import signal
+from typing import NoReturn
+
+
+def main() -> NoReturn:
+    """Run the command line. Ctrl-C while it is being loaded ends the process without a word, as it does later."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.default_int_handler:  # and not ignored, as by nohup
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from warren import cli
+
+    signal.signal(signal.SIGINT, before)
+    cli.main()
+
 
 if __name__ == "__main__":
     main()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -189,3 +190,17 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     os.close(writer)
     assert done.returncode == 1
     assert done.stderr == b""
+
+
+def test_ctrl_c_while_modules_are_being_loaded_leaves_no_traceback() -> None:
+    code = (
+        "import os, signal, sys, warren.__main__ as w\n"
+        "class Press:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'warren.cli': os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Press())\n"
+        "w.main()"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, env=environment, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
