@@ -124,6 +124,9 @@ def runner() -> Iterator[tuple[subprocess.Popen[str], list[int], Path]]:
         import json, signal
         from tests.lab.test_lab_teardown import fill
         from warren.lab import Lab
+        # Whoever runs the tests in the background may have them ignored, and a child inherits that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
         with Lab(name="leak") as lab:
             print(json.dumps([fill(lab), str(lab.artifacts.parent)]), flush=True)
             signal.pause()
@@ -137,8 +140,11 @@ def runner() -> Iterator[tuple[subprocess.Popen[str], list[int], Path]]:
         env={**os.environ, "PYTHONPATH": path},
     ) as popen:
         assert popen.stdout is not None
-        holders, scratch = json.loads(popen.stdout.readline())
-        yield popen, holders, Path(scratch)
+        try:
+            holders, scratch = json.loads(popen.stdout.readline())
+            yield popen, holders, Path(scratch)
+        finally:
+            popen.kill()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda n: n.name)
