@@ -157,10 +157,19 @@ class AdminClient:
     async def status(self, network: str) -> NetworkStatus:
         return await self._ask("GET", _of(network, "status"), NetworkStatus)
 
-    async def events(self, network: str | None = None, *, after: int = 0, limit: int = 100) -> tuple[Event, ...]:
-        """The audit log, oldest first, of one network or of all that the token may see."""
+    async def events(
+        self, network: str | None = None, *, after: int | None = None, limit: int = 100
+    ) -> tuple[Event, ...]:
+        """The audit log, oldest first, of one network or of all that the token may see: what follows the event
+        ``after``, else the newest.
+        """
         path = "/v1/events" if network is None else _of(network, "events")
-        return await self._ask("GET", path, tuple[Event, ...], params={"after": after, "limit": limit})
+        return await self._ask(
+            "GET",
+            path,
+            tuple[Event, ...],
+            params={"limit": limit} if after is None else {"after": after, "limit": limit},
+        )
 
     # How
 

@@ -118,18 +118,22 @@ def revoke(network: str, member: str, yes: bool, access: str | None, as_json: bo
 
 @click.command("events")
 @click.argument("network", type=NETWORK, required=False)
-@click.option("--after", metavar="N", type=click.IntRange(0), default=0, help="Only those after the event number N.")
-@click.option("--limit", metavar="N", type=click.IntRange(1, 1000), default=100, show_default=True)
+@click.option(
+    "--after", metavar="N", type=click.IntRange(0), help="Those after the event number N.  [default: the newest]"
+)
+@click.option(
+    "--limit", metavar="N", type=click.IntRange(1, 1000), default=100, show_default=True, help="How many at most."
+)
 @access_.access_option
 @access_.json_option
-def events(network: str | None, after: int, limit: int, access: str | None, as_json: bool) -> None:
+def events(network: str | None, after: int | None, limit: int, access: str | None, as_json: bool) -> None:
     """Show who changed what, and when: in NETWORK, or everywhere."""
     found = access_.ask(access, lambda client: client.events(network, after=after, limit=limit))
     if as_json:
         output.emit(found)
         return
     if not found:
-        click.echo("Nothing happened." if not after else f"Nothing happened after event {after}.")
+        click.echo("Nothing happened." if after is None else f"Nothing happened after event {after}.")
         return
     rows = [
         [

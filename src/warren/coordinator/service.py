@@ -211,18 +211,21 @@ class Service:
     async def status(self, actor: Actor, ref: str) -> NetworkStatus:
         return await self._members.status(actor, ref)
 
-    async def events(self, actor: Actor, ref: str | None, after: int = 0, limit: int = 100) -> tuple[Event, ...]:
-        """The audit log after that sequence number, the oldest first, of one network or of all the actor may see;
-        at most ``limit`` and EVENTS_LIMIT_MAX of them. Problem ``not-found``.
+    async def events(
+        self, actor: Actor, ref: str | None, after: int | None = None, limit: int = 100
+    ) -> tuple[Event, ...]:
+        """The audit log of one network or of all the actor may see, the oldest first: what follows that sequence
+        number, or else its end; at most ``limit`` and EVENTS_LIMIT_MAX of them. Problem ``not-found``.
         """
-        where: list[Where] = [above("sequence", after)]
+        where: list[Where] = [] if after is None else [above("sequence", after)]
         async with self._core.read() as work:
             if ref is not None:
                 where.append(equal("network", (await work.network_for(actor, ref)).key))
             elif actor.network is not None:
                 where.append(equal("network", key_of(actor.network)))
-            rows = await work.find(EventRow, *where, order="sequence", limit=max(1, min(limit, EVENTS_LIMIT_MAX)))
-        return tuple(map(_event, rows))
+            most = max(1, min(limit, EVENTS_LIMIT_MAX))
+            rows = await work.find(EventRow, *where, order="sequence", descending=after is None, limit=most)
+        return tuple(_event(row) for row in (reversed(rows) if after is None else rows))
 
     # Nodes
 

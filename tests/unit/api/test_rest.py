@@ -75,7 +75,7 @@ def ask(answer: Callable[[Asked], Answer], question: Callable[[AdminClient], Awa
         (lambda c: c.revoke_member("home", "web1"), "DELETE", "/v1/networks/home/members/web1", REVOKED),
         (lambda c: c.revocations("home"), "GET", "/v1/networks/home/revocations", (REVOKED,)),
         (lambda c: c.status("home"), "GET", "/v1/networks/home/status", STATUS),
-        (lambda c: c.events(), "GET", "/v1/events?after=0&limit=100", (EVENT,)),
+        (lambda c: c.events(), "GET", "/v1/events?limit=100", (EVENT,)),
         (lambda c: c.events("home", after=5, limit=7), "GET", "/v1/networks/home/events?after=5&limit=7", (EVENT,)),
     ],
 )

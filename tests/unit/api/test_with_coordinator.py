@@ -199,7 +199,7 @@ def test_what_the_coordinator_refuses_an_administrator_says_what_to_do() -> None
             assert (await admin.plan("home", state)).changes == ()
             with pytest.raises((RequestInvalid, OperationFailed)):
                 await admin.apply("home", ApplyRequest(state=wrong))
-            assert (await admin.events("home", limit=1))[0].action == "network.create"
+            assert (await admin.events("home", after=0, limit=1))[0].action == "network.create"
             assert (await admin.status("home")).connected == 0
             await admin.revoke_token(reader.id)
 

@@ -168,7 +168,7 @@ class FakeAdmin:
         self.asked.append(("revoke_member", network, member))
         return Revoked(id=str(KEY), name="web1", at=NOW, lease_ended=NOW + timedelta(hours=23))
 
-    async def events(self, network: str | None, *, after: int, limit: int) -> tuple[Event, ...]:
+    async def events(self, network: str | None, *, after: int | None, limit: int) -> tuple[Event, ...]:
         self.asked.append(("events", network, after, limit))
         return (
             Event(

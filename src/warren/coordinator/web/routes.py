@@ -45,7 +45,10 @@ if TYPE_CHECKING:
 
 Given = NamedDependency[Any]
 Web = Request[Any, Any, Any]
-After = Annotated[int, QueryParameter(ge=0, le=2**53, description="only events with a greater sequence number")]
+After = Annotated[
+    int | None,
+    QueryParameter(ge=0, le=2**53, description="the events after that sequence number; without it the newest"),
+]
 Limit = Annotated[int, QueryParameter(ge=1, le=1000, description="how many at most")]
 
 
@@ -226,14 +229,14 @@ async def read_status(service: Given, actor: Given, network: FromPath[str]) -> N
 
 @get("/v1/networks/{network:str}/events")
 async def list_network_events(
-    service: Given, actor: Given, network: FromPath[str], after: After = 0, limit: Limit = 100
+    service: Given, actor: Given, network: FromPath[str], after: After = None, limit: Limit = 100
 ) -> tuple[Event, ...]:
     """The audit log of one network, oldest first."""
     return await _of(service).events(actor, network, after, limit)
 
 
 @get("/v1/events")
-async def list_events(service: Given, actor: Given, after: After = 0, limit: Limit = 100) -> tuple[Event, ...]:
+async def list_events(service: Given, actor: Given, after: After = None, limit: Limit = 100) -> tuple[Event, ...]:
     """The audit log, oldest first."""
     return await _of(service).events(actor, None, after, limit)
 
