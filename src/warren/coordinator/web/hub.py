@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 _log = log.get("coordinator.nodes")
 RETRY_S: Final = 1.0
+WAKE_SPACING_S: Final = 2e-4
+"""Per session: so long after all of a network were woken they are not woken again. To tell one of a change takes a
+third of that; in a storm of changes the rest is for making them, and each session is told of many at once.
+"""
 
 
 class Hub:
@@ -26,6 +30,10 @@ class Hub:
         self._service = service
         self._metrics = metrics
         self._networks: dict[bytes, dict[bytes, NodeSession]] = {}
+        self._quiet: dict[bytes, asyncio.TimerHandle] = {}
+        """Networks whose sessions were woken just now, and the end of that."""
+        self._later: dict[bytes, int | None] = {}
+        """The revision that they reached meanwhile."""
 
     def join(self, session: NodeSession) -> None:
         """``session`` is let in. An older one of the same node ends: it reconnected before we noticed."""
@@ -57,6 +65,15 @@ class Hub:
         """Wake sessions until the service is closed. When the service fails, listen anew, and wake everybody:
         something may have been missed.
         """
+        try:
+            await self._listen()
+        finally:
+            for timer in self._quiet.values():
+                timer.cancel()
+            self._quiet.clear()
+            self._later.clear()
+
+    async def _listen(self) -> None:
         while True:
             try:
                 async with self._service.watch() as wakes:
@@ -71,8 +88,10 @@ class Hub:
 
     def _heed(self, wake: Wake) -> None:
         if wake.node is None:
-            for session in self.sessions(wake.network):
-                session.wake(wake.revision)
+            if wake.network in self._quiet:
+                self._later[wake.network] = wake.revision
+            else:
+                self._wake_all(wake.network, wake.revision)
             return
         session_of_node = self.session(wake.network, wake.node)
         if session_of_node is None:
@@ -84,3 +103,16 @@ class Hub:
             session_of_node.signal(wake.signal.node, wake.signal.data)
         else:
             session_of_node.wake(wake.revision)
+
+    def _wake_all(self, network: bytes, revision: int | None) -> None:
+        sessions = list(self.sessions(network))
+        for session in sessions:
+            session.wake(revision)
+        if sessions:
+            spacing_s = WAKE_SPACING_S * len(sessions)
+            self._quiet[network] = asyncio.get_running_loop().call_later(spacing_s, self._quiet_ends, network)
+
+    def _quiet_ends(self, network: bytes) -> None:
+        del self._quiet[network]
+        if network in self._later:
+            self._wake_all(network, self._later.pop(network))
