@@ -48,7 +48,8 @@ Tag = Annotated[str, Meta(pattern=TAG_PATTERN)]
 Version = Annotated[int, Meta(ge=1, le=VERSION_MAX)]
 Seconds = Annotated[int, Meta(ge=0, le=2**40)]
 Text = Annotated[str, Meta(max_length=256)]
-Comment = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)", max_length=256)]
+COMMENT_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)"
+Comment = Annotated[str, Meta(pattern=COMMENT_PATTERN, max_length=256)]
 """It is shown on terminals."""
 Url = Annotated[str, Meta(pattern=r"^(?=[!-~]*$(?!\n))https://[^/?#@]+(/[^?#]*)?$", max_length=256)]
 

@@ -10,9 +10,17 @@ import msgspec
 from litestar import Request
 
 from warren.coordinator.web import problems
+from warren.model.documents import COMMENT_PATTERN, NAME_PATTERN, SUFFIX_PATTERN, TAG_PATTERN
 from warren.proto.control import administration
 
-_PLACE: Final = re.compile(r" - at `(?:key in )?\$?\.?(.*)`$")
+_PLACE: Final = re.compile(r" - at (?:`key` in )?`\$?\.?(.*)`$")
+_PATTERN: Final = re.compile(r"^Expected `str` matching regex (.*)$", re.DOTALL)
+_WORDS: Final = {
+    repr(NAME_PATTERN): "a name has a-z, 0-9 and inner hyphens, 63 characters at most",
+    repr(TAG_PATTERN): "a tag has a-z, 0-9, _ and -, begins with a letter, and has 63 characters at most",
+    repr(SUFFIX_PATTERN): "a suffix is one to eight names with dots between them, such as internal or vpn.example.com",
+    repr(COMMENT_PATTERN): "a comment is one line of 256 characters at most",
+}
 _WHAT_CHARACTERS_MAX: Final = 512
 
 
@@ -49,9 +57,11 @@ def decode_untrusted(body: bytes, wanted: Any) -> Any:
 def _explain(error: msgspec.ValidationError) -> administration.Problem:
     text = str(error)
     found = _PLACE.search(text)
-    if found is None:
-        return administration.Problem(where="", what=text[:_WHAT_CHARACTERS_MAX])
-    return administration.Problem(where=found[1], what=text[: found.start()][:_WHAT_CHARACTERS_MAX])
+    what = text if found is None else text[: found.start()]
+    pattern = _PATTERN.match(what)
+    if pattern is not None:
+        what = _WORDS.get(pattern[1], "the text is not of the form that is described")
+    return administration.Problem(where="" if found is None else found[1], what=what[:_WHAT_CHARACTERS_MAX])
 
 
 @functools.cache

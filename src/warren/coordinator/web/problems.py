@@ -125,7 +125,7 @@ _NO_BODY: Final = [{"message": "'data'", "key": "data", "source": "body"}]
 
 def invalid(problems: tuple[administration.Problem, ...]) -> Problem:
     """A request whose parts are not what they should be."""
-    detail = "; ".join(f"{one.where}: {one.what}" for one in problems[:3])
+    detail = "; ".join(": ".join(filter(None, (one.where, one.what))) for one in problems[:3])
     problem = HttpProblem("invalid", detail, "Correct it; GET /v1/openapi.json tells what is expected.")
     problem.problems = problems
     return problem
