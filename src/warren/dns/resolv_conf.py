@@ -64,7 +64,8 @@ class ResolvConf:
     def __init__(self, directory: Path = Path("/etc"), run: Path = Path("/run/warren")) -> None:
         self.path = directory / "resolv.conf"
         """What the host's programs read."""
-        self.kept = (run if _is_mounted(self.path) else directory) / "resolv.conf.before-warren"
+        self._is_mounted = _is_mounted(self.path)
+        self.kept = (run if self._is_mounted else directory) / "resolv.conf.before-warren"
 
     def state(self) -> State:
         text = _read(self.path)
@@ -103,7 +104,7 @@ class ResolvConf:
                 _replace(self.kept, "".join(f"{line}\n" for line in _without_ours(_read(self.path))))
             elif state is State.FOREIGN or (state is State.MISSING and self._has_nothing_kept()):
                 self._keep()
-            _replace(self.path, text)
+            self._write(text)
         except OSError as error:
             raise OperationFailed(
                 f"{self.path} cannot be changed: {error.strerror}; let {servers[0]} be asked by other means"
@@ -114,7 +115,7 @@ class ResolvConf:
         state = self.state()
         try:
             if state is State.EDITED:
-                _replace(self.path, "".join(f"{line}\n" for line in _without_ours(_read(self.path))))
+                self._write("".join(f"{line}\n" for line in _without_ours(_read(self.path))))
                 self.kept.unlink(missing_ok=True)
             elif state is State.FOREIGN:
                 self.kept.unlink(missing_ok=True)
@@ -127,6 +128,12 @@ class ResolvConf:
                 f"{self.path} cannot be restored: {error.strerror}; the file of before is {self.kept}"
             ) from None
         return state
+
+    def _write(self, text: str) -> None:
+        if self._is_mounted:  # and the directory may be somebody else's
+            _rewrite(self.path, text)
+        else:
+            _replace(self.path, text)
 
     def _has_nothing_kept(self) -> bool:
         """Though there is something to keep: an empty file, a symbolic link to nothing."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from warren.dns import resolv_conf
 from warren.dns.resolv_conf import ResolvConf, State
 from warren.dns.upstream import Server
 from warren.errors import OperationFailed
@@ -215,3 +216,16 @@ def test_a_leftover_of_an_interrupted_write_is_no_obstacle(tmp_path: Path) -> No
     file.give_back()
     assert file.path.read_text() == ORIGINAL
     assert _names(tmp_path) == ["resolv.conf"]
+
+
+def test_a_file_that_is_mounted_is_rewritten_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is made beside it: the directory may be read-only, or another user's."""
+    monkeypatch.setattr(resolv_conf, "_is_mounted", lambda path: True)
+    monkeypatch.setattr(resolv_conf, "_replace", None)
+    file = _write(tmp_path)
+    (tmp_path / "run").mkdir()
+    mounted = ResolvConf(tmp_path, tmp_path / "run")
+    number = file.path.stat().st_ino
+    mounted.take(OURS)
+    assert mounted.state() is State.INTACT
+    assert file.path.stat().st_ino == number
