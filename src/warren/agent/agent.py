@@ -115,7 +115,8 @@ class Agent:
                 if log.debugging():
                     _log.exception("%s", runner.name)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(runner.stopping.wait(), _AGAIN_S)
+                async with asyncio.timeout(_AGAIN_S):
+                    await runner.stopping.wait()
 
     async def _take_down(self) -> None:
         failures = []
@@ -184,7 +185,8 @@ class Agent:
 
     async def _joined(self, network: VerifyKey, runner: NetworkRunner, ticket: Ticket, wall_s: float) -> Joined:
         try:
-            return await asyncio.wait_for(asyncio.shield(runner.joined), JOIN_WITHIN_S)
+            async with asyncio.timeout(JOIN_WITHIN_S):
+                return await asyncio.shield(runner.joined)
         except TimeoutError:
             why = runner.why_not_joined
             expired = "; by this machine's clock the ticket has expired" if ticket.not_after <= wall_s else ""
@@ -260,7 +262,8 @@ class Agent:
                     for runner in self._runners.values():
                         runner.network_changed()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._moved.wait(), _NAT64_EVERY_S)
+                async with asyncio.timeout(_NAT64_EVERY_S):
+                    await self._moved.wait()
 
     async def status(self) -> AgentStatus:
         """Raises OperationFailed when the host cannot be looked at."""

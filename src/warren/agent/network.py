@@ -177,7 +177,8 @@ class NetworkRunner:
         self._turned.clear()
         self._wake.set()
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._turned.wait(), REFRESH_WITHIN_S)
+            async with asyncio.timeout(REFRESH_WITHIN_S):
+                await self._turned.wait()
 
     def status(self) -> Membership:
         """For the people on this host, as the last turn found it."""
@@ -238,7 +239,8 @@ class NetworkRunner:
                     # Many changes at once are one turn's work: turns may take half of a core at most.
                     await asyncio.sleep(min(TURN_PAUSE_MAX_S, time.process_time() - began_s))
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._wake.wait(), pause)
+                        async with asyncio.timeout(pause):
+                            await self._wake.wait()
             finally:
                 self._coordination.link = None
                 reader.cancel()

@@ -222,7 +222,8 @@ class NodeLink:
         while (wait_s := await self._once()) is not None:
             self._retry.clear()
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._retry.wait(), wait_s)
+                async with asyncio.timeout(wait_s):
+                    await self._retry.wait()
 
     async def _once(self) -> float | None:
         """One connection, from the attempt to its end. Returns the seconds to wait; None: it was the last."""

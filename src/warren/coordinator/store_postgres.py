@@ -169,7 +169,8 @@ class PostgresStore:
             heard(None)
             while not lost.is_set():
                 with contextlib.suppress(asyncio.TimeoutError):
-                    await asyncio.wait_for(lost.wait(), LISTENER_CHECK_S)
+                    async with asyncio.timeout(LISTENER_CHECK_S):
+                        await lost.wait()
                 if not lost.is_set():
                     await connection.execute("SELECT 1", timeout=CONNECT_TIMEOUT_S)  # a peer that is silently gone
         finally:

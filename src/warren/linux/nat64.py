@@ -21,7 +21,8 @@ Resolver = Callable[[str, int], Awaitable[tuple[TransportAddress, ...]]]
 async def discover_nat64(resolver: Resolver = resolve) -> IPv6Network | None:
     """The prefix of the NAT64, None where the name servers know of none or do not answer within a few seconds."""
     try:
-        answers = await asyncio.wait_for(resolver(_NAME, 0), _PATIENCE_S)
+        async with asyncio.timeout(_PATIENCE_S):
+            answers = await resolver(_NAME, 0)
     except (OperationFailed, TimeoutError):
         return None
     for answer in answers:

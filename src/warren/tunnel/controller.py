@@ -174,7 +174,8 @@ class Controller:
                     _log.warning("%s", error)
                 pause = RETRY_S
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), pause)
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
 
     async def _tend(self) -> None:
         if self._tunnel.ended:
@@ -225,7 +226,8 @@ class Controller:
             delay, self._restart_s = self._restart_s, min(2 * self._restart_s, RESTART_MAX_S)
             _log.error("the data plane of %s has ended; starting another in %.0f s", self._interface, delay)
             try:
-                await asyncio.wait_for(self._stopping.wait(), delay)
+                async with asyncio.timeout(delay):
+                    await self._stopping.wait()
             except TimeoutError:
                 await self._start_again()
 

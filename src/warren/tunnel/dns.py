@@ -85,7 +85,8 @@ async def _run(command: Sequence[str], text: str = "") -> None:
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,
         )
-        _, errors = await asyncio.wait_for(process.communicate(text.encode()), _TIMEOUT_S)
+        async with asyncio.timeout(_TIMEOUT_S):
+            _, errors = await process.communicate(text.encode())
     except OSError as error:
         raise OperationFailed(f"{command[0]} cannot be run: {error.strerror}") from None
     except TimeoutError:

@@ -56,6 +56,22 @@ def scenario(work: Callable[[Machine, Agent], Awaitable[None]], tmp_path: Path, 
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("steps", range(8))
+def test_a_change_of_the_host_just_when_the_agent_ends_does_not_keep_it(tmp_path: Path, steps: int) -> None:
+    async def main() -> None:
+        machine = Machine(tmp_path, FakeCoordinator())
+        agent = await machine.start()
+        await asyncio.sleep(0.05)
+        agent._moved.set()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        agent.stop()
+        async with asyncio.timeout(5):
+            await machine.work
+
+    asyncio.run(main())
+
+
 def test_a_machine_is_in_several_networks_each_with_an_interface(tmp_path: Path) -> None:
     home, work_ = FakeCoordinator("home"), FakeCoordinator("work", prefix4="10.78.0.0/16")
 

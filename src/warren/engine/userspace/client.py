@@ -51,7 +51,8 @@ class UserspaceEngine:
             command += ["--state", str(state)]
         child = _spawn(command)
         try:
-            line = await asyncio.wait_for(_first_line(child), _START_TIMEOUT_S)
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                line = await _first_line(child)
         except (TimeoutError, asyncio.CancelledError) as error:
             child.kill()
             child.wait()
@@ -95,7 +96,8 @@ class UserspaceEngine:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._pidfd, number)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self.wait_closed(), _STOP_TIMEOUT_S)
+                async with asyncio.timeout(_STOP_TIMEOUT_S):
+                    await self.wait_closed()
                 return
 
     async def wait_closed(self) -> None:
@@ -124,7 +126,8 @@ class UserspaceEngine:
             reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_ANSWER_BYTES_MAX)
             try:
                 writer.write(request)
-                text = await asyncio.wait_for(reader.readuntil(b"\n\n"), _ANSWER_TIMEOUT_S)
+                async with asyncio.timeout(_ANSWER_TIMEOUT_S):
+                    text = await reader.readuntil(b"\n\n")
             finally:
                 writer.close()
             return uapi.unpack_answer_untrusted(text[:-2])
