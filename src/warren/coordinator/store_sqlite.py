@@ -10,6 +10,7 @@ take long (waiting for the write lock, the commit with its fsync) is done in a t
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import sqlite3
@@ -120,18 +121,39 @@ def _path(url: str) -> Path:
 
 
 def _make_private(path: Path) -> None:
-    """Make the file 0600 before SQLite can make it otherwise; refuse one that others may read."""
+    """Make the file 0600 before SQLite can make it otherwise; refuse one that others may read, and one that is empty:
+    SQLite would take it for a database without tables, and the coordinator would begin anew as another one.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        mode = stat.S_IMODE(path.stat().st_mode)
+        if not path.exists():
+            _make(path)
+        os.close(os.open(path, os.O_RDWR | os.O_CLOEXEC))
+        status = path.stat()
+        mode = stat.S_IMODE(status.st_mode)
     except OSError as error:
         raise OperationFailed(f"{path} cannot be opened: {error.strerror}; choose another place with --state") from None
+    if not status.st_size:
+        raise OperationFailed(_DAMAGED.format(path, "it is empty"))
     if mode & 0o077:
         raise OperationFailed(
             f"{path} holds the keys of networks, and others may read it (mode {mode:04o}): "
             f"find out who did, then chmod 600 {path}"
         )
+
+
+def _make(path: Path) -> None:
+    """A database without tables, whole or not at all: an empty file is then one that something has cut off."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    fresh.unlink(missing_ok=True)  # of a process that was killed here and had our number
+    try:
+        os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600))
+        with contextlib.closing(sqlite3.connect(fresh)) as database:
+            database.execute("PRAGMA journal_mode=WAL")  # this writes a first page
+        with contextlib.suppress(FileExistsError):  # somebody was quicker
+            path.hardlink_to(fresh)
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 def _engine(path: Path) -> Engine:
@@ -177,7 +199,10 @@ def _sentence(path: Path, error: DBAPIError) -> str:
         if "locked" in str(cause):
             return f"{path} is locked by another process: stop it, or wait until it is done"
         return f"{path} cannot be used: {cause}; make room, or repair what is wrong with the disk, and start again"
-    return (
-        f"{path} is damaged ({cause}): put the last backup in its place, or move it away to begin with no networks "
-        f"(their members go on until their leases end)"
-    )
+    return _DAMAGED.format(path, cause)
+
+
+_DAMAGED: Final = (
+    "{} is damaged ({}): put the last backup in its place, or move it away to begin with no networks "
+    "(their members go on until their leases end)"
+)

@@ -19,10 +19,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from warren import log
 from warren.errors import OperationFailed, UsageError
 from warren.files import write_atomically
 from warren.identity.signing import SigningKey
 from warren.proto.control.messages import certificate_statement
+
+_log = log.get("coordinator")
 
 CERTIFICATE_FILE: Final = "tls-certificate.pem"
 KEY_FILE: Final = "tls-key.pem"
@@ -34,13 +37,19 @@ _NOT_AFTER: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 def make_certificate(directory: Path) -> tuple[Path, Path]:
-    """The self-made certificate and its key in ``directory``, made now unless both are there (ECDSA P-256, mode 0600).
+    """The self-made certificate and its key in ``directory``, made now unless both are there and whole (ECDSA P-256,
+    mode 0600). Another one is as good: it is the identity key by which a coordinator is known.
 
     Raises OperationFailed when they cannot be written.
     """
     certificate_file, key_file = directory / CERTIFICATE_FILE, directory / KEY_FILE
     if certificate_file.exists() and key_file.exists():
-        return certificate_file, key_file
+        try:
+            _read(certificate_file, key_file)
+        except UsageError as error:
+            _log.warning("%s; both are made anew", str(error).partition(";")[0])
+        else:
+            return certificate_file, key_file
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "warren coordinator")])
     certificate = (
@@ -98,16 +107,7 @@ class Certificates:
         return self._signature() != self._seen
 
     def _load(self) -> Served:
-        certificate_file, key_file = self._files
-        try:
-            leaf = x509.load_pem_x509_certificates(certificate_file.read_bytes())[0]
-            context = _context(certificate_file, key_file)
-        except OSError as error:
-            # load_cert_chain raises SSLError, an OSError, for a key that does not belong to the certificate
-            reason = error.strerror if not isinstance(error, ssl.SSLError) else "they do not belong together"
-            raise UsageError(_UNUSABLE.format(certificate_file, key_file, reason)) from None
-        except ValueError:
-            raise UsageError(_UNUSABLE.format(certificate_file, key_file, "not in PEM form")) from None
+        leaf, context = _read(*self._files)
         digest = leaf.fingerprint(hashes.SHA256())
         return Served(context, digest, certificate_statement(self._identity, digest), _names(leaf))
 
@@ -118,6 +118,19 @@ class Certificates:
 _UNUSABLE: Final = (
     "the certificate {} and the key {} cannot be used: {}; give a PEM certificate (with its chain) and its PEM key"
 )
+
+
+def _read(certificate_file: Path, key_file: Path) -> tuple[x509.Certificate, ssl.SSLContext]:
+    """Raises UsageError when they cannot be served."""
+    try:
+        leaf = x509.load_pem_x509_certificates(certificate_file.read_bytes())[0]
+        return leaf, _context(certificate_file, key_file)
+    except OSError as error:
+        # load_cert_chain raises SSLError, an OSError, for a key that does not belong to the certificate
+        reason = error.strerror if not isinstance(error, ssl.SSLError) else "they do not belong together"
+        raise UsageError(_UNUSABLE.format(certificate_file, key_file, reason)) from None
+    except ValueError:
+        raise UsageError(_UNUSABLE.format(certificate_file, key_file, "not in PEM form")) from None
 
 
 def _context(certificate_file: Path, key_file: Path) -> ssl.SSLContext:

@@ -112,11 +112,15 @@ def garbled(data: bytearray, seed: random.Random) -> None:
         data[i : i + 64] = seed.randbytes(64)
 
 
+def emptied(data: bytearray, seed: random.Random) -> None:
+    data.clear()
+
+
 def another(data: bytearray, seed: random.Random) -> None:
     data[:] = b"#!/bin/sh\n" + bytes(5000)
 
 
-@pytest.mark.parametrize("damage", [zeroed, truncated, garbled, another], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("damage", [zeroed, truncated, emptied, garbled, another], ids=lambda f: f.__name__)
 def test_a_damaged_file_is_named_with_what_to_do(
     tmp_path: Path, damage: Callable[[bytearray, random.Random], None]
 ) -> None:

@@ -24,6 +24,7 @@ from warren.coordinator.web.door import CERTIFICATE, Receive, Scope, Send, place
 from warren.coordinator.web.hub import Hub
 from warren.coordinator.web.metrics import Metrics
 from warren.identity.signing import VerifyKey
+from warren.model.envelope import Envelope
 from warren.proto.control.messages import NONCE_BYTES, SUBPROTOCOL
 from warren.proto.control.server import DECIDE_WITHIN_S, ServerSession, State
 from warren.proto.control.server_events import (
@@ -244,7 +245,7 @@ class NodeSession:
                 except TimeoutError:
                     raise unavailable("it could not be decided in time whether the node may come in") from None
             case PublishWanted(record):
-                self._session.published(await self._service.publish(self.network, self.node, record))
+                await self._publish(record)
             case Reported(report):
                 await self._service.report(self.network, self.node, report)
             case SignalWanted(to, data):
@@ -255,6 +256,17 @@ class NodeSession:
                 self._session.end("the node has left the network")
             case Ended(why):
                 _log.debug("%s: %s", self._name(), why)
+
+    async def _publish(self, record: Envelope) -> None:
+        try:
+            version = await self._service.publish(self.network, self.node, record)
+        except Problem as problem:
+            if problem.kind != "version-conflict":
+                raise
+            # State of an old backup. The map, on its way to the node, has the newer record; it goes on above that one.
+            _log.debug("%s: %s", self._name(), problem)
+        else:
+            self._session.published(version)
 
     async def _let_in(self, event: AuthenticateWanted | EnrolWanted) -> None:
         if isinstance(event, EnrolWanted):

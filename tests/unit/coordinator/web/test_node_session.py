@@ -122,6 +122,23 @@ def test_a_change_reaches_every_connected_member_and_only_the_change() -> None:
     asyncio.run(scenario())
 
 
+def test_a_record_with_a_number_of_an_old_backup_ends_no_session_since_the_map_tells_the_newer_one() -> None:
+    async def scenario() -> None:
+        async with running() as coordinator:
+            network = await coordinator.make_network("home")
+            key = await coordinator.make_member(network, "web1")
+            await coordinator.service.publish(network.raw, key.verify_key.raw, record(network, key, 7).record)
+            async with await coordinator.socket() as connection:
+                assert isinstance(await authenticate(coordinator, connection, network, key), Accepted)
+                await connection.send(pack(record(network, key, 2)))
+                updates = await whole_map(connection)
+                assert "node" in {envelope.kind for update in updates for envelope in update.put}
+                await connection.send(pack(record(network, key, 8)))
+                assert (await next_of(connection, Published)).version == 8
+
+    asyncio.run(scenario())
+
+
 def test_who_comes_back_gets_what_is_missing_since_its_revision() -> None:
     async def scenario() -> None:
         async with running() as coordinator:

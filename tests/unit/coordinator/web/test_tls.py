@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -36,6 +37,14 @@ def test_a_later_start_keeps_them_and_two_installations_differ(tmp_path: Path) -
     first = make_certificate(tmp_path / "a")[1].read_bytes()
     assert make_certificate(tmp_path / "a")[1].read_bytes() == first
     assert make_certificate(tmp_path / "b")[1].read_bytes() != first
+
+
+@pytest.mark.parametrize("damaged", [0, 1], ids=["certificate", "key"])
+@pytest.mark.parametrize("damage", [lambda data: b"", lambda data: data[:-60], lambda data: bytes(len(data))])
+def test_a_damaged_one_of_its_own_is_made_anew(tmp_path: Path, damaged: int, damage: Callable[[bytes], bytes]) -> None:
+    file = make_certificate(tmp_path)[damaged]
+    file.write_bytes(damage(file.read_bytes()))
+    Certificates(*make_certificate(tmp_path), IDENTITY)
 
 
 def test_the_identity_vouches_for_the_certificate_that_is_served(tmp_path: Path) -> None:
