@@ -167,7 +167,8 @@ def _policy(network: Network, alice: Host, bob: Host) -> Step:
     _until(alice, served, "bob's web server")
     file = network.server.directory / "home.toml"
     file.write_text(_POLICY)
-    plan = network.warren(network.server, "network", "plan", str(file)).stdout.rstrip().splitlines()
+    said = network.warren(network.server, "network", "plan", str(file)).stdout.rstrip()
+    plan = said.replace(str(file), file.name).splitlines()
     network.warren(network.server, "network", "apply", str(file), "--yes")
     started = time.monotonic()
     _until(alice, lambda: not served(), "the closed port")
