@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
 import pytest
 
+from warren.api.varlink_agent import description
+from warren.cli import program
 from warren.errors import UsageError
 from warren.proto.wireguard.counters import COUNTERS
 from warren.tunnel.config import parse
 
 ROOT = Path(__file__).parents[2]
+REFERENCE = (ROOT / "docs/reference.md").read_text()
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
@@ -28,7 +32,24 @@ def table_after(page: str, heading: str) -> dict[str, str]:
 
 
 def test_every_counter_of_the_device_is_in_the_reference() -> None:
-    assert table_after((ROOT / "docs/reference.md").read_text(), "## Counters") == COUNTERS
+    assert table_after(REFERENCE, "## Counters") == COUNTERS
+
+
+def test_every_command_is_in_the_reference() -> None:
+    rows = table_after(REFERENCE, "## Commands")
+    assert {row.split()[1] for row in rows} == set(program.list_commands(click.Context(program)))
+
+
+def test_every_environment_variable_is_in_the_reference() -> None:
+    sources = [*(ROOT / "src").rglob("*.py"), ROOT / "hatch_build.py"]
+    used = {name for source in sources for name in re.findall(r"\bWARREN_[A-Z_]+", source.read_text())}
+    rows = table_after(REFERENCE, "## Environment")
+    assert {row.strip("`").partition("=")[0] for row in rows} == used
+
+
+def test_every_method_of_the_agent_is_in_the_reference() -> None:
+    rows = table_after(REFERENCE, "<!-- varlink -->")
+    assert list(rows) == re.findall(r"^method (.*)$", description(), re.MULTILINE)
 
 
 @pytest.mark.parametrize("section", ["Interface", "Peer"])
