@@ -145,18 +145,19 @@ def disagreements(stated: Stated, surroundings: Surroundings, observed: IPAddres
             [observed] if observed and observed.version == version else []
         )
         if addresses and seen and own_or_observed.isdisjoint(addresses):
-            found.append(f"stated address {_list(addresses)}, observed {_list(sorted(seen, key=str))}")
+            found.append(_differ("address", addresses, sorted(seen, key=str)))
     gateways = {route.gateway for route in surroundings.routes if route.network.prefixlen == 0 and route.gateway}
     if stated.gateway is not None:
         same = {gateway for gateway in gateways if gateway.version == stated.gateway.version}
         if same and stated.gateway not in same:
-            found.append(f"stated gateway {stated.gateway}, observed {_list(sorted(same, key=str))}")
+            found.append(_differ("gateway", [stated.gateway], sorted(same, key=str)))
     if stated.segment is not None:
         links = [network for network in surroundings.on_link() if network.version == stated.segment.version]
         if links and stated.segment not in links:
-            found.append(f"stated segment {stated.segment}, observed {_list(links)}")
+            found.append(_differ("segment", [stated.segment], links))
     return tuple(found)
 
 
-def _list(values: Iterable[object]) -> str:
-    return ", ".join(str(value) for value in values)
+def _differ(what: str, stated: Iterable[object], seen: Iterable[object]) -> str:
+    said, found = (", ".join(map(str, values)) for values in (stated, seen))
+    return f"stated {what} {said}, observed {found}: correct [public] in agent.toml unless you know better"

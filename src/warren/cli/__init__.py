@@ -6,6 +6,7 @@ stderr.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import Final, NoReturn
@@ -57,6 +58,9 @@ def program() -> None:
 
 def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and end the process with its exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a locale that lacks a character is no reason to fail
     sys.exit(run(sys.argv[1:] if arguments is None else arguments))
 
 

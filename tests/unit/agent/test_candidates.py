@@ -113,7 +113,9 @@ def test_reachability_as_far_as_it_shows(addresses: list[str], observed: str | N
 )
 def test_stated_and_observed_stand_side_by_side(stated: Stated, observed: str | None, says: tuple[str, ...]) -> None:
     here = around(at("eth0", "192.0.2.5/24"))
-    assert disagreements(stated, here, ip_address(observed) if observed else None) == says
+    what_to_do = ": correct [public] in agent.toml unless you know better"
+    found = disagreements(stated, here, ip_address(observed) if observed else None)
+    assert found == tuple(f"{one}{what_to_do}" for one in says)
 
 
 def test_the_inventory_has_what_is_there() -> None:

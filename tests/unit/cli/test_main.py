@@ -204,3 +204,11 @@ def test_ctrl_c_while_modules_are_being_loaded_leaves_no_traceback() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False, env=environment, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+def test_a_locale_that_lacks_a_character_gets_another_one_for_it() -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONIOENCODING": "latin-1:strict"}
+    command = [sys.executable, "-m", "warren", "up", "--help"]
+    done = subprocess.run(command, capture_output=True, check=False, env=environment, timeout=60)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert b"warren up 'warren-ticket:?'" in done.stdout
