@@ -235,6 +235,8 @@ class Session:
 
     async def _restart(self) -> dict[str, Any]:
         settings, count = self._settings, self._workers.count
+        async with self._client:
+            pass  # lets go of its connection, which the coordinator would wait for
         before = await self._counts()
         stopped = time.monotonic()
         await self._server.stop()
