@@ -85,7 +85,7 @@ async def _run(where: Places, ticket: str | None, name: str | None, told: Callab
         )
         keys = KeyStore.open(where.state / "keys")
         agent = Agent(Shared(world, keys, where.state, config))
-        make_private(where.run)
+        make_private(where.run, "--run")
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, agent.stop)
         loop.add_signal_handler(signal.SIGHUP, _reload, agent)

@@ -143,14 +143,16 @@ def networks(directory: Path) -> tuple[VerifyKey, ...]:
     return tuple(found)
 
 
-def make_private(directory: Path) -> None:
-    """Make ``directory`` and those above it that are missing, mode 0700. Raises OperationFailed."""
+def make_private(directory: Path, option: str = "--state") -> None:
+    """Make ``directory``, which ``option`` names, and those above it that are missing, mode 0700. Raises
+    OperationFailed.
+    """
     try:
         for path in [*reversed(directory.parents), directory]:
             path.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise OperationFailed(
-            f"{directory} cannot be made: {error.strerror}; run as root or name another --state"
+            f"{directory} cannot be made: {error.strerror}; run as root or name another {option}"
         ) from None
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _STATE = "/var/lib/warren-coordinator"
+_LABEL_CHARACTERS_MAX = 64  # as in proto.control.administration.TokenRequest
 
 
 def _place(function: Callable[..., None]) -> Callable[..., None]:
@@ -161,6 +162,8 @@ def create(
     as_json: bool,
 ) -> None:
     """Make a token and print the access string with it, this once."""
+    if not (0 < len(label) <= _LABEL_CHARACTERS_MAX and label.isprintable()):
+        raise UsageError(f"--label is a text of 1 to {_LABEL_CHARACTERS_MAX} characters that can be printed")
     found = tuple(_url(url) for url in urls)
 
     async def work(service: Service, store: Store) -> MadeToken:
@@ -194,7 +197,9 @@ def list_(*, state: Path, database: str | None, as_json: bool) -> None:
         return
     for one in found:
         where = f"network {one.network}" if one.network else "all networks"
-        click.echo(f"{one.id}  {one.role:<6}  until {one.expires:%Y-%m-%d %H:%M} UTC  {where}  {one.label}")
+        click.echo(
+            f"{one.id}  {one.role:<6}  until {one.expires:%Y-%m-%d %H:%M} UTC  {where}  {output.clean(one.label)}"
+        )
     if not found:
         click.echo("No token is valid; `warren coordinator token create` makes one.")
 

@@ -49,7 +49,7 @@ def command(node: str, count: int, interval_s: float, family: int | None, run: s
     elif state:
         click.echo(output.clean(f"path: {path} ({state})"))
     if not account.received:
-        raise OperationFailed(f"{node} does not answer; `warren status` shows how this machine stands with it")
+        raise OperationFailed(f"{node} does not answer; {_what_to_do(state)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +113,12 @@ def _path_to(status: AgentStatus, address: IPv4Address | IPv6Address) -> tuple[s
             if any(address in place for place in _places(peer)):
                 return peer.state, f"{peer.path} {peer.endpoint}".strip()
     return "", ""
+
+
+def _what_to_do(state: str) -> str:
+    if state == "connected":
+        return "the tunnel to it works, so see whether the policy (`warren network show`) and its firewall let icmp in"
+    return "`warren status` shows how this machine stands with it"
 
 
 def _places(peer: Peer) -> Iterator[IPv4Network | IPv6Network]:

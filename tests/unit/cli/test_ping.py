@@ -252,7 +252,19 @@ def test_ping_without_an_answer_is_status_1(echoes: type[FakeEchoes], capsys: py
     out, err = capsys.readouterr()
     assert "not sent: Destination address required\n" in out
     assert "2 sent, 0 received, 100 % lost\n" in out
-    assert err.startswith("warren: web1 does not answer")
+    assert err.startswith("warren: web1 does not answer; the tunnel to it works, so see whether the policy")
+
+
+def test_without_a_tunnel_ping_points_to_the_status(
+    echoes: type[FakeEchoes], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    echoes.lost = (1,)
+    home = membership(peers=(peer("web1", 2, state="unreachable"),))
+    monkeypatch.setattr(access_agent, "status", lambda run: agent_status(home))
+    assert cli.run(["ping", "web1", "-c", "1"]) == 1
+    assert capsys.readouterr().err == (
+        "warren: web1 does not answer; `warren status` shows how this machine stands with it\n"
+    )
 
 
 def test_ping_as_json(echoes: type[FakeEchoes], capsys: pytest.CaptureFixture[str]) -> None:

@@ -216,8 +216,10 @@ def test_the_command_prints_what_to_paste(
     assert cli.run(["coordinator", "run", *common, "--url", "http://x"]) == 2
     assert cli.run(["coordinator", "run", *common, "--network", "Not A Name"]) == 2
     assert cli.run(["coordinator", "token", "revoke", "nonsense", *state]) == 1
+    for label in ("", "x" * 65, "a\x1b[2J"):
+        assert cli.run(["coordinator", "token", "create", "--label", label, *state]) == 2
     errors = capsys.readouterr().err.strip().splitlines()
-    assert len([line for line in errors if line.startswith("warren: ")]) == 4
+    assert len([line for line in errors if line.startswith("warren: ")]) == 7
 
 
 @pytest.mark.parametrize("module", ["litestar", "sqlalchemy", "alembic"])
