@@ -85,7 +85,10 @@ class Coordination:
         self._load(state)
 
     def _load(self, state: NetworkState) -> None:
+        told = len(state.warnings)
         revision, envelopes = state.documents()
+        for warning in state.warnings[told:]:
+            _log.warning("%s: %s", self.name, warning)
         if envelopes:
             applied = self.documents.apply(revision=revision, whole=True, more=False, put=envelopes, drop=())
             self._tell_refusals(applied, "a cache")
