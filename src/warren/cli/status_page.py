@@ -62,9 +62,10 @@ def _header(network: Membership, now: datetime) -> list[str]:
 
 
 def _facts(network: Membership, now: datetime) -> Iterator[tuple[str, str]]:
-    yield "addresses", _list(tuple(address.partition("/")[0] for address in network.addresses))
+    if network.addresses:
+        yield "addresses", _list(tuple(address.partition("/")[0] for address in network.addresses))
     yield "interface", f"{clean(network.interface)} ({clean(network.engine)} engine, UDP port {network.listen_port})"
-    if network.lease_ends is not None:
+    if network.lease_ends is not None and network.state != "revoked":
         left = output.until(network.lease_ends, now)
         yield "lease", click.style("has ended", fg="red") if left == "ended" else f"for another {left}"
     yield "coordinator", _coordinator(network.coordinator, now)

@@ -107,6 +107,12 @@ def test_a_coordinator_that_is_gone_is_told_with_the_reason() -> None:
     assert not any(line.startswith(("  stated", "  observed", "  reachable")) for line in lines)
 
 
+def test_a_revoked_node_has_neither_addresses_nor_a_lease_to_show() -> None:
+    lines = plain(agent_status(membership(state="revoked", addresses=(), peers=())), None)
+    assert lines[0] == "home  revoked  alice.home.internal"
+    assert not any(line.startswith(("  addresses", "  lease")) for line in lines)
+
+
 def test_nothing_on_the_page_can_drive_the_terminal() -> None:
     bad = "\x1b[2Jx\n"
     shown = page(agent_status(membership(fqdn=bad, warnings=(bad,), peers=(peer(bad, 2),))), NOW, 80)
