@@ -55,6 +55,10 @@ class Limits:
     """Connections of one source on which nobody has authenticated: the machines of one office start at once."""
     requests: Rate = Rate(burst=200, per_s=50.0)
     """Of one source, whatever they ask for; and again of one token."""
+    sessions: Rate = Rate(burst=60, per_s=0.5)
+    """Of one member: each may cost the whole map."""
+    records: Rate = Rate(burst=100, per_s=1 / 3)
+    """That one member publishes, in however many sessions: each goes to all members."""
     failures: Rate = Rate(burst=20, per_s=0.2)
     """Failed authentications of one source. A secret has 128 bits or more: this spares the log and the database."""
 

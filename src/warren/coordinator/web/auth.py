@@ -27,13 +27,15 @@ class Verifier(Protocol):
 
 
 class Gate:
-    """Counts failed proofs, of administrators and of nodes, by source and altogether."""
+    """Counts failed proofs, of administrators and of nodes, by source and altogether, and what each member does."""
 
     def __init__(self, service: Verifier, limits: Limits, metrics: Metrics) -> None:
         self._service = service
         self._metrics = metrics
         self._failures = Rates(limits.failures, time.monotonic)
         self._requests = Rates(limits.requests, time.monotonic)
+        self._sessions = Rates(limits.sessions, time.monotonic)
+        self._records = Rates(limits.records, time.monotonic)
         self._alarm = _Alarm()
 
     async def actor(self, scope: Scope) -> Actor:
@@ -64,6 +66,18 @@ class Gate:
                 "Wait, and check the token or ticket.",
                 retry_after_s=wait,
             )
+
+    def session(self, network: bytes, node: bytes) -> None:
+        """A member comes in. Raises Problem ``limit`` when it does so all the time."""
+        wait = self._sessions.take((network + node).hex())
+        if wait:
+            raise Problem("limit", "the node connects too often", _COPIED, retry_after_s=wait)
+
+    def record(self, network: bytes, node: bytes) -> None:
+        """A member publishes a record. Raises Problem ``limit`` when it does so all the time."""
+        wait = self._records.take((network + node).hex())
+        if wait:
+            raise Problem("limit", "the node publishes too many records", _COPIED, retry_after_s=wait)
 
     def failed(self, source: str, who: str) -> None:
         """Count one failure of ``who``, an ``administrator`` or a ``node``."""
@@ -102,6 +116,7 @@ def _bearer(headers: Iterable[tuple[bytes, bytes]]) -> str:
     return token
 
 
+_COPIED: Final = "Wait; if this goes on, its key may have been copied: let it join anew."
 _REMEDY: Final = "Send `Authorization: Bearer TOKEN`; `warren coordinator token create` makes one."
 
 

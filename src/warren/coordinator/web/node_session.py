@@ -258,6 +258,7 @@ class NodeSession:
                 _log.debug("%s: %s", self._name(), why)
 
     async def _publish(self, record: Envelope) -> None:
+        self._gate.record(self.network, self.node)
         try:
             version = await self._service.publish(self.network, self.node, record)
         except Problem as problem:
@@ -273,6 +274,7 @@ class NodeSession:
             await self._service.enrol(event.network, event.node, event.secret, event.name)
         else:
             await self._service.admit(event.network, event.node)
+        self._gate.session(event.network, event.node)
         self.network, self.node = event.network, event.node
         self._token = await self._service.connected(event.network, event.node, self._observed)
         self._place.proven()

@@ -15,6 +15,7 @@ from tests.unit.coordinator.web.harness import (
     receive,
     running,
 )
+from warren.coordinator.limits import Limits, Rate
 from warren.coordinator.problems import Problem
 from warren.coordinator.service import Service
 from warren.identity.signing import SigningKey, VerifyKey
@@ -316,6 +317,42 @@ def test_guessed_tickets_are_slowed_down_by_source() -> None:
             kinds.append((await next_of(connection, Refused)).kind)
             await closed(connection)
             assert kinds == ["ticket-unknown", "ticket-unknown", "limit"]
+
+    asyncio.run(scenario())
+
+
+def test_a_member_that_connects_anew_all_the_time_is_slowed_down_and_the_others_are_not() -> None:
+    async def scenario() -> None:
+        async with running(limits=Limits(sessions=Rate(burst=3, per_s=0.01))) as coordinator:
+            network = await coordinator.make_network("home")
+            key = await coordinator.make_member(network, "web1")
+            other = await coordinator.make_member(network, "web2")
+            for expected in (Accepted, Accepted, Accepted, Refused):
+                async with await coordinator.socket() as connection:
+                    answer = await authenticate(coordinator, connection, network, key)
+                    assert isinstance(answer, expected)
+            assert answer.kind == "limit"
+            assert answer.retry_after_s is not None
+            async with await coordinator.socket() as connection:
+                assert isinstance(await authenticate(coordinator, connection, network, other), Accepted)
+
+    asyncio.run(scenario())
+
+
+def test_records_are_counted_by_member_and_not_by_connection() -> None:
+    async def scenario() -> None:
+        async with running(limits=Limits(records=Rate(burst=3, per_s=0.01))) as coordinator:
+            network = await coordinator.make_network("home")
+            key = await coordinator.make_member(network, "web1")
+            for version in (1, 2, 3):
+                async with await coordinator.socket() as connection:
+                    await authenticate(coordinator, connection, network, key)
+                    await connection.send(pack(record(network, key, version)))
+                    assert (await next_of(connection, Published)).version == version
+            async with await coordinator.socket() as connection:
+                await authenticate(coordinator, connection, network, key)
+                await connection.send(pack(record(network, key, 4)))
+                assert (await next_of(connection, Refused)).kind == "limit"
 
     asyncio.run(scenario())
 
