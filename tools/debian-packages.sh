@@ -13,7 +13,7 @@ command_of() {
     bind9-dnsutils) echo dig ;;
     dnsmasq-base) echo dnsmasq ;;
     postgresql) echo initdb ;;
-    wireguard-go | tayga | nebula | iperf3 | gcc | tcpdump) echo "$1" ;;
+    wireguard-go | tayga | faketime | nebula | iperf3 | gcc | tcpdump) echo "$1" ;;
     *) echo true ;; # headers and libraries: whoever needs them says so
     esac
 }

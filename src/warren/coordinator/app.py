@@ -139,7 +139,7 @@ async def _serve(
     limits = _within_files(configuration.limits)
     web = assemble(service, sockets, urls=urls, certificates=certificates, limits=limits)
     ready = await _prepare(configuration, service, urls, tuple(str(one) for one in web.server.addresses))
-    with _signals(web.server, certificates):
+    with _signals(service, web.server, certificates):
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(work) for work in (web.hub.run(), service.run(), _watch(certificates))]
             serving = group.create_task(web.server.serve())
@@ -246,9 +246,13 @@ def _reload(certificates: Certificates) -> None:
 
 
 @contextlib.contextmanager
-def _signals(server: serve.Server, certificates: Certificates) -> Iterator[None]:
+def _signals(service: Service, server: serve.Server, certificates: Certificates) -> Iterator[None]:
+    def stop() -> None:
+        service.stopping()
+        server.stop()
+
     loop = asyncio.get_running_loop()
-    handlers = {signal.SIGTERM: server.stop, signal.SIGINT: server.stop, signal.SIGHUP: lambda: _reload(certificates)}
+    handlers = {signal.SIGTERM: stop, signal.SIGINT: stop, signal.SIGHUP: lambda: _reload(certificates)}
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
     try:

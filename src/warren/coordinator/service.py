@@ -114,6 +114,10 @@ class Service:
             await self._core.close()
             await self._core.store.close()
 
+    def stopping(self) -> None:
+        """Sessions end from now on because this coordinator does: :meth:`close` writes them off all at once."""
+        self._sessions.ending = True
+
     async def run(self) -> None:
         """Heartbeat, renewals and sweeps when they are due, until cancelled; beside it nobody need call those."""
         await self._upkeep.run()

@@ -48,6 +48,8 @@ class Sessions:
         self._local: dict[Peer, SessionRow] = {}
         self._networks: Counter[bytes] = Counter()
         self._unwritten = False
+        self.ending = False
+        """This replica stops: what ends from now on is written off together, at the end."""
         self.reports: OrderedDict[Peer, ReportRow] = OrderedDict()
         """Not written yet, the newest of each node."""
 
@@ -102,6 +104,8 @@ class Sessions:
         row = self._local.get((network, node))
         if row is not None and row.id == session.id:
             self._depart(row, None)
+        if self.ending:
+            return
 
         async def operation(work: Work) -> None:
             written = await work.get(SessionRow, network, node)

@@ -146,3 +146,21 @@ def test_alarms_remember_a_bounded_number_of_nodes() -> None:
     for i in range(NODES_MAX + 100):
         alarms.moved((bytes(32), i.to_bytes(32)), "192.0.2.1:1", "192.0.2.2:1", 0.0)
     assert len(alarms._nodes) == NODES_MAX
+
+
+def test_a_coordinator_that_stops_writes_its_sessions_off_all_at_once() -> None:
+    async def scenario(w: World) -> None:
+        sessions = []
+        for i in range(5):
+            await w.join(Node(i + 1), f"n{i}")
+            sessions.append(await w.service.connected(w.key, Node(i + 1).key, "192.0.2.1:1"))
+        w.service.stopping()
+        before = w.service.metrics.commits
+        for session in sessions:
+            await w.service.disconnected(session)
+        assert w.service.metrics.commits == before
+        await w.service._upkeep.end()
+        assert w.service.metrics.commits == before + 1
+        assert not any(member.connected for member in await w.service.members(w.admin, "home"))
+
+    run(scenario)
