@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.overlay import Underlay, data_plane_pids, output_of, pinged, wait_pinged
 from warren.lab import Host, Lab
-from warren.lab.network import Network
+from warren.lab.network import Network, environment, warren_command
 from warren.lab.traffic import tcp_transfer, udp_series
 
 MEGABYTE = 1 << 20
@@ -182,7 +182,7 @@ def test_a_node_is_in_two_networks_that_do_not_see_each_other(underlay: Underlay
     work.join(bob)
     home.join(both)
     work.nodes["both"] = home.nodes["both"]
-    said = work.warren(both, "up", work.ticket()).stdout
+    said = both.run([*warren_command(), "up", "-"], input=f"{work.ticket()}\n", env=environment(both)).stdout
     assert "work" in said
     both.wait_for(lambda: work.knows(both, [bob]) and home.knows(both, [alice]), 30)
     assert pinged(both, [home.fqdn(alice), work.fqdn(bob)]) == []

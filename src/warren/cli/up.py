@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from warren.proto.control.local import Joined
 
 
+_TICKET_CHARACTERS_MAX = 16_384
+
+
 @click.command("up")
 @click.argument("ticket", metavar="[TICKET]", required=False)
 @click.option("--name", metavar="NAME", help="What this node would like to be called; by default its host name.")
@@ -24,7 +27,8 @@ def command(ticket: str | None, name: str | None, state: str | None, run: str | 
 
     Without an agent on this machine this command becomes it, in the foreground; with one it hands the ticket over and
     ends. A ticket comes from `warren network invite`. Afterwards `warren up` alone is enough; it starts from what it
-    knows also when no coordinator answers.
+    knows also when no coordinator answers. With `-` the ticket is read from standard input: other users of this machine
+    can see what a command was given, and a ticket that may be used again is a secret.
 
     \b
     Ctrl-C or SIGTERM  stops the agent and removes what it made in this host
@@ -44,6 +48,8 @@ def command(ticket: str | None, name: str | None, state: str | None, run: str | 
     if as_json:
         os.environ[log.FORMAT_VARIABLE] = "json"  # for the data planes too
     where = places(state, run)
+    if ticket == "-":
+        ticket = click.get_text_stream("stdin").readline(_TICKET_CHARACTERS_MAX).strip()
     if ticket is not None:
         from warren.model.tickets import read_ticket
 
