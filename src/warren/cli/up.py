@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -49,7 +50,7 @@ def command(ticket: str | None, name: str | None, state: str | None, run: str | 
         os.environ[log.FORMAT_VARIABLE] = "json"  # for the data planes too
     where = places(state, run)
     if ticket == "-":
-        ticket = click.get_text_stream("stdin").readline(_TICKET_CHARACTERS_MAX).strip()
+        ticket = sys.stdin.readline(_TICKET_CHARACTERS_MAX).strip()
     if ticket is not None:
         from warren.model.tickets import read_ticket
 

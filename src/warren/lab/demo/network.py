@@ -159,7 +159,8 @@ def _wire(packets: list[bytes]) -> Step:
 
 def _policy(network: Network, alice: Host, bob: Host) -> Step:
     web = bob.start(["python3", "-m", "http.server", str(_WEB_PORT), "--bind", "::"], name="web")
-    url = ("python3", "-c", f"import urllib.request as u; u.urlopen('http://bob.home.internal:{_WEB_PORT}', timeout=1)")
+    fetch = f"import urllib.request as u; u.urlopen('http://{network.fqdn(bob)}:{_WEB_PORT}', timeout=0.3)"
+    url = ("python3", "-c", fetch)
 
     def served() -> bool:
         return alice.run(url, check=False).returncode == 0
