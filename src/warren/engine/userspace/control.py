@@ -75,6 +75,8 @@ class Control:
             self._device.check(change)
             if change.listen_port == 0 or change.listen_port not in (None, self._listen_port):
                 self._open(change.listen_port, fwmark)
+                if self._link.up:
+                    _log.info("listening on UDP port %d from now on", self._listen_port)
             elif fwmark != self._fwmark and self.port is not None:
                 self.port.set_fwmark(fwmark)
         except OperationFailed as error:
