@@ -17,7 +17,8 @@ export WARREN_PURE := 1
 endif
 
 BUILD_PACKAGES := gcc libc6-dev libssl-dev python3-dev python3-venv
-LAB_PACKAGES := bind9-dnsutils dbus-daemon dnsmasq-base faketime iperf3 iproute2 iputils-ping libnftables1 nftables postgresql procps tayga wireguard-go wireguard-tools
+LAB_PACKAGES := bind9-dnsutils coturn dbus-daemon dnsmasq-base faketime iperf3 iproute2 iputils-ping libnftables1 miniupnpc \
+  miniupnpd-nftables natpmpc nftables postgresql procps squid tayga wireguard-go wireguard-tools
 BENCH_PACKAGES := nebula
 
 SPEEDUPS := $(wildcard hatch_build.py src/warren/_speed/*.pyx src/warren/_speed/*.pxd src/warren/_speed/*.h)

@@ -11,9 +11,12 @@ command_of() {
     iputils-ping) echo ping ;;
     procps) echo sysctl ;;
     bind9-dnsutils) echo dig ;;
+    coturn) echo turnserver ;;
+    miniupnpc) echo upnpc ;;
+    miniupnpd-nftables) echo miniupnpd ;;
     dnsmasq-base) echo dnsmasq ;;
     postgresql) echo initdb ;;
-    wireguard-go | tayga | faketime | nebula | iperf3 | gcc | tcpdump) echo "$1" ;;
+    wireguard-go | tayga | natpmpc | squid | faketime | nebula | iperf3 | gcc | tcpdump) echo "$1" ;;
     *) echo true ;; # headers and libraries: whoever needs them says so
     esac
 }
@@ -40,9 +43,14 @@ echo "installing Debian packages:$missing"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 export DEBIAN_FRONTEND=noninteractive
+# The programs are wanted, not services that run on this machine from now on.
+for unit in coturn miniupnpd squid; do
+    case " $missing " in
+    *" $unit"[\ -]*) [ -e "/etc/systemd/system/$unit.service" ] || { mkdir -p /etc/systemd/system && ln -s /dev/null "/etc/systemd/system/$unit.service"; } ;;
+    esac
+done
 case " $missing " in
 *" postgresql "*)
-    # The programs are wanted, not a server that runs on this machine from now on.
     conf=/etc/postgresql-common/createcluster.d/warren-tests.conf
     [ -e /etc/postgresql ] || { mkdir -p "${conf%/*}" && echo 'create_main_cluster = false' >"$conf"; }
     ;;

@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2] / "src" / "warren"
 FLOORS = [
     ["__main__"],
     ["cli"],
-    ["tunnel", "agent", "coordinator"],
-    ["api", "l3", "dns", "lab"],
+    ["tunnel", "agent", "coordinator", "doctor"],
+    ["api", "l3", "dns", "lab", "reach", "relay"],
     ["engine"],
     ["linux"],
     ["paths"],

@@ -76,6 +76,24 @@ class Coordinator(msgspec.Struct, frozen=True, kw_only=True):
     key: Key
 
 
+class Relay(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A TURN server (RFC 8656) that members may use, coturn or our own. It sees ciphertext only."""
+
+    name: Name
+    hosts: Annotated[tuple[Text, ...], Meta(min_length=1, max_length=8)]
+    """IP addresses or DNS names, all of one server."""
+    udp_port: Annotated[int, Meta(ge=1, le=65_535)] | None = 3478
+    """TURN over UDP, and STUN; None: not there."""
+    tcp_port: Annotated[int, Meta(ge=1, le=65_535)] | None = None
+    tls_port: Annotated[int, Meta(ge=1, le=65_535)] | None = None
+    certificate_sha256: Annotated[bytes, Meta(min_length=32, max_length=32)] | None = None
+    """The hash of the certificate (DER) that it shows with TLS; None: one that certificate authorities vouch for."""
+
+    def __post_init__(self) -> None:
+        if self.udp_port is None and self.tcp_port is None and self.tls_port is None:
+            raise ValueError(f"relay {self.name} has no port")
+
+
 class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of a policy; of an ordered list the first that matches decides, and without one nothing passes.
 
@@ -114,6 +132,9 @@ class NetworkSpec(_Document, frozen=True, kw_only=True):
     """Members are ``NODE.NETWORK.SUFFIX``."""
     policy: Annotated[tuple[Rule, ...], Meta(max_length=4096)] = ()
     coordinators: Annotated[tuple[Coordinator, ...], Meta(max_length=16)] = ()
+    relays: Annotated[tuple[Relay, ...], Meta(max_length=16)] = ()
+    relay_members: Annotated[tuple[Text, ...], Meta(max_length=64)] = ()
+    """Selectors of the members that may relay for others, if they are public and offer it."""
     lease_s: Seconds = 86_400
     """How long a Membership is good for; the bound within which a revocation reaches a partitioned member."""
 
@@ -122,6 +143,8 @@ class NetworkSpec(_Document, frozen=True, kw_only=True):
             raise ValueError(f"{self.prefix6} is not a /48")
         if self.prefix4 is not None:
             _network4(self.prefix4)
+        for selector in self.relay_members:
+            check_selector(selector)
 
 
 class Membership(_Document, frozen=True, kw_only=True):
@@ -186,6 +209,14 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise ValueError(f"nobody can be reached at {self.address}")
 
 
+class RelayOffer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A member relays for the others at its own addresses; what counts is whether the NetworkSpec lets it."""
+
+    udp_port: Annotated[int, Meta(ge=1, le=65_535)] | None = None
+    tls_port: Annotated[int, Meta(ge=1, le=65_535)] | None = None
+    certificate_sha256: Annotated[bytes, Meta(min_length=32, max_length=32)] | None = None
+
+
 class NodeRecord(_Document, frozen=True, kw_only=True):
     """What a node says of itself: how to reach it and by which WireGuard key. ``version`` is its sequence number."""
 
@@ -197,6 +228,9 @@ class NodeRecord(_Document, frozen=True, kw_only=True):
     """Announced before it takes the place of ``wireguard_key``, so that a partitioned peer knows it in time."""
     candidates: Annotated[tuple[Candidate, ...], Meta(max_length=64)] = ()
     reachability: Literal["unknown", "hidden", "hidden-dual-stack", "public"] = "unknown"
+    nat: Text = ""
+    """How its NAT behaves, in words that paths/nat.py reads; empty: not known. A hint for hole punching, no more."""
+    relay: RelayOffer | None = None
 
     @property
     def subject(self) -> bytes:

@@ -31,6 +31,25 @@ class TransportAddress:
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """How packets to an endpoint leave this host. The default is what plain WireGuard does: from the tunnel's own port,
+    by the kernel's choice of address and interface, to the endpoint itself.
+    """
+
+    source: IPAddress | None = None
+    """A local address; None: the kernel chooses."""
+    interface: int = 0
+    """The index of the interface they leave by; 0: by the routes."""
+    channel: int = 0
+    """The endpoint is a TURN server's, and packets travel as ChannelData of this channel (RFC 8656 §12); 0: none."""
+    socket: int = 0
+    """The number of a socket that was handed to the data plane, from which they leave; 0: the tunnel's own port."""
+
+
+PLAIN = Way()
+
+
+@dataclass(frozen=True, slots=True)
 class PeerChange:
     """What to change of one peer, named by its public key; the peer is made if it does not exist."""
 
@@ -41,6 +60,12 @@ class PeerChange:
     preshared_key: PresharedKey | None = None
     """All zero removes the key."""
     endpoint: TransportAddress | None = None
+    way: Way | None = None
+    """How to get to the endpoint; with a new ``endpoint`` and None: the plain way."""
+    pinned: bool | None = None
+    """The endpoint is the controller's business: while one listens (engine/base.py), authenticated packets from
+    elsewhere do not change it, and are told to the controller. Without a listener the peer roams as in any WireGuard.
+    """
     persistent_keepalive_s: int | None = None
     """0 switches it off."""
     replace_allowed_ips: bool = False
@@ -93,6 +118,8 @@ class PeerStatus:
     """From sending the last handshake that we began and the peer answered to the arrival of the answer to that very
     attempt; it includes the work of both sides, about a millisecond. 0: unknown.
     """
+    way: Way = PLAIN
+    pinned: bool = False
 
 
 @dataclass(frozen=True, slots=True)

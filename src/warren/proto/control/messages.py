@@ -206,11 +206,31 @@ class Signal(_Message, frozen=True, kw_only=True, tag="signal"):
     data: Annotated[bytes, Meta(max_length=SIGNAL_BYTES_MAX)]
 
 
+class RelayCredential(msgspec.Struct, frozen=True, kw_only=True):
+    """A time-limited username and password for one relay of the NetworkSpec (draft-uberti-behave-turn-rest)."""
+
+    relay: Name
+    username: Text
+    password: Text
+    not_after: Seconds
+
+    def __repr__(self) -> str:
+        return f"RelayCredential(relay={self.relay!r}, …)"
+
+
+class RelayAccess(_Message, frozen=True, kw_only=True, tag="relay-access"):
+    """What this node needs to use the relays: sent after Welcome's Accepted, and again well before it runs out. It
+    replaces what was sent before.
+    """
+
+    credentials: Annotated[tuple[RelayCredential, ...], Meta(max_length=16)] = ()
+
+
 class Leave(_Message, frozen=True, kw_only=True, tag="leave"):
     """The node gives its membership up; the coordinator forgets it at once and ends the connection."""
 
 
-ToNode = Welcome | Accepted | Refused | Update | Published | Undeliverable | Signal
+ToNode = Welcome | Accepted | Refused | Update | Published | Undeliverable | Signal | RelayAccess
 FromNode = Authenticate | Enrol | Publish | Report | Signal | Leave
 
 M = TypeVar("M")
