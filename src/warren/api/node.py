@@ -22,7 +22,13 @@ from warren.identity.signing import SigningKey, VerifyKey
 from warren.model.documents import Coordinator, NodeRecord, Verified
 from warren.proto.control import client_events, messages
 from warren.proto.control.client import ClientSession, EnrolRequest, State
-from warren.proto.control.client_events import Published, SignalReceived, SignalUndeliverable, UpdateReceived
+from warren.proto.control.client_events import (
+    Published,
+    RelayAccessReceived,
+    SignalReceived,
+    SignalUndeliverable,
+    UpdateReceived,
+)
 
 __all__ = [
     "Connected",
@@ -32,6 +38,7 @@ __all__ = [
     "NodeLink",
     "Published",
     "Refused",
+    "RelayAccessReceived",
     "SignalReceived",
     "SignalUndeliverable",
     "UpdateReceived",
@@ -86,7 +93,16 @@ class _End:
     refused: messages.Refused | None
 
 
-Event = Connected | Disconnected | Refused | UpdateReceived | Published | SignalReceived | SignalUndeliverable
+Event = (
+    Connected
+    | Disconnected
+    | Refused
+    | UpdateReceived
+    | Published
+    | SignalReceived
+    | SignalUndeliverable
+    | RelayAccessReceived
+)
 
 
 class NodeLink:

@@ -34,6 +34,7 @@ from warren.proto.control.client_events import (
     Opened,
     Published,
     RefusedByCoordinator,
+    RelayAccessReceived,
     SignalReceived,
     SignalUndeliverable,
     UpdateReceived,
@@ -131,6 +132,8 @@ class ClientSession:
                 self._events.append(SignalReceived(received.node, received.data))
             case (State.OPEN, messages.Undeliverable()):
                 self._events.append(SignalUndeliverable(received.to))
+            case (State.OPEN, messages.RelayAccess()):
+                self._events.append(RelayAccessReceived(received.credentials))
             case (State.LEAVING, _):
                 pass  # it was on its way already
             case _:

@@ -48,6 +48,13 @@ class SignalUndeliverable:
 
 
 @dataclass(frozen=True, slots=True)
+class RelayAccessReceived:
+    """What is needed to use the relays of the NetworkSpec; it replaces what came before."""
+
+    credentials: tuple[messages.RelayCredential, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class RefusedByCoordinator:
     """The coordinator said no, and why. Ended follows."""
 
@@ -61,4 +68,13 @@ class Ended:
     why: str
 
 
-Event = Opened | UpdateReceived | Published | SignalReceived | SignalUndeliverable | RefusedByCoordinator | Ended
+Event = (
+    Opened
+    | UpdateReceived
+    | Published
+    | SignalReceived
+    | SignalUndeliverable
+    | RelayAccessReceived
+    | RefusedByCoordinator
+    | Ended
+)

@@ -37,6 +37,7 @@ from warren.proto.control.messages import (
     Publish,
     Published,
     Refused,
+    RelayAccess,
     Report,
     Signal,
     ToNode,
@@ -226,6 +227,11 @@ class ServerSession:
         """Hand on what ``sender``, another member, has for this node."""
         if self.state is State.OPEN:
             self._send(Signal(node=sender, data=data))
+
+    def relay_access(self, access: RelayAccess) -> None:
+        """What the node needs to use the relays, in place of what it was given before."""
+        if self.state is State.OPEN:
+            self._send(access)
 
     def undeliverable(self, to: bytes) -> None:
         """``to``, for whom SignalWanted was, is not connected."""
