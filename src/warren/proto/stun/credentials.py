@@ -2,16 +2,45 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import unicodedata
-from typing import Final
+from typing import Final, NamedTuple
 
 from warren.proto.stun.message import Message, integrity_of
 
 USERHASH_BYTES: Final = 32
+NONCE_COOKIE: Final = "obMatJos2"
+"""How the nonces of servers begin that name their security features (§9.2)."""
 _SHA1_BYTES: Final = 20
 _SHA256_BYTES: Final = 32
+
+
+class SecurityFeatures(NamedTuple):
+    """What a server can do, told where nobody can take it out unnoticed: in its nonce (§9.2, §18.1)."""
+
+    password_algorithms: bool = False
+    username_anonymity: bool = False
+
+
+def nonce_prefix(features: SecurityFeatures) -> str:
+    """How a nonce of a server with these features begins: 13 letters."""
+    # The first feature is the last bit (erratum 6290, and the nonce of appendix B.1).
+    bits = features.password_algorithms | features.username_anonymity << 1
+    return NONCE_COOKIE + base64.b64encode(bits.to_bytes(3)).decode()
+
+
+def features_of_untrusted(nonce: str) -> SecurityFeatures:
+    """The features that a server's nonce names; none where it names none."""
+    coded = nonce[len(NONCE_COOKIE) : len(NONCE_COOKIE) + 4]
+    if not nonce.startswith(NONCE_COOKIE) or len(coded) < 4:
+        return SecurityFeatures()
+    try:
+        bits = int.from_bytes(base64.b64decode(coded, validate=True))
+    except ValueError:
+        return SecurityFeatures()
+    return SecurityFeatures(bool(bits & 1), bool(bits & 2))
 
 
 def opaque_string(text: str) -> str:
