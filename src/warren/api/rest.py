@@ -39,6 +39,8 @@ from warren.proto.control.administration import (
     NewToken,
     Plan,
     Problem,
+    RelayEntry,
+    RelayRequest,
     Revoked,
     Token,
     TokenRequest,
@@ -134,6 +136,17 @@ class AdminClient:
 
     async def revoke_invite(self, network: str, invite: str) -> Invite:
         return await self._ask("DELETE", _of(network, "invites", invite), Invite)
+
+    # Relays
+
+    async def add_relay(self, network: str, request: RelayRequest) -> RelayEntry:
+        return await self._ask("POST", _of(network, "relays"), RelayEntry, request)
+
+    async def relays(self, network: str) -> tuple[RelayEntry, ...]:
+        return await self._ask("GET", _of(network, "relays"), tuple[RelayEntry, ...])
+
+    async def remove_relay(self, network: str, relay: str) -> RelayEntry:
+        return await self._ask("DELETE", _of(network, "relays", relay), RelayEntry)
 
     # Members
 

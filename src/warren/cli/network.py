@@ -19,6 +19,9 @@ _SECTIONS: Final = {
         "plan": ("warren.cli.network_plan:plan", "Show what a desired-state file would change."),
         "apply": ("warren.cli.network_plan:apply", "Change the network to what the file says, all or nothing."),
     },
+    "Relays": {
+        "relay": ("warren.cli.network_relay:command", "Which relays the members may use."),
+    },
     "Members": {
         "invite": ("warren.cli.network_invite:invite", "Print a ticket that lets machines join."),
         "invites": ("warren.cli.network_invite:invites", "List the invites."),

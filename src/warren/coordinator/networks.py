@@ -13,6 +13,7 @@ import msgspec
 from warren.coordinator.core import Core
 from warren.coordinator.memberships import documents, write_membership
 from warren.coordinator.problems import Problem
+from warren.coordinator.relay_rows import relay_of, relays_for
 from warren.coordinator.rows import DocumentRow, InviteRow, MemberRow, NetworkRow, UrlRow, above, equal
 from warren.coordinator.work import Work, may_see, when
 from warren.identity.signing import SigningKey, VerifyKey
@@ -87,6 +88,7 @@ class Networks:
                 suffix=row.suffix,
                 policy=DEFAULT_POLICY,
                 coordinators=await coordinators(work, self._core),
+                relays=tuple(relay_of(one) for one in await relays_for(work, None)),
                 lease_s=row.lease_s,
             )
             await work.publish(sign(spec, key))

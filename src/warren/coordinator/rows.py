@@ -219,6 +219,28 @@ class InviteRow(Row, frozen=True, kw_only=True):
     revoked: bool
 
 
+class RelayRow(Row, frozen=True, kw_only=True):
+    """A TURN server for the members of ``network``; None: of all, run by a coordinator itself."""
+
+    TABLE = "relays"
+    KEY = ("id",)
+    INDEXES = (("network",),)
+
+    id: str
+    network: bytes | None
+    name: str
+    relay: bytes
+    """A :class:`~warren.model.documents.Relay` in msgpack."""
+    secret: bytes
+    """Shared with the relay: names and passwords for it are made from this."""
+    created: float
+    seen: float
+    """When its coordinator was last heard of."""
+
+    def __repr__(self) -> str:
+        return f"RelayRow(name={self.name!r}, …)"
+
+
 class EventRow(Row, frozen=True, kw_only=True):
     TABLE = "events"
     KEY = ("sequence",)
@@ -282,6 +304,7 @@ ROWS: Final[tuple[type[Row], ...]] = (
     PlaceRow,
     RevokedRow,
     InviteRow,
+    RelayRow,
     EventRow,
     SessionRow,
     ReplicaRow,

@@ -23,6 +23,7 @@ from warren.coordinator.metrics import Metrics
 from warren.coordinator.networks import Networks
 from warren.coordinator.notices import RevisionReached, SessionEnded, SignalSent, read_notice
 from warren.coordinator.problems import Problem
+from warren.coordinator.relays import Relays
 from warren.coordinator.rows import EventRow, FactRow, Where, above, equal
 from warren.coordinator.sessions import Sessions, SessionToken
 from warren.coordinator.store import Store
@@ -31,6 +32,7 @@ from warren.coordinator.upkeep import Upkeep
 from warren.coordinator.wakes import Wake
 from warren.coordinator.work import Work, key_of, when
 from warren.identity.signing import SigningKey, VerifyKey
+from warren.model.documents import Relay
 from warren.model.envelope import Envelope
 from warren.proto.control.administration import (
     Actor,
@@ -48,11 +50,13 @@ from warren.proto.control.administration import (
     NewInvite,
     NewToken,
     Plan,
+    RelayEntry,
+    RelayRequest,
     Revoked,
     Token,
     TokenRequest,
 )
-from warren.proto.control.messages import Report, Update, unpack_to_node_untrusted
+from warren.proto.control.messages import RelayAccess, Report, Update, unpack_to_node_untrusted
 
 __all__ = ["Options", "Packed", "Problem", "Service", "SessionToken", "Wake"]
 
@@ -81,6 +85,7 @@ class Service:
         self._tokens = Tokens(self._core)
         self._networks = Networks(self._core)
         self._invites = Invites(self._core)
+        self._relays = Relays(self._core)
         self._enrolment = Enrolment(self._core)
         self._sessions = Sessions(self._core)
         self._members = Members(self._core, self._sessions)
@@ -195,6 +200,23 @@ class Service:
     async def revoke_invite(self, actor: Actor, ref: str, invite_id: str) -> Invite:
         return await self._invites.revoke(actor, ref, invite_id)
 
+    # Relays
+
+    async def add_relay(self, actor: Actor, ref: str, request: RelayRequest) -> RelayEntry:
+        return await self._relays.add(actor, ref, request)
+
+    async def relays(self, actor: Actor, ref: str) -> tuple[RelayEntry, ...]:
+        return await self._relays.list(actor, ref)
+
+    async def remove_relay(self, actor: Actor, ref: str, name: str) -> RelayEntry:
+        return await self._relays.remove(actor, ref, name)
+
+    async def offer_own_relay(self, relay: Relay, secret: bytes) -> None:
+        await self._relays.offer_own(relay, secret)
+
+    async def withdraw_own_relay(self, name: str) -> None:
+        await self._relays.withdraw_own(name)
+
     # Members
 
     async def members(self, actor: Actor, ref: str) -> tuple[Member, ...]:
@@ -279,6 +301,10 @@ class Service:
         """The same as values."""
         parts = [unpack_to_node_untrusted(part.message) for part in await self._maps.updates_since(network, since)]
         return tuple(part for part in parts if isinstance(part, Update))
+
+    async def relay_access(self, network: bytes, node: bytes) -> RelayAccess:
+        """What a member needs to use the relays; the same value as long as nothing has changed."""
+        return await self._relays.access(network, node)
 
     async def send_signal(self, network: bytes, sender: bytes, to: bytes, data: bytes) -> bool:
         return await self._sessions.send_signal(network, sender, to, data)

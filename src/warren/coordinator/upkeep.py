@@ -18,6 +18,7 @@ from warren.coordinator.members import LISTED_LONGER_S, write_revocation
 from warren.coordinator.memberships import remove
 from warren.coordinator.networks import coordinators, next_network_version, spec_of
 from warren.coordinator.problems import Problem
+from warren.coordinator.relays import forget_unseen
 from warren.coordinator.rows import (
     DocumentRow,
     EventRow,
@@ -142,6 +143,7 @@ class Upkeep:
             self._events,
             self._revocations,
             self._urls,
+            self._relays,
         ):
             while (gone_now := await core.write(step)) > 0:
                 went += gone_now
@@ -227,6 +229,9 @@ class Upkeep:
         if went:
             await _sign_coordinators(work, self._core)
         return went
+
+    async def _relays(self, work: Work) -> int:
+        return await forget_unseen(work, self._core)
 
 
 async def _bury(work: Work, replica: str) -> int:

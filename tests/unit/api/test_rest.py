@@ -27,6 +27,8 @@ from warren.proto.control.administration import (
     NewToken,
     Plan,
     Problem,
+    RelayEntry,
+    RelayRequest,
     Revoked,
     TokenRequest,
 )
@@ -42,6 +44,11 @@ INVITE = Invite(id="1", uses=1, used=0, tags=(), ephemeral=False, created=AT, ex
 EVENT = Event(sequence=1, at=AT, actor="a", action="b", network=None, subject="c", detail="d")
 PLAN = Plan(version=1, changes=(), problems=())
 STATE = DesiredState(policy=())
+RELAY = RelayEntry(
+    name="one", hosts=("192.0.2.7",), udp_port=3478, tcp_port=None, tls_port=None, certificate_sha256=None, own=False,
+    created=AT,
+)  # fmt: skip
+RELAY_REQUEST = RelayRequest(name="one", hosts=("192.0.2.7",), secret="s" * 16)
 REVOKED = Revoked(id=KEY, name="web1", at=AT, lease_ended=AT)
 STATUS = NetworkStatus(network=NETWORK, connected=0, members=())
 
@@ -71,6 +78,9 @@ def ask(answer: Callable[[Asked], Answer], question: Callable[[AdminClient], Awa
         (lambda c: c.apply("home", ApplyRequest(state=STATE)), "POST", "/v1/networks/home/apply", PLAN),
         (lambda c: c.invites("home"), "GET", "/v1/networks/home/invites", (INVITE,)),
         (lambda c: c.revoke_invite("home", "1"), "DELETE", "/v1/networks/home/invites/1", INVITE),
+        (lambda c: c.relays("home"), "GET", "/v1/networks/home/relays", (RELAY,)),
+        (lambda c: c.add_relay("home", RELAY_REQUEST), "POST", "/v1/networks/home/relays", RELAY),
+        (lambda c: c.remove_relay("home", "one"), "DELETE", "/v1/networks/home/relays/one", RELAY),
         (lambda c: c.members("home"), "GET", "/v1/networks/home/members", ()),
         (lambda c: c.revoke_member("home", "web1"), "DELETE", "/v1/networks/home/members/web1", REVOKED),
         (lambda c: c.revocations("home"), "GET", "/v1/networks/home/revocations", (REVOKED,)),

@@ -25,6 +25,8 @@ from warren.proto.control.administration import (
     NetworkRequest,
     NewInvite,
     Plan,
+    RelayEntry,
+    RelayRequest,
     Revoked,
 )
 from warren.proto.control.messages import Task
@@ -72,6 +74,18 @@ MEMBER = MemberStatus(
     tasks=(),
     version="",
     system="",
+)
+
+
+RELAY = RelayEntry(
+    name="one",
+    hosts=("192.0.2.7", "relay.example"),
+    udp_port=3478,
+    tcp_port=None,
+    tls_port=443,
+    certificate_sha256="ab" * 32,
+    own=False,
+    created=NOW,
 )
 
 
@@ -151,6 +165,17 @@ class FakeAdmin:
     async def revoke_invite(self, network: str, invite: str) -> Invite:
         self.asked.append(("revoke_invite", network, invite))
         return (await self.invites(network))[2]
+
+    async def add_relay(self, network: str, request: RelayRequest) -> RelayEntry:
+        self.asked.append(("add_relay", network, request))
+        return RELAY
+
+    async def relays(self, network: str) -> tuple[RelayEntry, ...]:
+        return (RELAY,)
+
+    async def remove_relay(self, network: str, relay: str) -> RelayEntry:
+        self.asked.append(("remove_relay", network, relay))
+        return RELAY
 
     async def members(self, network: str) -> tuple[MemberStatus, ...]:
         return (MEMBER,)

@@ -270,7 +270,9 @@ def test_keys_of_records_from_before_there_was_a_table_of_them_are_taken_too(tmp
             await w.service.publish(w.key, Node(3).key, Node(3).record(w.key, key=b"3" * 32))
             await w.service.leave(w.key, Node(3).key)
         with closing(sqlite3.connect(tmp_path / "c.db")) as database:
-            database.executescript("DROP TABLE wireguard_keys; UPDATE schema_version SET version_num = '0001'")
+            database.executescript(
+                "DROP TABLE wireguard_keys; DROP TABLE relays; UPDATE schema_version SET version_num = '0001'"
+            )
         async with replica(url, w.clock) as service:
             for key in (present, announced):
                 with pytest.raises(Problem) as refused:

@@ -25,7 +25,7 @@ from warren.coordinator.web.hub import Hub
 from warren.coordinator.web.metrics import Metrics
 from warren.identity.signing import VerifyKey
 from warren.model.envelope import Envelope
-from warren.proto.control.messages import NONCE_BYTES, SUBPROTOCOL
+from warren.proto.control.messages import NONCE_BYTES, SUBPROTOCOL, RelayAccess
 from warren.proto.control.server import DECIDE_WITHIN_S, ServerSession, State
 from warren.proto.control.server_events import (
     AuthenticateWanted,
@@ -68,6 +68,7 @@ class NodeSession:
 
     __slots__ = (
         "_gate",
+        "_granted",
         "_hub",
         "_is_behind",
         "_metrics",
@@ -103,6 +104,7 @@ class NodeSession:
         self._is_behind = False
         self._over = False
         self._token: SessionToken | None = None
+        self._granted = RelayAccess()
         self.network = b""
         self.node = b""
 
@@ -192,6 +194,7 @@ class NodeSession:
 
     async def _catch_up(self) -> None:
         """Send what the node lacks, part by part, as fast as it reads."""
+        await self._grant()
         try:
             parts = await self._service.packed_updates_since(self.network, self._session.since)
         except Problem as problem:
@@ -203,6 +206,17 @@ class NodeSession:
                 self._metrics.node_messages.labels("out").inc()
                 self._metrics.node_bytes.labels("out").inc(len(data))
                 await self._send({"type": "websocket.send", "bytes": data})
+
+    async def _grant(self) -> None:
+        """Give the node what it needs to use the relays, if that is not what it has."""
+        try:
+            access = await self._service.relay_access(self.network, self.node)
+        except Problem as problem:
+            _log.debug("%s: no access to relays: %s", self._name(), problem)
+            return
+        if access != self._granted:
+            self._granted = access
+            self._session.relay_access(access)
 
     async def _close(self) -> None:
         self._over = True
@@ -248,6 +262,7 @@ class NodeSession:
                 await self._publish(record)
             case Reported(report):
                 await self._service.report(self.network, self.node, report)
+                await self._grant()
             case SignalWanted(to, data):
                 if not await self._service.send_signal(self.network, self.node, to, data):
                     self._session.undeliverable(to)

@@ -35,6 +35,8 @@ from warren.proto.control.administration import (
     NewInvite,
     NewToken,
     Plan,
+    RelayEntry,
+    RelayRequest,
     Revoked,
     Token,
     TokenRequest,
@@ -183,6 +185,27 @@ async def revoke_invite(service: Given, actor: Given, network: FromPath[str], in
     return await _of(service).revoke_invite(actor, network, invite)
 
 
+# Relays
+
+
+@post("/v1/networks/{network:str}/relays")
+async def add_relay(service: Given, actor: Given, network: FromPath[str], data: JSONBody[RelayRequest]) -> RelayEntry:
+    """Let the members use a TURN server."""
+    return await _of(service).add_relay(actor, network, data)
+
+
+@get("/v1/networks/{network:str}/relays")
+async def list_relays(service: Given, actor: Given, network: FromPath[str]) -> tuple[RelayEntry, ...]:
+    """The relays that members may use."""
+    return await _of(service).relays(actor, network)
+
+
+@delete("/v1/networks/{network:str}/relays/{relay:str}", status_code=200)
+async def remove_relay(service: Given, actor: Given, network: FromPath[str], relay: FromPath[str]) -> RelayEntry:
+    """Have the members use a relay no longer."""
+    return await _of(service).remove_relay(actor, network, relay)
+
+
 # Members
 
 
@@ -264,6 +287,9 @@ GUARDED: Final = (
     create_invite,
     list_invites,
     revoke_invite,
+    add_relay,
+    list_relays,
+    remove_relay,
     list_members,
     read_member,
     change_member,

@@ -7,7 +7,7 @@ text in UTC on the wire (``datetime`` here), keys their 52-character text.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -20,6 +20,12 @@ NameText = Annotated[str, Meta(pattern=NAME_PATTERN, description="a DNS label: a
 TagText = Annotated[str, Meta(pattern=TAG_PATTERN)]
 KeyText = Annotated[str, Meta(pattern=r"^[a-z2-7]{52}$(?!\n)", description="an Ed25519 public key in base32")]
 Note = Annotated[str, Meta(max_length=256)]
+
+PortNumber = Annotated[int, Meta(ge=1, le=65_535)]
+HOST_PATTERN: Final = (
+    r"^([0-9a-fA-F]*(:[0-9a-fA-F.]*){2,}|[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*\.?)$(?!\n)"
+)
+"""An IP address or a DNS name, as far as a pattern tells."""
 
 LEASE_S_MIN, LEASE_S_MAX = 60, 30 * 86_400
 
@@ -177,6 +183,40 @@ class Invite(_Value, frozen=True, kw_only=True):
 class NewInvite(Invite, frozen=True, kw_only=True):
     ticket: str
     """What a person pastes; shown this once."""
+
+
+# Relays
+
+
+class RelayRequest(_Value, frozen=True, kw_only=True):
+    """A TURN server that members may use: our own or coturn. It takes names and passwords made from ``secret``."""
+
+    name: NameText
+    hosts: Annotated[
+        tuple[Annotated[str, Meta(pattern=HOST_PATTERN, max_length=253)], ...], Meta(min_length=1, max_length=8)
+    ]
+    """IP addresses or DNS names, all of this one server."""
+    udp_port: PortNumber | None = 3478
+    tcp_port: PortNumber | None = None
+    tls_port: PortNumber | None = None
+    certificate_sha256: Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")] | None = None
+    """Of the certificate's DER form; without it, one that certificate authorities vouch for is needed."""
+    secret: Annotated[str, Meta(min_length=16, max_length=256)]
+
+    def __repr__(self) -> str:
+        return f"RelayRequest(name={self.name!r}, …)"
+
+
+class RelayEntry(_Value, frozen=True, kw_only=True):
+    name: NameText
+    hosts: tuple[str, ...]
+    udp_port: int | None
+    tcp_port: int | None
+    tls_port: int | None
+    certificate_sha256: str | None
+    own: bool
+    """Run by a coordinator itself, for all networks."""
+    created: datetime
 
 
 # Members

@@ -13,7 +13,7 @@ import msgspec
 from tests.unit.coordinator.web.harness import Running, answer_of, running
 from warren.coordinator.web import openapi, routes
 from warren.identity.signing import VerifyKey
-from warren.proto.control.administration import InviteRequest, TokenRequest
+from warren.proto.control.administration import InviteRequest, RelayRequest, TokenRequest
 
 PUBLIC = {"read_identity", "read_liveness", "read_readiness"}
 
@@ -45,6 +45,9 @@ CASES = {
     "create_invite": Case(WRITE, right=201, body={}),
     "list_invites": Case(),
     "revoke_invite": Case(WRITE),
+    "add_relay": Case(WRITE, right=201, body={"name": "two", "hosts": ["192.0.2.8"], "secret": "s" * 16}),
+    "list_relays": Case(),
+    "remove_relay": Case(WRITE),
     "list_members": Case(),
     "read_member": Case(),
     "change_member": Case(WRITE, body={"tags": ["db"]}),
@@ -87,6 +90,7 @@ GET /v1/networks/{network}/events
 GET /v1/networks/{network}/invites
 GET /v1/networks/{network}/members
 GET /v1/networks/{network}/members/{member}
+GET /v1/networks/{network}/relays
 GET /v1/networks/{network}/revocations
 GET /v1/networks/{network}/state
 GET /v1/networks/{network}/status
@@ -94,12 +98,14 @@ GET /v1/openapi.json
 GET /v1/tokens
 DELETE /v1/networks/{network}/invites/{invite}
 DELETE /v1/networks/{network}/members/{member}
+DELETE /v1/networks/{network}/relays/{relay}
 DELETE /v1/tokens/{token}
 PATCH /v1/networks/{network}/members/{member}
 POST /v1/networks
 POST /v1/networks/{network}/apply
 POST /v1/networks/{network}/invites
 POST /v1/networks/{network}/plan
+POST /v1/networks/{network}/relays
 POST /v1/tokens
 """
 
@@ -135,6 +141,8 @@ async def world(coordinator: Running) -> World:
     await coordinator.make_member(home, "web1")
     invite = await coordinator.service.create_invite(coordinator.admin, "home", InviteRequest())
     spare = await coordinator.service.create_token(coordinator.admin, TokenRequest(label="spare", ttl_s=3600))
+    request = RelayRequest(name="one", hosts=("192.0.2.7",), secret="s" * 16)
+    relay = await coordinator.service.add_relay(coordinator.admin, "home", request)
     tokens = {
         "expired": await coordinator.make_token(ttl_s=1),
         "reader": await coordinator.make_token(role="reader"),
@@ -149,7 +157,10 @@ async def world(coordinator: Running) -> World:
     await coordinator.service.revoke_token(coordinator.admin, gone.id)
     coordinator.clock.now += 10
     return World(
-        coordinator, home, {"network": "home", "member": "web1", "invite": invite.id, "token": spare.id}, tokens
+        coordinator,
+        home,
+        {"network": "home", "member": "web1", "invite": invite.id, "token": spare.id, "relay": relay.name},
+        tokens,
     )
 
 

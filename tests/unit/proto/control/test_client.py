@@ -14,11 +14,22 @@ from warren.proto.control.client_events import (
     Opened,
     Published,
     RefusedByCoordinator,
+    RelayAccessReceived,
     SignalReceived,
     SignalUndeliverable,
     UpdateReceived,
 )
-from warren.proto.control.messages import Accepted, Peering, Report, Task, Update, Welcome, pack
+from warren.proto.control.messages import (
+    Accepted,
+    Peering,
+    RelayAccess,
+    RelayCredential,
+    Report,
+    Task,
+    Update,
+    Welcome,
+    pack,
+)
 
 
 def session(enrol: EnrolRequest | None = None) -> ClientSession:
@@ -80,6 +91,8 @@ def test_members_talk_both_ways() -> None:
     pair.server.published(1)
     pair.server.signal(OTHER.verify_key.raw, b"you")
     pair.server.undeliverable(OTHER.verify_key.raw)
+    credential = RelayCredential(relay="one", username="1:n", password="p", not_after=1)
+    pair.server.relay_access(RelayAccess(credentials=(credential,)))
     pair.move()
     assert pair.coordinator_events == [
         server_events.PublishWanted(record()),
@@ -91,6 +104,7 @@ def test_members_talk_both_ways() -> None:
         Published(1),
         SignalReceived(OTHER.verify_key.raw, b"you"),
         SignalUndeliverable(OTHER.verify_key.raw),
+        RelayAccessReceived((credential,)),
     ]
 
 
