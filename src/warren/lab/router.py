@@ -2,25 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import socket
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from warren.errors import OperationFailed
+from warren.lab import conntrack
 from warren.lab.configure import checked_interface_name
 from warren.lab.host import Host
+from warren.lab.nat import NatKind, nat_kind
+from warren.lab.nat_rules import nat_ruleset
 
 _TABLE = "lab_nat"
-
-# linux/netfilter/nfnetlink.h, nfnetlink_conntrack.h
-_NETLINK_NETFILTER = 12  # linux/netlink.h
-_DELETE_CONNTRACK = 1 << 8 | 2  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE
-_NLM_F_REQUEST, _NLM_F_ACK = 0x1, 0x4
-_NLMSG = struct.Struct("=IHHII")  # struct nlmsghdr: length, type, flags, sequence, port
-_NFGENMSG = struct.Struct("!BBH")  # family, version, resource
-_ERROR = struct.Struct("=i")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,21 +27,50 @@ class Masquerade:
     """How long an idle UDP mapping lives; None: the kernel's default (30 s, 120 s once answered)."""
 
 
+@dataclass(slots=True)
+class Nat:
+    """A NAT of a kind at one interface of a router."""
+
+    interface: str
+    kind: NatKind
+    table: str
+    generation: int = 0
+
+    def ruleset(self) -> str:
+        return nat_ruleset(self.table, self.interface, self.kind, generation=self.generation)
+
+
 class Router(Host):
     """A host that forwards IPv4 and IPv6. Made by :meth:`Lab.router`."""
 
     def __init__(self, name: str, *, artifacts: Path, scratch: Path) -> None:
         super().__init__(name, artifacts=artifacts, scratch=scratch)
         self._masquerades: dict[str, Masquerade] = {}
+        self.nats: dict[str, Nat] = {}
+        """By interface."""
 
     def set_up(self) -> None:
         self.sysctl("net.ipv4.ip_forward", 1)
         self.sysctl("net.ipv6.conf.all.forwarding", 1)
 
+    def nat(self, interface: str, kind: NatKind | str) -> None:
+        """Make ``interface`` the outside of a NAT of ``kind``, or of the one that has this name in ``nat.KINDS``.
+
+        IPv4 packets from inside leave with the first address of the interface, whichever that is at the time. A second
+        call for an interface replaces the first, and its mappings are gone. Raises UsageError for an unknown kind,
+        OperationFailed when nft is missing or refuses.
+        """
+        checked_interface_name(interface)
+        known = self.nats.get(interface)
+        made = Nat(interface, nat_kind(kind), known.table if known else f"{_TABLE}_{len(self.nats)}")
+        self.nft(made.ruleset())
+        self.nats[interface] = made
+
     def masquerade(self, interface: str, *, symmetric: bool = False, udp_timeout_s: int | None = None) -> None:
         """Give IPv4 packets that leave by ``interface`` its address; a second call for an interface replaces the first.
 
-        See :class:`Masquerade`. Raises OperationFailed when nft is missing or refuses.
+        The plainest NAT there is, without a firewall; :meth:`nat` has the other kinds. See :class:`Masquerade`. Raises
+        OperationFailed when nft is missing or refuses.
         """
         checked_interface_name(interface)
         self._masquerades[interface] = Masquerade(interface, symmetric, udp_timeout_s)
@@ -58,14 +78,18 @@ class Router(Host):
 
     def forget_flows(self) -> None:
         """Empty the connection tracking table, as a reboot does: every NAT mapping is gone."""
-        payload = _NFGENMSG.pack(socket.AF_UNSPEC, 0, 0)
-        length = _NLMSG.size + len(payload)
-        with self.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as netlink:
-            flags = _NLM_F_REQUEST | _NLM_F_ACK
-            netlink.send(_NLMSG.pack(length, _DELETE_CONNTRACK, flags, 1, 0) + payload)
-            (error,) = _ERROR.unpack_from(netlink.recv(4096), _NLMSG.size)
-        if error:
-            raise OperationFailed(f"host {self.name}: cannot forget its flows: {os.strerror(-error)}")
+        if self.nats:
+            self.nft("\n".join(nat.ruleset() for nat in self.nats.values()))
+        conntrack.flush(self)
+
+    def rebind(self, interface: str | None = None) -> None:
+        """Forget every flow, and give other ports than before to the inner ones (of one NAT, or of all).
+
+        A NAT that preserved ports gives out random ones from now on.
+        """
+        for nat in self.nats.values():
+            nat.generation += interface in (None, nat.interface)
+        self.forget_flows()
 
 
 def masquerade_ruleset(masquerades: list[Masquerade]) -> str:
