@@ -123,9 +123,11 @@ class NodeLink:
         random: random.Random,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
+        proxy: str | None = None,
     ) -> None:
         """``since`` is asked at each connection for the revision of the map that the owner holds then. With ``enrol``
-        the node becomes a member first; ``random`` spreads its attempts.
+        the node becomes a member first; ``random`` spreads its attempts. ``proxy``: the URL of an HTTP proxy; None:
+        as the environment says.
         """
         self.coordinators = tuple(coordinators)
         """May be set at any time; counts from the next connection on."""
@@ -137,7 +139,7 @@ class NodeLink:
         self._random = random
         self._clock = clock
         self._wall_clock = wall_clock
-        self._doors = Doors(wall_clock)
+        self._doors = Doors(wall_clock, proxy)
         self._backoff = Backoff(random.random)
         self._events: asyncio.Queue[Event] = asyncio.Queue(EVENTS_MAX)
         self._wake = asyncio.Event()

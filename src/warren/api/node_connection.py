@@ -16,9 +16,9 @@ from typing import Final
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
+from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidStatus, ProxyError, WebSocketException
 
-from warren.api.trust import check_url, establish_trust, no_coordinator, pinned_context, why_not
+from warren.api.trust import NO_SOCKS, check_url, establish_trust, no_coordinator, pinned_context, why_not
 from warren.errors import OperationFailed, Unreachable
 from warren.identity.signing import VerifyKey
 from warren.model.documents import Coordinator
@@ -103,10 +103,12 @@ async def close(connection: Connection) -> None:
 class Doors:
     """Opens connections, and remembers which certificates the coordinators have shown to be theirs."""
 
-    def __init__(self, wall_clock: Callable[[], float]) -> None:
+    def __init__(self, wall_clock: Callable[[], float], proxy: str | None = None) -> None:
+        """``proxy``: the URL of an HTTP proxy (CONNECT, RFC 9110 §9.3.6); None: as the environment says."""
         self.wait_asked_s = 0.0
         """The longest wait that a coordinator asked for since this was last set to 0 (Retry-After)."""
         self._wall_clock = wall_clock
+        self._proxy = proxy
         self._certificates: dict[bytes, dict[bytes, bytes]] = {}  # identity key → SHA-256 → DER
 
     def opener(self, coordinator: Coordinator) -> Callable[[], Awaitable[Connection]]:
@@ -121,7 +123,9 @@ class Doors:
                 connection = await self._connect(coordinator.url, known)
                 if connection is not None:
                     return connection
-            trusted = await establish_trust([coordinator.url], VerifyKey(coordinator.key), wall_clock=self._wall_clock)
+            trusted = await establish_trust(
+                [coordinator.url], VerifyKey(coordinator.key), wall_clock=self._wall_clock, proxy=self._proxy
+            )
             known[trusted.certificate_sha256] = trusted.certificate
             while len(known) > CERTIFICATES_MAX:
                 del known[next(iter(known))]
@@ -133,6 +137,7 @@ class Doors:
             websocket = await connect(
                 "wss" + url.removeprefix("https").rstrip("/") + messages.PATH,
                 ssl=pinned_context(known.values()),
+                proxy=self._proxy or True,
                 subprotocols=[messages.SUBPROTOCOL],  # type: ignore[list-item]  # a NewType of str
                 compression=None,
                 user_agent_header=None,
@@ -148,6 +153,12 @@ class Doors:
             return None
         except InvalidStatus as error:
             raise self._not_upgraded(url, error) from error
+        except (ProxyError, InvalidProxy) as error:
+            raise Unreachable(
+                f"the HTTP proxy on the way to {url} does not let the connection through: {error}"
+            ) from error
+        except ImportError as error:  # websockets knows SOCKS proxies only with another library
+            raise OperationFailed(NO_SOCKS) from error
         except WebSocketException as error:
             raise OperationFailed(no_coordinator(url, f"it does not take node connections ({error})")) from error
         except (OSError, EOFError) as error:

@@ -45,6 +45,11 @@ ANSWER_BYTES_MAX: Final = 16 << 10
 FAR_OFF_S: Final = 120.0
 """A difference of clocks worth a sentence: more than NTP ever leaves."""
 
+NO_SOCKS: Final = (
+    "a SOCKS proxy is set in the environment, and coordinators are reached by HTTP proxies only: set HTTPS_PROXY to "
+    "one, or name the coordinator in NO_PROXY"
+)
+
 _NO_CHECK_TIME: Final = 0x200000  # X509_V_FLAG_NO_CHECK_TIME; the ssl module has no name for it
 _SILENCE: Final = "is the coordinator running, and does every firewall on the way let its TCP port through?"
 _HANDSHAKE_WORDS: Final = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNEXPECTED_MESSAGE")
@@ -79,14 +84,15 @@ class _Answer(msgspec.Struct, frozen=True):
 
 
 async def establish_trust(
-    urls: Iterable[str], key: VerifyKey, *, wall_clock: Callable[[], float] = time.time
+    urls: Iterable[str], key: VerifyKey, *, wall_clock: Callable[[], float] = time.time, proxy: str | None = None
 ) -> Trusted:
     """Find the coordinator with the identity ``key`` at any of ``urls``: the first that proves to be it counts.
+    ``proxy``: the URL of an HTTP proxy; None: as HTTPS_PROXY and NO_PROXY say.
 
     Raises OperationFailed when somebody else answers (another coordinator, a proxy that opens TLS, no coordinator at
     all), Unreachable when nobody does; each with a sentence of its own.
     """
-    return await first_of([partial(_ask, url, key, wall_clock) for url in urls])
+    return await first_of([partial(_ask, url, key, wall_clock, proxy) for url in urls])
 
 
 def pinned_context(certificates: Iterable[bytes]) -> ssl.SSLContext:
@@ -121,17 +127,17 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} seconds"
 
 
-async def _ask(url: str, key: VerifyKey, wall_clock: Callable[[], float]) -> Trusted:
+async def _ask(url: str, key: VerifyKey, wall_clock: Callable[[], float], proxy: str | None) -> Trusted:
     check_url(url)
     try:
         async with asyncio.timeout(ANSWER_WITHIN_S):
-            leaf, body, at_s = await _fetch(url, wall_clock)
+            leaf, body, at_s = await _fetch(url, wall_clock, proxy)
     except TimeoutError:
         raise Unreachable(f"{url} does not answer within {ANSWER_WITHIN_S:.0f} s: {_SILENCE}") from None
     return _judge(url, key, leaf, body, at_s)
 
 
-async def _fetch(url: str, wall_clock: Callable[[], float]) -> tuple[bytes, bytes, float]:
+async def _fetch(url: str, wall_clock: Callable[[], float], proxy: str | None) -> tuple[bytes, bytes, float]:
     """The leaf certificate of a connection, and what was answered through it; nothing of it can be trusted yet."""
     import httpx2
 
@@ -146,7 +152,7 @@ async def _fetch(url: str, wall_clock: Callable[[], float]) -> tuple[bytes, byte
 
     try:
         async with (
-            httpx2.AsyncClient(verify=unverified, timeout=ANSWER_WITHIN_S) as client,
+            httpx2.AsyncClient(verify=unverified, timeout=ANSWER_WITHIN_S, proxy=proxy) as client,
             client.stream("GET", url.rstrip("/") + IDENTITY_PATH, extensions={"trace": trace}) as response,
         ):
             at_s = wall_clock()
@@ -163,6 +169,8 @@ async def _fetch(url: str, wall_clock: Callable[[], float]) -> tuple[bytes, byte
             return leaf, body, at_s
     except (httpx2.RequestError, httpx2.InvalidURL, OSError) as error:
         raise why_not(url, error) from error
+    except ImportError as error:  # httpx2 knows SOCKS proxies only with another library
+        raise OperationFailed(NO_SOCKS) from error
     finally:
         for stream in streams:  # httpcore2 leaves one open when it is cancelled during the TLS handshake
             await stream.aclose()

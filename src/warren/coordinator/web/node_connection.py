@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 from websockets.datastructures import Headers
 from websockets.frames import CloseCode, Frame
 from websockets.http11 import Response
+from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from warren.coordinator.limits import WRITE_BUFFER_BYTES, Limits, Place
@@ -73,6 +74,12 @@ class NodeConnection(WebSocketsSansIOProtocol):
         await super().send(message)
         if self.initial_response is not None and self.close_sent:
             self.handshake_complete = True  # refused in good order, which uvicorn would log as a bug
+
+    def shutdown(self) -> None:
+        if self.conn.state is State.CLOSING:
+            self.transport.close()  # a Close went out already, and may be sent only once (RFC 6455 §5.5.1)
+        else:
+            super().shutdown()
 
     def pause_writing(self) -> None:
         super().pause_writing()
