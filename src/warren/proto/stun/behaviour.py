@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Literal
 
 from warren.errors import MalformedPacket
@@ -180,7 +181,13 @@ class BehaviourDiscovery:
         if test.change is not None and self._other is not None:
             ip = self._other.ip if test.change.address else test.remote.ip
             expected = TransportAddress(ip, self._other.port, test.remote.scope)
-        self._transactions.start(data, test, test.remote, now, accepts=lambda message, remote: _from(expected, remote))
+        self._transactions.start(
+            data,
+            test,
+            test.remote,
+            now,
+            accepts=lambda _, remote: (remote.ip, remote.port) == (expected.ip, expected.port),
+        )
 
     def _hairpinned(self, message: Message, socket: int) -> bool:
         if message.method != Method.BINDING or self._hairpins.get(message.transaction) != socket:
@@ -273,12 +280,8 @@ class BehaviourDiscovery:
         if len(ports) < 2:
             return None
         ports.sort()
-        steps = [after - before for before, after in zip(ports, ports[1:], strict=False)]
+        steps = [after - before for before, after in pairwise(ports)]
         return "sequential" if max(steps) <= SEQUENTIAL_STEP_MAX else "random"
-
-
-def _from(expected: TransportAddress, remote: TransportAddress) -> bool:
-    return expected.ip == remote.ip and expected.port == remote.port
 
 
 def _other_untrusted(server: TransportAddress, message: Message) -> TransportAddress | None:
