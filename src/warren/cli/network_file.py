@@ -5,6 +5,7 @@
     network = "home"
     suffix = "internal"            # optional: as it is
     lease = "24h"                  # optional: as it is
+    relay_members = ["tag:relay"]  # optional: as it is; who may relay for others, if public and willing
 
     [members.web1]                 # members that are not named keep what they have
     tags = ["web"]
@@ -51,7 +52,7 @@ T = TypeVar("T")
 BYTES_MAX: Final = 4 << 20
 """The most that a coordinator takes."""
 
-_TOP: Final = ("network", "suffix", "lease", "members", "policy", "test")
+_TOP: Final = ("network", "suffix", "lease", "relay_members", "members", "policy", "test")
 _MEMBERS: Final[dict[str, Callable[[str], object]]] = {"tags": network_values.tag, "routes": canonical_network}
 _RULE: Final = {
     "action": "action",
@@ -134,6 +135,8 @@ def render(network: str, state: DesiredState) -> str:
         lines.append(f"suffix = {_quoted(state.suffix)}")
     if state.lease_s is not None:
         lines.append(f"lease = {_quoted(exact_span(state.lease_s))}")
+    if state.relay_members is not None:
+        lines.append(f"relay_members = {_list(state.relay_members)}")
     if not state.policy:
         lines.append("policy = []")
     for name, member in state.members.items():
@@ -209,6 +212,7 @@ class _Reader:
         whole = {
             "suffix": self._checked(("suffix",), parsed.get("suffix"), network_values.suffix),
             "lease_s": self._checked(("lease",), parsed.get("lease"), network_values.lease),
+            "relay_members": self._relay_members(parsed.get("relay_members")),
             "members": {name: self._member(name, value) for name, value in members.items()},
             "policy": [self._rule(number, value) for number, value in enumerate(policy)],
             "tests": [self._test(number, value) for number, value in enumerate(tests)],
@@ -217,6 +221,9 @@ class _Reader:
             self.file.state = self._converted((), whole, DesiredState) or self.file.state
 
     # Parts
+
+    def _relay_members(self, value: object) -> list[str] | None:
+        return None if value is None else self._texts(("relay_members",), value, check_selector)
 
     def _member(self, name: str, value: object) -> dict[str, Any]:
         path = ("members", name)

@@ -167,7 +167,12 @@ class Networks:
         )
         if planned.spec_changes:
             changed = msgspec.structs.replace(
-                spec, version=version, suffix=state.suffix or spec.suffix, lease_s=lease_s, policy=state.policy
+                spec,
+                version=version,
+                suffix=state.suffix or spec.suffix,
+                lease_s=lease_s,
+                relay_members=state.relay_members or (),
+                policy=state.policy,
             )
             await work.publish(sign(changed, self._core.authority(network)))
         for node, wanted in planned.members.items():

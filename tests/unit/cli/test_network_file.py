@@ -107,6 +107,7 @@ questions = st.builds(
 states = st.builds(
     DesiredState,
     suffix=st.none() | st.sampled_from(["internal", "vpn.example.com"]),
+    relay_members=st.none() | st.sampled_from([(), ("tag:relay", "member:web1")]),
     lease_s=st.none() | st.integers(60, 30 * 86_400),
     members=st.dictionaries(names, st.builds(MemberState, tags=tags, routes=routes), max_size=3),
     policy=st.lists(rules, max_size=4).map(tuple),
@@ -152,6 +153,7 @@ def changed(old: bytes, new: bytes) -> bytes:
         (changed(b'"home"', b"7"), 1, "network", "must be a text in quotes"),
         (changed(b"suffix", b"sufix"), 2, "sufix", "no such key (did you mean suffix?)"),
         (changed(b'"vpn.example.com"', b'"vpn..com"'), 2, "suffix", "no suffix of names"),
+        (changed(b'suffix = "vpn.example.com"', b'relay_members = ["web"]'), 2, "relay_members[0]", "is no selector"),
         (changed(b'"1h30m"', b'"1.5h"'), 3, "lease", "'1.5h' is no duration"),
         (changed(b'"1h30m"', b'"31d"'), 3, "lease", "from 1m to 30d"),
         (changed(b"[members.web1]", b"[members.Web1]"), 5, "members.Web1", "'Web1' is no name"),

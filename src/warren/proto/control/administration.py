@@ -123,6 +123,8 @@ class DesiredState(_Value, frozen=True, kw_only=True, omit_defaults=True):
     suffix: Annotated[str, Meta(pattern=SUFFIX_PATTERN, max_length=SUFFIX_CHARACTERS_MAX)] | None = None
     lease_s: Annotated[int, Meta(ge=LEASE_S_MIN, le=LEASE_S_MAX)] | None = None
     members: Annotated[dict[NameText, MemberState], Meta(max_length=10_000)] = {}
+    relay_members: Annotated[tuple[Note, ...], Meta(max_length=64)] | None = None
+    """Selectors of the members that may relay for others; a public one of them that offers it does."""
     policy: Annotated[tuple[Rule, ...], Meta(max_length=4096)]
     tests: Annotated[tuple[PolicyTest, ...], Meta(max_length=4096)] = ()
 

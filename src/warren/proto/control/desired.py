@@ -16,7 +16,7 @@ import msgspec
 from warren.model.documents import NetworkSpec, Rule
 from warren.model.members import Member
 from warren.proto.control.administration import Change, DesiredState, MemberState, Plan, PolicyTest
-from warren.proto.control.desired_problems import problems_of, question, route_error
+from warren.proto.control.desired_problems import problems_of, question, route_error, selector_error
 from warren.proto.control.spans import exact_span
 
 
@@ -38,6 +38,7 @@ def state_of(spec: NetworkSpec, members: Iterable[Member], tests: tuple[PolicyTe
     return DesiredState(
         suffix=spec.suffix,
         lease_s=spec.lease_s,
+        relay_members=spec.relay_members,
         members={member.name: _state(member) for member in sorted(members, key=lambda m: m.name)},
         policy=spec.policy,
         tests=tests,
@@ -63,6 +64,7 @@ def plan(
         spec,
         suffix=complete.suffix or spec.suffix,
         lease_s=complete.lease_s or spec.lease_s,
+        relay_members=_selectors(complete.relay_members or ()),
         policy=complete.policy,
     )
     return Planned(
@@ -72,8 +74,7 @@ def plan(
             problems=problems_of(wanted, future_spec, future, known_tags),
         ),
         state=complete,
-        spec_changes=(future_spec.suffix, future_spec.lease_s, future_spec.policy)
-        != (spec.suffix, spec.lease_s, spec.policy),
+        spec_changes=future_spec != spec,
         members={
             member.membership.node: complete.members[member.name]
             for member in members
@@ -88,6 +89,7 @@ def _completed(current: DesiredState, wanted: DesiredState, members: Sequence[Me
     return DesiredState(
         suffix=current.suffix if wanted.suffix is None else wanted.suffix,
         lease_s=current.lease_s if wanted.lease_s is None else wanted.lease_s,
+        relay_members=current.relay_members if wanted.relay_members is None else wanted.relay_members,
         members=dict(sorted(states.items())),
         policy=wanted.policy,
         tests=wanted.tests,
@@ -116,6 +118,7 @@ def _as_wanted(member: Member, state: DesiredState) -> Member:
 def _changes(current: DesiredState, complete: DesiredState) -> Iterator[Change]:
     yield from _change("suffix", current.suffix, complete.suffix)
     yield from _change("lease", _seconds(current.lease_s), _seconds(complete.lease_s))
+    yield from _change("relay members", ", ".join(current.relay_members or ()), ", ".join(complete.relay_members or ()))
     for name, state in complete.members.items():
         before = _normal(current.members.get(name, MemberState()))
         yield from _change(f"tags of {name}", ", ".join(before.tags), ", ".join(state.tags))
@@ -161,6 +164,11 @@ def rule_text(rule: Rule) -> str:
 def question_text(test: PolicyTest) -> str:
     """A policy test as one line: ``deny tcp 22 from a to b``."""
     return f"{test.expect} {question(test)}"
+
+
+def _selectors(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """Those that are selectors; the others are a problem, not a crash."""
+    return tuple(text for text in texts if selector_error(text) is None)
 
 
 def _seconds(seconds: int | None) -> str | None:

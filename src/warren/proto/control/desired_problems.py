@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Final
 
 from warren.model.addresses import Claim, check_route, overlaps
-from warren.model.documents import NetworkSpec, canonical_address, canonical_network
+from warren.model.documents import NetworkSpec, canonical_address, canonical_network, check_selector
 from warren.model.members import Member
 from warren.model.policy import Flow, Judge, without_nested
 from warren.model.tunnel import IPAddress, IPNetwork
@@ -39,6 +39,7 @@ def _problems(
     yield from _unknown_members(wanted, members)
     yield from _route_problems(spec, members, wanted)
     yield from _policy_problems(spec, members, known_tags)
+    yield from _relay_problems(wanted, spec, members, known_tags)
     yield from _test_problems(spec, members, wanted.tests)
 
 
@@ -94,6 +95,25 @@ def _policy_problems(spec: NetworkSpec, members: Sequence[Member], known_tags: C
                 what = known.error(selector)
                 if what is not None:
                     yield Problem(where=f"policy[{number}].{side}", what=what)
+
+
+def _relay_problems(
+    wanted: DesiredState, spec: NetworkSpec, members: Sequence[Member], known_tags: Collection[str]
+) -> Iterator[Problem]:
+    known = _Known(spec, members, known_tags)
+    for number, selector in enumerate(wanted.relay_members or ()):
+        what = selector_error(selector) or known.error(selector)
+        if what is not None:
+            yield Problem(where=f"relay_members[{number}]", what=what)
+
+
+def selector_error(text: str) -> str | None:
+    """Why this is no selector of members; None: it is."""
+    try:
+        check_selector(text)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 class _Known:

@@ -229,6 +229,21 @@ def test_suffix_and_lease_that_are_not_given_stay(world: World) -> None:
     assert planned.spec_changes
 
 
+def test_members_that_may_relay_are_a_change_and_stay_when_they_are_not_given(world: World) -> None:
+    planned = world.plan(relay_members=("tag:web",))
+    assert [(change.subject, change.after) for change in planned.plan.changes] == [("relay members", "tag:web")]
+    assert planned.spec_changes
+    assert planned.state.relay_members == ("tag:web",)
+    assert not world.plan().plan.changes
+
+
+def test_a_selector_of_relaying_members_that_nobody_can_meet_is_a_problem(world: World) -> None:
+    assert problems(world.plan(relay_members=("tag:wbe", "nonsense"))).keys() == {
+        "relay_members[0]",
+        "relay_members[1]",
+    }
+
+
 def test_problems_have_a_ceiling(world: World) -> None:
     members = {f"m{number}": MemberState() for number in range(500)}
     assert len(world.plan(members=members).plan.problems) == 100
