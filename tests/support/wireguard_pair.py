@@ -25,9 +25,10 @@ from typing import Self
 from tests.support.packets import udp_packet
 from warren.identity.keys import PresharedKey, PrivateKey, PublicKey
 from warren.model.tunnel import PeerChange, PeerStatus, TransportAddress, TunnelChange
+from warren.proto.wireguard.addresses import SocketAddress
 from warren.proto.wireguard.datapaths import DataPath
 from warren.proto.wireguard.device import Device
-from warren.proto.wireguard.events import Event, SocketAddress, TimestampUsed
+from warren.proto.wireguard.events import Event, TimestampUsed
 from warren.proto.wireguard.timers import NEVER
 
 PORT = 51820

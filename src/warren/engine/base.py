@@ -7,10 +7,43 @@ implementation passes ``tests/support/engine_conformance.py``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol, runtime_checkable
+import asyncio
+import socket
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol, runtime_checkable
 
+from warren.model.datagrams import ControlDatagram, ControlEvent
 from warren.model.tunnel import TunnelChange, TunnelStatus
+
+SOCKETS_MAX: Final = 8
+"""Sockets that a data plane takes over besides its own port."""
+
+
+class ControlPort(Protocol):
+    """The controller's place at the tunnel's UDP port: what is not WireGuard's there is its to send and to hear.
+
+    Methods return at once and never raise for a data plane that is gone; ``closed`` tells that.
+    """
+
+    closed: asyncio.Future[None]
+    """Done when this port is of no more use: closed, replaced by another listener, or the data plane is gone."""
+
+    def send(self, datagram: ControlDatagram) -> None:
+        """Send it by its way. It is lost when it is too long, a socket is full, or the host refuses to send it."""
+
+    def hand_over(self, sock: socket.socket) -> int:
+        """Let the data plane read and write the UDP socket ``sock`` from now on, and return its number for
+        :attr:`Way.socket` (1 or more). The caller closes its own copy.
+
+        It stays with the data plane when the port closes, for as long as a peer's endpoint is reached by it. Raises
+        OperationFailed for a socket that is not bound, not of UDP, or of both families, and beyond SOCKETS_MAX.
+        """
+
+    def take_back(self, number: int) -> None:
+        """Close the socket with that number; no peer is reached by it any more."""
+
+    def close(self) -> None:
+        """Cease to listen: pinned peers roam from now on. Closing twice is allowed."""
 
 
 @runtime_checkable
@@ -35,6 +68,13 @@ class Engine(Protocol):
     async def statistics(self) -> Mapping[str, int]:
         """Counters of the data plane by name (drops by reason, handshakes …); the names are listed in
         docs/reference.md.
+        """
+
+    async def listen(self, heard: Callable[[ControlEvent], None]) -> ControlPort:
+        """Hear control datagrams and news of peers, from now until the port that is returned closes.
+
+        There is one listener: a new one replaces the one before. ``heard`` is called in the event loop and must not
+        raise. While there is a listener, only it moves the endpoints of pinned peers.
         """
 
     async def close(self) -> None:

@@ -5,95 +5,48 @@ Everything happens inside the call that causes it, on a clock that only moves wh
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
-from collections import deque
+import socket
 from collections.abc import Callable, Mapping
-from ipaddress import ip_address
 
+from warren.engine.base import SOCKETS_MAX
+from warren.engine.memory_network import MemoryNetwork, MemorySockets, Train
 from warren.errors import OperationFailed, Unreachable
-from warren.model.tunnel import TransportAddress, TunnelChange, TunnelStatus
+from warren.model.datagrams import DATAGRAM_BYTES_MAX, ControlDatagram, ControlEvent
+from warren.model.tunnel import TransportAddress, TunnelChange, TunnelStatus, Way
 from warren.proto.datapath import split
 from warren.proto.ip.virtio import VNET
+from warren.proto.wireguard.addresses import (
+    pack_local,
+    socket_address,
+    through_socket,
+    transport_address,
+    way_of,
+)
 from warren.proto.wireguard.constants import HEADER_BYTES, TAG_BYTES
 from warren.proto.wireguard.device import Device
 
-_DELIVERIES_MAX = 10_000  # more in one go means that two engines answer each other for ever: a bug
+__all__ = ["MemoryControlPort", "MemoryEngine", "MemoryNetwork"]
+
 _SPLIT_ROOM = 1 << 18
-_Sockaddr = tuple[str, int] | tuple[str, int, int, int]
-
-
-class MemoryNetwork:
-    """Carries datagrams between :class:`MemoryEngine` objects, in order and without loss. ``now`` is in seconds."""
-
-    def __init__(self, random: Callable[[int], bytes], wall_clock_ns: int = 1_700_000_000 * 10**9) -> None:
-        self.now = 0.0
-        self.random = random
-        self._wall_start_ns = wall_clock_ns
-        self._engines: dict[tuple[str, int], MemoryEngine] = {}
-        self._under_way: deque[tuple[_Sockaddr, _Sockaddr, bytes, int, int]] = deque()
-        self._next_port = 49152
-
-    def wall_clock_ns(self) -> int:
-        return self._wall_start_ns + int(self.now * 10**9)
-
-    def bind(self, engine: MemoryEngine, port: int) -> int:
-        """Give ``engine`` the port ``port`` of its address (0: a free one). Raises OperationFailed when it is taken."""
-        if port == 0:
-            port = self._next_port
-            self._next_port += 1
-        if self._engines.get((engine.ip, port), engine) is not engine:
-            raise OperationFailed(f"UDP port {port} of {engine.ip} is taken: choose another ListenPort")
-        self.release(engine)
-        self._engines[engine.ip, port] = engine
-        return port
-
-    def release(self, engine: MemoryEngine) -> None:
-        """Free whatever port ``engine`` has."""
-        self._engines = {key: other for key, other in self._engines.items() if other is not engine}
-
-    def post(self, source: _Sockaddr, destination: _Sockaddr, train: bytes, stride: int, ecn: int) -> None:
-        self._under_way.append((source, destination, train, stride, ecn))
-
-    def settle(self) -> None:
-        """Deliver until nothing is under way."""
-        for _ in range(_DELIVERIES_MAX):
-            if not self._under_way:
-                return
-            source, destination, train, stride, ecn = self._under_way.popleft()
-            engine = self._engines.get((destination[0], destination[1]))
-            if engine is not None:
-                engine.receive(train, stride, source, ecn)
-        raise RuntimeError(f"still busy after {_DELIVERIES_MAX} deliveries")
-
-    def advance(self, seconds: float) -> None:
-        """Let time pass, stopping at every deadline of every engine on the way."""
-        end = self.now + seconds
-        while True:
-            deadlines = [
-                d for engine in set(self._engines.values()) if (d := engine.next_deadline()) is not None and d <= end
-            ]
-            if not deadlines:
-                break
-            self.now = max(self.now, min(deadlines))
-            for engine in list(self._engines.values()):
-                engine.handle_timeout()
-            self.settle()
-        self.now = end
 
 
 class MemoryEngine:
-    """An :class:`~warren.engine.base.Engine` at underlay address ``ip`` of ``network``. ``delivered`` collects inner
-    packets.
+    """An :class:`~warren.engine.base.Engine` at underlay address ``ip`` of ``network``, and at ``more`` addresses.
+    ``delivered`` collects inner packets.
     """
 
-    def __init__(self, network: MemoryNetwork, interface: str, ip: str) -> None:
+    def __init__(self, network: MemoryNetwork, interface: str, ip: str, *more: str) -> None:
         self.ip = ip
         self.delivered: list[bytes] = []
         self._network = network
         self._interface = interface
         self._device = Device(random=network.random, wall_clock_ns=network.wall_clock_ns)
-        self._port = network.bind(self, 0)
+        self._sockets = MemorySockets(network, self, (ip, *more))
+        self._sockets.open(0, 0)
         self._fwmark = 0
+        self._listener: MemoryControlPort | None = None
         self._closed = False
         self._device.up(network.now)
 
@@ -103,13 +56,13 @@ class MemoryEngine:
 
     @property
     def address(self) -> TransportAddress:
-        return TransportAddress(ip_address(self.ip), self._port)
+        return TransportAddress(self._sockets.ips[0], self._sockets.ports[0])
 
     async def configure(self, change: TunnelChange) -> None:
         self._must_be_open()
         self._device.check(change)
-        if change.listen_port is not None and change.listen_port != self._port:
-            self._port = self._network.bind(self, change.listen_port)
+        if change.listen_port is not None and change.listen_port != self._sockets.ports[0]:
+            self._sockets.open(0, change.listen_port)
         if change.fwmark is not None:
             self._fwmark = change.fwmark
         self._device.configure(change, self._network.now)
@@ -118,14 +71,24 @@ class MemoryEngine:
 
     async def status(self) -> TunnelStatus:
         self._must_be_open()
-        return dataclasses.replace(self._device.status(), listen_port=self._port, fwmark=self._fwmark)
+        return dataclasses.replace(self._device.status(), listen_port=self._sockets.ports[0], fwmark=self._fwmark)
 
     async def statistics(self) -> Mapping[str, int]:
         self._must_be_open()
         return dict(self._device.counters)
 
+    async def listen(self, heard: Callable[[ControlEvent], None]) -> MemoryControlPort:
+        self._must_be_open()
+        before, self._listener = self._listener, MemoryControlPort(self, heard)
+        if before is not None:
+            before.end()
+        self._device.listen(True)
+        return self._listener
+
     async def close(self) -> None:
         self._closed = True
+        if self._listener is not None:
+            self._listener.close()
         self._network.release(self)
 
     def _must_be_open(self) -> None:
@@ -140,10 +103,17 @@ class MemoryEngine:
         self._emit()
         self._network.settle()
 
-    def receive(self, train: bytes, stride: int, source: _Sockaddr, ecn: int) -> None:
+    # What the network does.
+
+    def receive(self, train: Train) -> None:
         """Take one train from the network."""
         now = self._network.now
-        self._device.receive(bytearray(train), len(train), stride, source, b"", ecn, now)
+        number = self._sockets.number_of(train.destination.port)
+        source = socket_address(train.source)
+        if number:
+            source = through_socket(source, number)
+        local = pack_local(Way(train.destination.ip), source[0])
+        self._device.receive(bytearray(train.data), len(train.data), train.stride, source, local, train.ecn, now)
         for frame in self._device.take_frames():
             self.delivered += _packets(frame)
         self._device.handshake_work(now, self._device.pending_handshakes)
@@ -158,10 +128,85 @@ class MemoryEngine:
         self._emit()
 
     def _emit(self) -> None:
-        self._device.take_events()
-        here: _Sockaddr = (self.ip, self._port) if ":" not in self.ip else (self.ip, self._port, 0, 0)
+        """Send what the device wants sent, then let the listener hear what there is."""
         for data, stride, endpoint, ecn, _ in self._device.take_transmits():
-            self._network.post(here, endpoint.address, bytes(data), stride, ecn)
+            address = endpoint.address
+            way = way_of(address, endpoint.local)
+            self._sockets.send(
+                bytes(data), stride, transport_address(address),
+                source=way.source, channel=way.channel, number=way.socket, ecn=ecn,
+            )  # fmt: skip
+        news: list[ControlEvent] = [event.news for event in self._device.take_events() if event.news is not None]
+        news += [arrival.datagram(arrival.local) for arrival in self._device.control.take()]
+        for event in news:
+            if self._listener is not None:
+                self._listener.heard(event)
+
+    # What the listener does.
+
+    def send_control(self, datagram: ControlDatagram) -> None:
+        way = datagram.way
+        if len(datagram.data) > DATAGRAM_BYTES_MAX:
+            return
+        self._device.control.sent(datagram.data, socket_address(datagram.remote, way))
+        self._sockets.send(
+            datagram.data, max(1, len(datagram.data)), datagram.remote,
+            source=way.source, channel=way.channel, number=way.socket, dont_fragment=datagram.dont_fragment,
+        )  # fmt: skip
+        self._network.settle()
+
+    def take_socket(self, port: int) -> int:
+        """Raises OperationFailed when there are enough already, or the port is taken."""
+        number = next((n for n in range(1, SOCKETS_MAX + 1) if n not in self._sockets.ports), 0)
+        if not number:
+            raise OperationFailed(f"a data plane takes over {SOCKETS_MAX} sockets at most: take one back first")
+        self._sockets.open(number, port)
+        return number
+
+    def close_socket(self, number: int) -> None:
+        if number:
+            self._sockets.close(number)
+
+    def unlisten(self, port: MemoryControlPort) -> None:
+        """Forget ``port`` if it is the listener's, and the handed-over sockets by which no peer is reached."""
+        if port is not self._listener:
+            return
+        self._listener = None
+        self._device.listen(False)
+        used = {peer.way.socket for peer in self._device.status().peers}
+        for number in set(self._sockets.ports) - used - {0}:
+            self._sockets.close(number)
+
+
+class MemoryControlPort:
+    """A :class:`~warren.engine.base.ControlPort`. Of a socket handed over only the number of its port counts: the
+    engine has that port in the network of memory from then on.
+    """
+
+    def __init__(self, engine: MemoryEngine, heard: Callable[[ControlEvent], None]) -> None:
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.heard = heard
+        self._engine = engine
+
+    def send(self, datagram: ControlDatagram) -> None:
+        if not self.closed.done():
+            self._engine.send_control(datagram)
+
+    def hand_over(self, sock: socket.socket) -> int:
+        return self._engine.take_socket(sock.getsockname()[1])
+
+    def take_back(self, number: int) -> None:
+        if not self.closed.done():
+            self._engine.close_socket(number)
+
+    def close(self) -> None:
+        self._engine.unlisten(self)
+        self.end()
+
+    def end(self) -> None:
+        """Say that this port is of no more use."""
+        if not self.closed.done():
+            self.closed.set_result(None)
 
 
 def _packets(frame: memoryview) -> list[bytes]:

@@ -61,7 +61,7 @@ class PeerChange:
     """All zero removes the key."""
     endpoint: TransportAddress | None = None
     way: Way | None = None
-    """How to get to the endpoint; with a new ``endpoint`` and None: the plain way."""
+    """How to get to ``endpoint``, which has to be given with it; None: the plain way."""
     pinned: bool | None = None
     """The endpoint is the controller's business: while one listens (engine/base.py), authenticated packets from
     elsewhere do not change it, and are told to the controller. Without a listener the peer roams as in any WireGuard.

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections import deque
 
 from warren.errors import MalformedPacket
+from warren.proto.stun.message import looks_like_stun
+from warren.proto.wireguard.addresses import SocketAddress
 from warren.proto.wireguard.constants import (
     COOKIE_REPLY,
     COOKIE_REPLY_BYTES,
@@ -22,8 +24,8 @@ from warren.proto.wireguard.constants import (
     SOURCE_HANDSHAKES_PER_S,
     UNDER_LOAD_S,
 )
+from warren.proto.wireguard.control import ControlQueue
 from warren.proto.wireguard.cookie import CookieChecker
-from warren.proto.wireguard.events import SocketAddress
 from warren.proto.wireguard.handshake import Handshakes
 from warren.proto.wireguard.identity import Identity
 from warren.proto.wireguard.indices import IndexTable
@@ -56,6 +58,7 @@ class Admission:
         indices: IndexTable,
         handshakes: Handshakes,
         outbound: Outbound,
+        control: ControlQueue,
         counters: dict[str, int],
     ) -> None:
         self.enabled = False
@@ -64,6 +67,7 @@ class Admission:
         self._indices = indices
         self._handshakes = handshakes
         self._outbound = outbound
+        self._control = control
         self._counters = counters
         self._under_load_until = LONG_AGO
         self._sources = RateLimiter(SOURCE_HANDSHAKES_PER_S, SOURCE_HANDSHAKES_BURST)
@@ -72,6 +76,9 @@ class Admission:
 
     def receive(self, message: memoryview, source: SocketAddress, local: bytes, now: float) -> None:
         """Judge one datagram that is no data message. ``message`` may be reused on return."""
+        if looks_like_stun(message):
+            self._control.receive(message, source, local, now)
+            return
         checker = self._identity.checker
         kind, size = message[0] if message else 0, len(message)
         if kind == INITIATION and size == INITIATION_BYTES:
@@ -86,17 +93,19 @@ class Admission:
             return
         if not known:
             self._counters["udp_unknown_index"] += 1
-        elif checker is not None and self.enabled and self._admits(checker, message, source, now):
+        elif checker is not None and self.enabled and self._admits(checker, message, source, local, now):
             self.queue.append((bytes(message), source, local, now))
 
-    def _admits(self, checker: CookieChecker, message: memoryview, source: SocketAddress, now: float) -> bool:
+    def _admits(
+        self, checker: CookieChecker, message: memoryview, source: SocketAddress, local: bytes, now: float
+    ) -> bool:
         counters = self._counters
         if not checker.mac1_matches(message):
             counters["handshake_bad_mac1"] += 1
             return False
         if self._under_load(now):
             if not checker.mac2_matches(message, source, now):
-                self._send_cookie(checker, message, source, now)
+                self._send_cookie(checker, message, Endpoint(source, local), now)
                 return False
             if not self._sources.allows(source_prefix(source[0], *_SOURCE_BITS), now):
                 counters["handshake_limited"] += 1
@@ -111,7 +120,8 @@ class Admission:
             self._under_load_until = now + UNDER_LOAD_S
         return now < self._under_load_until
 
-    def _send_cookie(self, checker: CookieChecker, message: memoryview, source: SocketAddress, now: float) -> None:
+    def _send_cookie(self, checker: CookieChecker, message: memoryview, asker: Endpoint, now: float) -> None:
+        source = asker.address
         allowed = self._cookies.allows(0, now) and self._cookie_prefixes.allows(
             source_prefix(source[0], *_PREFIX_BITS), now
         )
@@ -119,7 +129,7 @@ class Admission:
             self._counters["cookies_withheld"] += 1
             return
         self._counters["cookies_sent"] += 1
-        self._outbound.reply(pack_cookie_reply(checker.reply(message, source, now)), Endpoint(source))
+        self._outbound.reply(pack_cookie_reply(checker.reply(message, source, now)), asker)
 
     def _take_cookie(self, message: memoryview, now: float) -> None:
         try:

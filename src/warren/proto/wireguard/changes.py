@@ -6,7 +6,9 @@ import errno
 from collections.abc import Iterable
 
 from warren.errors import OperationFailed
-from warren.model.tunnel import PeerChange, TunnelChange
+from warren.model.tunnel import PeerChange, TransportAddress, TunnelChange, Way
+from warren.proto.turn.channel import CHANNEL_MAX, CHANNEL_MIN
+from warren.proto.wireguard.addresses import pack_local, socket_address
 
 PEERS_MAX = 1 << 16
 """As the reference implementations: indices must stay sparse and status answers bounded."""
@@ -16,8 +18,8 @@ def check(change: TunnelChange, peers: Iterable[bytes], own: bytes | None) -> No
     """Play ``change`` through on the keys of the ``peers`` there are and our ``own``.
 
     Raises OperationFailed caused by an OSError, whose errno is the answer on the control socket: ENOENT (nobody has
-    the key to be renamed from), EEXIST (the new key is a peer's already, or ours), EINVAL (to be renamed and removed),
-    EUSERS (too many peers).
+    the key to be renamed from), EEXIST (the new key is a peer's already, or ours), EINVAL (to be renamed and removed,
+    or a way that no endpoint can have), EUSERS (too many peers).
     """
     keys = set() if change.replace_peers else set(peers)
     if change.private_key is not None:
@@ -25,6 +27,8 @@ def check(change: TunnelChange, peers: Iterable[bytes], own: bytes | None) -> No
         keys.discard(own or b"")
     for peer in change.peers:
         key = peer.public_key.raw
+        if peer.way is not None:
+            _check_way(peer.way, peer.endpoint)
         if peer.renamed_from is not None:
             _rename(keys, peer, own)
         elif peer.remove:
@@ -51,6 +55,17 @@ def _rename(keys: set[bytes], peer: PeerChange, own: bytes | None) -> None:
         )
     keys.remove(peer.renamed_from.raw)
     keys.add(peer.public_key.raw)
+
+
+def _check_way(way: Way, endpoint: TransportAddress | None) -> None:
+    if endpoint is None:
+        raise _refused(errno.EINVAL, "a way leads to an endpoint: name both")
+    try:
+        pack_local(way, socket_address(endpoint)[0])
+    except ValueError as error:
+        raise _refused(errno.EINVAL, f"{endpoint} has no way from {way.source}: {error}") from None
+    if not (way.channel == 0 or CHANNEL_MIN <= way.channel <= CHANNEL_MAX):
+        raise _refused(errno.EINVAL, f"{way.channel:#x} is no channel of a TURN server: they are 0x4000 to 0x4fff")
 
 
 def _refused(number: int, sentence: str) -> OperationFailed:

@@ -6,33 +6,19 @@ The order and the small print are those of the cross-platform UAPI (https://www.
 from __future__ import annotations
 
 from collections.abc import Callable
-from ipaddress import IPv6Address, ip_address
 
 from warren.identity.keys import PresharedKey, PrivateKey, PublicKey
-from warren.model.tunnel import PeerChange, PeerStatus, TransportAddress, TunnelChange, TunnelStatus
+from warren.model.tunnel import PLAIN, PeerChange, PeerStatus, TransportAddress, TunnelChange, TunnelStatus, Way
 from warren.proto.wireguard import changes
+from warren.proto.wireguard.addresses import pack_local, socket_address, transport_address, way_of
 from warren.proto.wireguard.allowed_ips import AllowedIps
-from warren.proto.wireguard.events import Event, OwnKeyIgnored, SocketAddress
+from warren.proto.wireguard.events import Event, OwnKeyIgnored
 from warren.proto.wireguard.handshake import Handshakes
 from warren.proto.wireguard.identity import Identity
 from warren.proto.wireguard.outbound import Outbound
 from warren.proto.wireguard.peer import LONG_AGO, Endpoint, Peer
+from warren.proto.wireguard.relays import Relays
 from warren.proto.wireguard.timers import NEVER
-
-
-def socket_address(endpoint: TransportAddress) -> SocketAddress:
-    """``endpoint`` as Python's socket module takes it; an IPv4 address written in IPv6 becomes IPv4."""
-    ip = endpoint.ip
-    if isinstance(ip, IPv6Address):
-        if ip.ipv4_mapped is None:
-            return (str(ip), endpoint.port, 0, endpoint.scope)
-        ip = ip.ipv4_mapped
-    return (str(ip), endpoint.port)
-
-
-def transport_address(address: SocketAddress) -> TransportAddress:
-    """The inverse of :func:`socket_address`."""
-    return TransportAddress(ip_address(address[0]), address[1], address[3] if len(address) > 2 else 0)
 
 
 class Configuration:
@@ -45,6 +31,7 @@ class Configuration:
         allowed_ips: AllowedIps[Peer],
         handshakes: Handshakes,
         outbound: Outbound,
+        relays: Relays,
         new_peer: Callable[[PublicKey], Peer],
         tell: Callable[[Event], None],
     ) -> None:
@@ -54,6 +41,7 @@ class Configuration:
         self._allowed_ips = allowed_ips
         self._handshakes = handshakes
         self._outbound = outbound
+        self._relays = relays
         self._new_peer = new_peer
         self._tell = tell
         self._listen_port = 0
@@ -97,6 +85,7 @@ class Configuration:
 
     def _remove(self, peer: Peer) -> None:
         """Stop everything of ``peer`` and forget it."""
+        self._relays.changed()
         self._allowed_ips.remove_all(peer)
         peer.timers.stop()
         self._handshakes.forget(peer)
@@ -123,8 +112,10 @@ class Configuration:
             peer = self._peers[change.public_key.raw] = self._new_peer(change.public_key)
         if change.preshared_key is not None:
             peer.preshared_key = change.preshared_key.raw  # of the next handshake
+        if change.pinned is not None:
+            peer.pinned = change.pinned
         if change.endpoint is not None:
-            self._send_to(peer, Endpoint(socket_address(change.endpoint)), now)
+            self._send_to(peer, _endpoint(change.endpoint, change.way or PLAIN), now)
         self._route(peer, change)
         if change.persistent_keepalive_s is not None:
             self._keep_alive(peer, change.persistent_keepalive_s, now)
@@ -135,8 +126,10 @@ class Configuration:
         """A handshake that waits for an answer from elsewhere begins anew at once, so that whoever tries one address
         after the other need not wait for the retransmission (§6.4) each time.
         """
-        moved = peer.endpoint is None or peer.endpoint.address != endpoint.address
+        before = peer.endpoint
+        moved = before is None or before.address != endpoint.address or before.fixed != endpoint.fixed
         peer.endpoint = endpoint
+        self._relays.changed()
         if moved and peer.timers.retransmit_handshake_at != NEVER and self.enabled:
             peer.handshake_sent_at = LONG_AGO
             self._handshakes.begin(peer, now, retry=True)
@@ -171,6 +164,8 @@ class Configuration:
             public_key=peer.public_key,
             preshared_key=PresharedKey(peer.preshared_key) if any(peer.preshared_key) else None,
             endpoint=transport_address(peer.endpoint.address) if peer.endpoint is not None else None,
+            way=PLAIN if peer.endpoint is None else _way(peer.endpoint),
+            pinned=peer.pinned,
             allowed_ips=self._allowed_ips.of(peer),
             persistent_keepalive_s=peer.timers.persistent_keepalive_s,
             last_handshake_ns=peer.last_handshake_ns,
@@ -178,3 +173,13 @@ class Configuration:
             rx_bytes=peer.rx_bytes,
             handshake_rtt_ns=peer.handshake_rtt_ns,
         )
+
+
+def _endpoint(where: TransportAddress, way: Way) -> Endpoint:
+    address = socket_address(where, way)
+    local = pack_local(way, address[0])
+    return Endpoint(address, local, fixed=bool(local))
+
+
+def _way(endpoint: Endpoint) -> Way:
+    return way_of(endpoint.address, endpoint.local if endpoint.fixed else b"")

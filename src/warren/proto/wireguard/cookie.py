@@ -12,8 +12,8 @@ from hashlib import blake2s
 
 from cryptography.exceptions import InvalidTag
 
+from warren.proto.wireguard.addresses import SocketAddress
 from warren.proto.wireguard.constants import COOKIE_REFRESH_S, KEY_BYTES, LABEL_COOKIE, LABEL_MAC1, MAC_BYTES
-from warren.proto.wireguard.events import SocketAddress
 from warren.proto.wireguard.messages import Buffer, CookieReply
 from warren.proto.wireguard.xchacha import PREFIX_BYTES, XChaCha20Poly1305
 
@@ -63,8 +63,12 @@ class CookieChecker:
         return CookieReply(int.from_bytes(message[4:8], "little"), self._aead.prefix + suffix, sealed)
 
     def _cookie(self, source: SocketAddress) -> bytes:
-        """§5.4.7 τ: a MAC of the source address and port under a secret that changes every two minutes."""
-        return _mac(self._secret, f"{source[0]} {source[1]}".encode())
+        """§5.4.7 τ: a MAC of the source address and port under a secret that changes every two minutes.
+
+        Behind a relay each channel is a source of its own.
+        """
+        channel = source[4] if len(source) > 4 else 0
+        return _mac(self._secret, f"{source[0]} {source[1]} {channel}".encode())
 
 
 class CookieJar:

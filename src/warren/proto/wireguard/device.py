@@ -6,7 +6,8 @@ in it::
     host → send → outbound: allowed_ips → peer → split ─ flush → keypairs → seal → take_transmits → network
                                                     └ no session: staging, handshake
     network → receive → inbound ┬ data: indices → keypairs → open → delivery: coalesce, allowed_ips → take_frames → host
-                                └ handshake: admission (mac1, cookies, limits) → queue ─ handshake_work → handshake
+                                ├ handshake: admission (mac1, cookies, limits) → queue ─ handshake_work → handshake
+                                └ STUN: control → the controller
     time → handle_timeout → timers → keepalive, handshake, forget
 
 Single owner, no threads. ``now`` is seconds of a clock that never goes back and also counts while the machine sleeps
@@ -23,6 +24,7 @@ from warren.proto.wireguard.admission import Admission
 from warren.proto.wireguard.allowed_ips import AllowedIps
 from warren.proto.wireguard.configuration import Configuration
 from warren.proto.wireguard.constants import HANDSHAKE_ATTEMPTS_MAX, REKEY_JITTER_S
+from warren.proto.wireguard.control import ControlQueue
 from warren.proto.wireguard.counters import new_counters
 from warren.proto.wireguard.datapaths import DataPath
 from warren.proto.wireguard.delivery import Delivery
@@ -33,6 +35,7 @@ from warren.proto.wireguard.inbound import Inbound
 from warren.proto.wireguard.indices import IndexTable
 from warren.proto.wireguard.outbound import Outbound, Transmit
 from warren.proto.wireguard.peer import LONG_AGO, Endpoint, Peer
+from warren.proto.wireguard.relays import Relays
 from warren.proto.wireguard.staging import StagingBudget
 from warren.proto.wireguard.timers import NEVER, Deadline, Timer, TimerQueue
 from warren.proto.wireguard.timestamp import TimestampSource
@@ -55,7 +58,8 @@ class Device:
 
     ``random`` returns that many unpredictable bytes; ``wall_clock_ns`` the time since 1970, for handshake timestamps
     only; ``timestamp_floor_ns`` is at least the greatest timestamp this key ever used. ``datapath`` chooses the batch
-    functions. ``counters`` may be read at any time; its names are explained in ``counters.COUNTERS``.
+    functions. ``counters`` may be read at any time; its names are explained in ``counters.COUNTERS``. ``control`` has
+    the datagrams that are the controller's.
     """
 
     def __init__(
@@ -86,17 +90,19 @@ class Device:
         }
         allowed_ips: AllowedIps[Peer] = AllowedIps()
         identity = Identity(random)
+        relays = Relays(self._peers)
+        self.control = control = ControlQueue(relays, counters)
         indices = IndexTable(random)
         self._handshakes = handshakes = Handshakes(
-            identity, self._peers, indices, datapath, self._timestamps, random, counters, self._tell
+            identity, self._peers, indices, datapath, self._timestamps, random, relays, counters, self._tell
         )
         self._outbound = outbound = Outbound(datapath.split, allowed_ips, counters, handshakes.begin, mtu)
         handshakes.outbound = outbound
-        self._admission = Admission(identity, indices, handshakes, outbound, counters)
+        self._admission = Admission(identity, indices, handshakes, outbound, control, counters)
         self._delivery = Delivery(datapath.coalescer, coalesce_udp, allowed_ips, counters)
-        inbound = Inbound(indices, handshakes, self._admission, self._delivery, counters)
+        inbound = Inbound(indices, handshakes, self._admission, relays, self._delivery, counters)
         self._configuration = Configuration(
-            identity, self._peers, allowed_ips, handshakes, outbound, self._new_peer, self._tell
+            identity, self._peers, allowed_ips, handshakes, outbound, relays, self._new_peer, self._tell
         )
         # The hot path, called through without another frame in between.
         self.send = outbound.send
@@ -157,10 +163,13 @@ class Device:
 
     def forget_source(self, peer: Peer | None) -> None:
         """Let the kernel choose the source address for ``peer`` again (of a transmit; None is allowed and means
-        nobody).
+        nobody). What a controller chose stays while one listens.
         """
-        if peer is not None and peer.endpoint is not None and peer.endpoint.local:
-            peer.endpoint = Endpoint(peer.endpoint.address)
+        endpoint = peer.endpoint if peer is not None else None
+        if peer is None or endpoint is None or not endpoint.local:
+            return
+        if not (endpoint.fixed and self.control.listening):
+            peer.endpoint = Endpoint(endpoint.address)
 
     def forget_sources(self) -> None:
         """Let the kernel choose the source address for every peer again: addresses, routes or the mark changed."""
@@ -184,6 +193,15 @@ class Device:
     def handshake_work(self, now: float, budget: int) -> int:
         """Process at most ``budget`` waiting handshake messages, some 300 µs each. Returns how many it were."""
         return self._admission.work(now, budget)
+
+    # The controller.
+
+    def listen(self, listening: bool) -> None:
+        """A controller begins or ceases to listen: to what ``control`` collects, and to EndpointWanted and
+        HeardElsewhere. While it does, only it moves the endpoints of pinned peers.
+        """
+        self._handshakes.listening = listening
+        self.control.listen(listening)
 
     # Events.
 
@@ -225,6 +243,7 @@ class Device:
             return
         peer.timers.attempts += 1
         self.forget_source(peer)  # it may be what keeps answers from coming
+        self._handshakes.want_endpoint(peer, now)
         self._handshakes.begin(peer, now, retry=True)
 
     def _send_keepalive(self, peer: Peer, now: float) -> None:

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from warren.identity.keys import PublicKey
-
-SocketAddress = tuple[Any, ...]
-"""A socket address as Python's socket module gives it: (host, port), or (host, port, flow info, scope) for IPv6."""
-
-
-def written(address: SocketAddress) -> str:
-    """A socket address as people write it: ``192.0.2.1:51820``, ``[2001:db8::1]:51820``, ``[fe80::1%3]:51820``."""
-    if len(address) == 2:
-        return f"{address[0]}:{address[1]}"
-    zone = f"%{address[3]}" if address[3] else ""
-    return f"[{address[0]}{zone}]:{address[1]}"
+from warren.model.datagrams import PathWanted, PeerHeard
+from warren.proto.wireguard.addresses import SocketAddress, transport_address, way_of, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +15,11 @@ class Event:
     """Something happened. ``level`` is what a log line of it is worth, named as in ``logging``."""
 
     level: ClassVar[str] = "INFO"
+
+    @property
+    def news(self) -> PathWanted | PeerHeard | None:
+        """What a controller that listens is told of it."""
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +114,39 @@ class OwnKeyIgnored(Event):
 
     def __str__(self) -> str:
         return f"peer {self.peer.short} has this tunnel's own public key: left out"
+
+
+@dataclass(frozen=True, slots=True)
+class HeardElsewhere(Event):
+    """Authenticated messages of a peer whose endpoint is the controller's business come from ``source`` to our address
+    ``local``. At most one per peer and second, and none without a controller.
+    """
+
+    level: ClassVar[str] = "DEBUG"
+    peer: PublicKey
+    source: SocketAddress
+    local: bytes
+
+    def __str__(self) -> str:
+        return f"peer {self.peer.short}: heard from {written(self.source)}, which is not its endpoint"
+
+    @property
+    def news(self) -> PeerHeard:
+        return PeerHeard(self.peer, transport_address(self.source), way_of(self.source, self.local))
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointWanted(Event):
+    """A peer is to be sent something and has no endpoint, or does not answer there. At most one per peer and second,
+    and none without a controller.
+    """
+
+    level: ClassVar[str] = "DEBUG"
+    peer: PublicKey
+
+    def __str__(self) -> str:
+        return f"peer {self.peer.short}: somewhere to send to is wanted"
+
+    @property
+    def news(self) -> PathWanted:
+        return PathWanted(self.peer)

@@ -23,6 +23,7 @@ from collections.abc import Callable
 
 from warren.errors import MalformedPacket
 from warren.identity.keys import PublicKey
+from warren.proto.wireguard.addresses import SocketAddress
 from warren.proto.wireguard.constants import (
     IDENTIFIER,
     INITIATION_INTERVAL_S,
@@ -33,12 +34,13 @@ from warren.proto.wireguard.constants import (
 from warren.proto.wireguard.cookie import CookieJar
 from warren.proto.wireguard.datapaths import DataPath
 from warren.proto.wireguard.events import (
+    EndpointWanted,
     Event,
     HandshakeCompleted,
+    HeardElsewhere,
     PeerRenamed,
     PeerRoamed,
     SessionRenewed,
-    SocketAddress,
 )
 from warren.proto.wireguard.identity import Identity
 from warren.proto.wireguard.indices import IndexTable
@@ -54,15 +56,20 @@ from warren.proto.wireguard.messages import (
 from warren.proto.wireguard.noise import Initiator, KeyPair, Rejected, Responder
 from warren.proto.wireguard.outbound import Outbound
 from warren.proto.wireguard.peer import LONG_AGO, Endpoint, Peer, PendingInitiation
+from warren.proto.wireguard.relays import Relays
 from warren.proto.wireguard.timers import NEVER
 from warren.proto.wireguard.timestamp import TimestampSource, pack_tai64n
 
 _ROAMING_TOLD_EVERY_S = 1.0  # two hosts with one key would otherwise make an event per packet
+_HEARD_TOLD_EVERY_S = 1.0
+_WANTED_TOLD_EVERY_S = 1.0
+UNANSWERED_S = 1.0
+"""A handshake that waits longer than nearly any round trip, and something to send: a better endpoint is wanted."""
 
 
 class Handshakes:
     """The handshakes of one device with all its ``peers`` (by raw public key). ``enabled`` is False while the device
-    is down.
+    is down, ``listening`` True while a controller moves the endpoints of pinned peers.
 
     ``outbound`` must be set before first use (it needs :meth:`begin`, this needs it).
     """
@@ -75,17 +82,19 @@ class Handshakes:
         datapath: DataPath,
         timestamps: TimestampSource,
         random: Callable[[int], bytes],
+        relays: Relays,
         counters: dict[str, int],
         tell: Callable[[Event], None],
     ) -> None:
         self.outbound: Outbound
-        self.enabled = False
+        self.enabled = self.listening = False
         self._identity = identity
         self._peers = peers
         self._indices = indices
         self._datapath = datapath
         self._timestamps = timestamps
         self._random = random
+        self._relays = relays
         self._counters = counters
         self._tell = tell
 
@@ -102,6 +111,9 @@ class Handshakes:
         keys = self._identity.keys
         if keys is None or not self.enabled:
             return
+        unanswered = peer.initiation is not None and now - peer.handshake_sent_at >= UNANSWERED_S
+        if peer.endpoint is None or (unanswered and not retry):
+            self.want_endpoint(peer, now)
         if peer.endpoint is None or now - peer.handshake_sent_at < REKEY_TIMEOUT_S:
             # Too early, or nowhere to send to yet: look again when an answer would be due. Packets do not wait for
             # ever.
@@ -124,8 +136,14 @@ class Handshakes:
         peer.initiation = PendingInitiation(noise, own_index, now)
         message = peer.cookies.add_macs(pack_initiation(Initiation(own_index, written)), now)
         self._counters["initiations_sent"] += 1
-        self.outbound.handshake(peer, message, now)
+        self.outbound.handshake(peer, message, peer.endpoint, now)
         timers.initiation_sent(now)
+
+    def want_endpoint(self, peer: Peer, now: float) -> None:
+        """Tell the controller that what is sent to ``peer`` does not get there."""
+        if self.listening and now - peer.endpoint_wanted_at >= _WANTED_TOLD_EVERY_S:
+            peer.endpoint_wanted_at = now
+            self._tell(EndpointWanted(peer.public_key))
 
     def drop_initiation(self, peer: Peer) -> None:
         """Forget our pending initiation: a response to it is a stranger's from now on."""
@@ -185,9 +203,12 @@ class Handshakes:
         peer.newest_timestamp = timestamp
         peer.initiation_taken_at = now
         self._heard(peer, len(data), source, local, now)
-        self._respond(peer, noise, message.sender, now)
+        endpoint = peer.endpoint
+        if endpoint is None or endpoint.address != source:  # a pinned peer's: it is answered where it asked
+            endpoint = Endpoint(source, local)
+        self._respond(peer, noise, message.sender, endpoint, now)
 
-    def _respond(self, peer: Peer, noise: Responder, remote_index: int, now: float) -> None:
+    def _respond(self, peer: Peer, noise: Responder, remote_index: int, endpoint: Endpoint, now: float) -> None:
         own_index = self._indices.allocate(peer)
         written = noise.write(KeyPair(self._random(KEY_BYTES)), peer.preshared_key, b"")
         message = peer.cookies.add_macs(pack_response(Response(own_index, remote_index, written)), now)
@@ -197,7 +218,7 @@ class Handshakes:
         peer.handshake_sent_at = now
         peer.timers.session_derived(now)
         self._counters["responses_sent"] += 1
-        self.outbound.handshake(peer, message, now)
+        self.outbound.handshake(peer, message, endpoint, now)
 
     def confirm(self, peer: Peer, now: float) -> None:
         """The first data message under the session in *next* was opened: the peer has it, so we may send under it
@@ -212,12 +233,20 @@ class Handshakes:
 
     def heard_from(self, peer: Peer, source: SocketAddress, local: bytes, now: float) -> None:
         """An authenticated message of ``peer`` came from ``source`` to our address ``local``: answer from there to
-        there (§2.1).
+        there (§2.1), unless that is the controller's to decide.
         """
         before = peer.endpoint
-        peer.endpoint = Endpoint(source, local)
         if before is not None and before.address == source:
+            if not before.fixed:
+                peer.endpoint = Endpoint(source, local)
             return
+        if peer.pinned and self.listening:
+            if now - peer.heard_elsewhere_at >= _HEARD_TOLD_EVERY_S:
+                peer.heard_elsewhere_at = now
+                self._tell(HeardElsewhere(peer.public_key, source, local))
+            return
+        peer.endpoint = Endpoint(source, local)
+        self._relays.changed()
         self._counters["roamed"] += 1
         if now - peer.roaming_told_at >= _ROAMING_TOLD_EVERY_S:
             peer.roaming_told_at = now

@@ -207,13 +207,11 @@ class Outbound:
         """Drop what waits for a session with ``peer``."""
         self._counters["staged_dropped"] += peer.staged.purge()
 
-    def handshake(self, peer: Peer, message: bytes, now: float) -> None:
-        """Send an authenticated handshake message to ``peer``, which must have an endpoint."""
-        if peer.endpoint is None:
-            raise ValueError("a handshake message needs somewhere to go")
+    def handshake(self, peer: Peer, message: bytes, endpoint: Endpoint, now: float) -> None:
+        """Send an authenticated handshake message of ours to ``peer`` at ``endpoint``."""
         peer.tx_bytes += len(message)
         peer.timers.sent(now, False)
-        self._transmits.append(Transmit(message, len(message), peer.endpoint, 0, peer))
+        self._transmits.append(Transmit(message, len(message), endpoint, 0, peer))
 
     def reply(self, message: bytes, endpoint: Endpoint) -> None:
         """Send a message that is no peer's: a cookie reply."""

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from warren.identity.keys import PublicKey
+from warren.proto.wireguard.addresses import SocketAddress
 from warren.proto.wireguard.constants import KEY_BYTES, TIMESTAMP_BYTES
 from warren.proto.wireguard.cookie import CookieJar
-from warren.proto.wireguard.events import SocketAddress
 from warren.proto.wireguard.keypairs import Keypairs
 from warren.proto.wireguard.noise import Initiator
 from warren.proto.wireguard.staging import StagedTrains, StagingBudget
@@ -21,13 +21,14 @@ LONG_AGO = float("-inf")
 class Endpoint:
     """Where a peer is, and from where it is answered.
 
-    ``address`` is a socket address exactly as Python's socket module gives and takes it. ``local`` is the ancillary
+    ``address`` has one of the forms of :mod:`~warren.proto.wireguard.addresses`. ``local`` is the ancillary
     data (``in_pktinfo`` or ``in6_pktinfo``) that makes answers leave from the address the peer used ("sticky
-    source"); empty: the kernel chooses.
+    source"); empty: the kernel chooses. ``fixed``: the controller chose it, and messages that arrive do not change it.
     """
 
     address: SocketAddress
     local: bytes = b""
+    fixed: bool = False
 
 
 @dataclass(slots=True)
@@ -47,13 +48,16 @@ class Peer:
     __slots__ = (
         "cookies",
         "endpoint",
+        "endpoint_wanted_at",
         "handshake_rtt_ns",
         "handshake_sent_at",
+        "heard_elsewhere_at",
         "initiation",
         "initiation_taken_at",
         "keypairs",
         "last_handshake_ns",
         "newest_timestamp",
+        "pinned",
         "preshared_key",
         "public_key",
         "renewing_for_receiving",
@@ -79,6 +83,8 @@ class Peer:
         self.public_key = public_key
         self.preshared_key = bytes(KEY_BYTES)
         self.endpoint: Endpoint | None = None
+        self.pinned = False  # while a controller listens, only it moves the endpoint
+        self.heard_elsewhere_at = self.endpoint_wanted_at = LONG_AGO  # when that was told
         self.keypairs = Keypairs()
         self.staged = StagedTrains(budget)
         self.timers: PeerTimers[Peer] = PeerTimers(self, queue, draw_jitter)
