@@ -15,8 +15,14 @@ from warren.proto.turn.channel import wrap_train
 
 _DELIVERIES_MAX = 10_000  # more in one go means that two engines answer each other for ever: a bug
 
+_PORTS_FROM = 20_000  # below those that Linux gives to sockets, which may be handed over
+
 Receive = Callable[[bytes, TransportAddress, TransportAddress], None]
 """Takes one datagram: its data, where it comes from and where it goes."""
+
+
+def _everything(source: TransportAddress, destination: TransportAddress) -> bool:  # noqa: ARG001 - as all such
+    return True
 
 
 class Train(NamedTuple):
@@ -49,7 +55,7 @@ class MemoryNetwork:
     def __init__(self, random: Callable[[int], bytes], wall_clock_ns: int = 1_700_000_000 * 10**9) -> None:
         self.now = 0.0
         self.random = random
-        self.carries: Callable[[TransportAddress, TransportAddress], bool] = lambda source, destination: True
+        self.carries: Callable[[TransportAddress, TransportAddress], bool] = _everything
         """Datagrams for which this is False are lost."""
         self.mtu = 65535
         """Datagrams with more bytes of IP packet that must not be fragmented are lost."""
@@ -59,7 +65,7 @@ class MemoryNetwork:
         self._gateways: dict[IPAddress, Receive] = {}
         self._under_way: deque[Train] = deque()
         self._settling = False
-        self._next_port = 49152
+        self._next_port = _PORTS_FROM
 
     def wall_clock_ns(self) -> int:
         return self._wall_start_ns + int(self.now * 10**9)
@@ -158,7 +164,7 @@ class MemoryNetwork:
 
 
 class MemorySockets:
-    """The UDP ports of one station with the addresses ``ips``: number 0 is the tunnel's own, others were handed over."""
+    """The UDP ports of a station with the addresses ``ips``: number 0 is the tunnel's own, others were handed over."""
 
     def __init__(self, network: MemoryNetwork, station: Station, ips: tuple[str, ...]) -> None:
         self.ips = tuple(ip_address(ip) for ip in ips)

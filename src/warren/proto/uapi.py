@@ -2,20 +2,30 @@
 
 Source: https://www.wireguard.com/xplatform/. A request is ``get=1`` or ``set=1`` with ``key=value`` lines, ended by
 an empty line; an answer ends with ``errno=N`` and an empty line. Ours are the request ``statistics=1`` (counters by
-name, in the same form), the keys ``keep_sessions`` and ``renamed_from`` of ``set``, and ``handshake_rtt_nsec`` of
-``get``, which ``wg`` passes over.
+name, in the same form), the keys ``keep_sessions`` and ``renamed_from`` of ``set``, ``handshake_rtt_nsec`` of ``get``,
+and in both ``source``, ``interface``, ``channel`` and ``socket`` (a peer's :class:`~warren.model.tunnel.Way`) and
+``pinned``. ``wg`` passes over keys that it does not know.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Any
 
 from warren.errors import MalformedPacket
 from warren.identity.keys import PresharedKey, PrivateKey, PublicKey
-from warren.model.tunnel import IPNetwork, PeerChange, PeerStatus, TransportAddress, TunnelChange, TunnelStatus
+from warren.model.tunnel import (
+    PLAIN,
+    IPNetwork,
+    PeerChange,
+    PeerStatus,
+    TransportAddress,
+    TunnelChange,
+    TunnelStatus,
+    Way,
+)
 
 REQUEST_BYTES_MAX = 16 << 20
 """100,000 peers with an allowed IP each; more is an error, not a reason to grow."""
@@ -109,6 +119,10 @@ def _set_peer(peer: dict[str, Any], key: str, value: str, zone_index: ZoneIndex)
     match key:
         case "remove" | "update_only":
             peer[key] = _true(value)
+        case "pinned":
+            peer[key] = _boolean(value)
+        case "source" | "interface" | "channel" | "socket":
+            peer["way"] = _extended(peer.get("way", PLAIN), key, value)
         case "renamed_from":
             peer[key] = PublicKey.from_hex(value)
         case "preshared_key":
@@ -141,6 +155,35 @@ def _true(value: str) -> bool:
     if value != "true":
         raise ValueError(value)
     return True
+
+
+def _boolean(value: str) -> bool:
+    if value not in ("true", "false"):
+        raise ValueError(value)
+    return value == "true"
+
+
+def _extended(way: Way, key: str, value: str) -> Way:
+    """``way`` with one of its fields set."""
+    match key:
+        case "source":
+            return replace(way, source=ip_address(value))
+        case "interface":
+            return replace(way, interface=_number(value, 0x7FFFFFFF))
+        case "channel":
+            return replace(way, channel=_number(value, 0xFFFF))
+    return replace(way, socket=_number(value, 0xFFFF))
+
+
+def _way_lines(way: Way) -> Iterator[str]:
+    if way.source is not None:
+        yield f"source={way.source}"
+    if way.interface:
+        yield f"interface={way.interface}"
+    if way.channel:
+        yield f"channel={way.channel}"
+    if way.socket:
+        yield f"socket={way.socket}"
 
 
 def _network(value: str) -> IPNetwork:
@@ -192,6 +235,10 @@ def _peer_change_lines(peer: PeerChange) -> Iterator[str]:
         yield f"preshared_key={peer.preshared_key.hex}"
     if peer.endpoint is not None:
         yield f"endpoint={peer.endpoint}"
+    if peer.way is not None:
+        yield from _way_lines(peer.way) if peer.way != PLAIN else ("channel=0",)
+    if peer.pinned is not None:
+        yield f"pinned={str(peer.pinned).lower()}"
     if peer.persistent_keepalive_s is not None:
         yield f"persistent_keepalive_interval={peer.persistent_keepalive_s}"
     if peer.replace_allowed_ips:
@@ -220,6 +267,9 @@ def _status_lines(status: TunnelStatus) -> Iterator[str]:
         yield "protocol_version=1"
         if peer.endpoint is not None:
             yield f"endpoint={peer.endpoint}"
+        yield from _way_lines(peer.way)
+        if peer.pinned:
+            yield "pinned=true"
         yield f"last_handshake_time_sec={peer.last_handshake_ns // 10**9}"
         yield f"last_handshake_time_nsec={peer.last_handshake_ns % 10**9}"
         yield f"tx_bytes={peer.tx_bytes}"
@@ -293,6 +343,10 @@ def _read_peer(peer: dict[str, Any], key: str, value: str, zone_index: ZoneIndex
             peer[key] = None if psk.is_zero else psk
         case "endpoint":
             peer[key] = unpack_endpoint(value, zone_index)
+        case "source" | "interface" | "channel" | "socket":
+            peer["way"] = _extended(peer.get("way", PLAIN), key, value)
+        case "pinned":
+            peer[key] = _boolean(value)
         case "allowed_ip":
             peer["allowed_ips"].append(ip_network(value))
         case _:
@@ -311,4 +365,6 @@ def _peer_status(peer: dict[str, Any]) -> PeerStatus:
         tx_bytes=peer.get("tx_bytes", 0),
         rx_bytes=peer.get("rx_bytes", 0),
         handshake_rtt_ns=peer.get("handshake_rtt_nsec", 0),
+        way=peer.get("way", PLAIN),
+        pinned=peer.get("pinned", False),
     )

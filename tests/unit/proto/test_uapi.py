@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from warren.errors import MalformedPacket
 from warren.identity.keys import PresharedKey, PrivateKey, PublicKey
-from warren.model.tunnel import PeerChange, PeerStatus, TransportAddress, TunnelChange, TunnelStatus
+from warren.model.tunnel import PLAIN, PeerChange, PeerStatus, TransportAddress, TunnelChange, TunnelStatus, Way
 from warren.proto import uapi
 
 KEY = "01" * 32
@@ -66,6 +66,18 @@ def test_replace_allowed_ips_forgets_those_named_before_it() -> None:
     assert peer.allowed_ips == (ip_network("10.9.0.0/16"),)
 
 
+def test_a_way_and_a_pin_are_keys_of_a_peer() -> None:
+    (peer,) = change(
+        f"public_key={KEY}\nendpoint=192.0.2.1:3478\nsource=192.0.2.7\ninterface=3\nchannel=16385\nsocket=2\npinned=true\n"
+    ).peers
+    assert peer.way == Way(ip_address("192.0.2.7"), interface=3, channel=0x4001, socket=2)
+    assert peer.pinned is True
+    (peer,) = change(f"public_key={KEY}\nendpoint=192.0.2.1:3478\nchannel=0\npinned=false\n").peers
+    assert (peer.way, peer.pinned) == (PLAIN, False)
+    (peer,) = change(f"public_key={KEY}\nendpoint=192.0.2.1:3478\n").peers
+    assert (peer.way, peer.pinned) == (None, None)
+
+
 def test_a_rotation_is_one_request() -> None:
     parsed = change(f"private_key={KEY}\nkeep_sessions=true\npublic_key={'02' * 32}\nrenamed_from={'03' * 32}\n")
     assert parsed == TunnelChange(
@@ -100,6 +112,15 @@ def test_a_rotation_is_one_request() -> None:
         f"public_key={KEY}\nallowed_ip=10.0.0.1",
         f"public_key={KEY}\npersistent_keepalive_interval=70000",
         f"public_key={KEY}\nprotocol_version=2",
+        f"public_key={KEY}\nsource=host",
+        f"public_key={KEY}\nsource=192.0.2.300",
+        f"public_key={KEY}\ninterface=2147483648",
+        f"public_key={KEY}\nchannel=65536",
+        f"public_key={KEY}\nchannel=0x4000",
+        f"public_key={KEY}\nsocket=-1",
+        f"public_key={KEY}\npinned=1",
+        "pinned=true",
+        "channel=16384",
         f"public_key={KEY}\nlisten_port=1",
         f"public_key={KEY}\nkeep_sessions=true",
         f"public_key={KEY}\nrenamed_from=00",
@@ -134,6 +155,13 @@ def test_arbitrary_bytes_are_an_answer_or_malformed(data: bytes) -> None:
 
 keys = st.binary(min_size=32, max_size=32)
 addresses = st.builds(TransportAddress, st.ip_addresses(), st.integers(0, 65535))
+ways = st.builds(
+    Way,
+    source=st.none() | st.ip_addresses(),
+    interface=st.integers(0, 2**31 - 1),
+    channel=st.integers(0, 0xFFFF),
+    socket=st.integers(0, 0xFFFF),
+)
 networks = st.builds(
     lambda a, p: ip_network((a, p % (a.max_prefixlen + 1)), strict=False), st.ip_addresses(), st.integers(0, 128)
 )
@@ -144,6 +172,8 @@ peers = st.builds(
     update_only=st.booleans(),
     preshared_key=st.none() | st.builds(PresharedKey, keys),
     endpoint=st.none() | addresses,
+    way=st.none() | st.just(PLAIN) | ways,
+    pinned=st.none() | st.booleans(),
     persistent_keepalive_s=st.none() | st.integers(0, 65535),
     replace_allowed_ips=st.booleans(),
     allowed_ips=st.lists(networks, max_size=4).map(tuple),
@@ -187,6 +217,8 @@ def test_a_change_survives_the_wire(original: TunnelChange) -> None:
                 tx_bytes=st.integers(0, 2**63),
                 rx_bytes=st.integers(0, 2**63),
                 handshake_rtt_ns=st.integers(0, 2**40),
+                way=st.just(PLAIN) | ways,
+                pinned=st.booleans(),
             ),
             max_size=4,
         ).map(tuple),
