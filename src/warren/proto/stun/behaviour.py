@@ -258,12 +258,10 @@ class BehaviourDiscovery:
             self._begin(_Test("opening", 1, server), now)
 
     def _filtering(self) -> Filtering | None:
-        if self._other is None or self._other not in self._mapped:
-            return None  # who does not answer there cannot answer from there
         if _BOTH in self._passed:
             return "eif"
-        if _BOTH not in self._failed:
-            return None
+        if self._other not in self._mapped or _BOTH not in self._failed:
+            return None  # who does not answer at its other address cannot answer from there
         if _PORT in self._passed:
             return "adf"
         return "apdf" if _PORT in self._failed else None
