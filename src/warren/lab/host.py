@@ -156,16 +156,20 @@ class Host:
         """Load an nftables ruleset as one transaction."""
         apply_nft(self.pidfd, ruleset)
 
-    def route(self, destination: str, *, via: str | None = None, interface: str | None = None) -> None:
+    def route(
+        self, destination: str, *, via: str | None = None, interface: str | None = None, metric: int | None = None
+    ) -> None:
         """Add or replace a route; it also comes back after :meth:`Link.up`.
 
-        ``destination`` is a prefix, or "default" for everything of the family of ``via`` (IPv4 without it).
+        ``destination`` is a prefix, or "default" for everything of the family of ``via`` (IPv4 without it). Routes to
+        one destination stay beside each other if their ``metric`` differs; the smallest counts.
         """
         if destination == "default":
             destination = "::/0" if ":" in (via or "") else "0.0.0.0/0"
         line = f"route replace {destination}"
         line += f" via {via}" if via else ""
         line += f" dev {checked_interface_name(interface)}" if interface else ""
+        line += f" metric {metric}" if metric is not None else ""
         self.ip(line)
         self._routes.append(line)
 

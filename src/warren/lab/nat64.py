@@ -15,6 +15,7 @@ from warren.lab.router import Router
 _DEVICE: Final = "nat64"
 _POOL: Final = "192.168.255.0/24"
 _POOL_OWN: Final = "192.168.255.1"
+_OWN6: Final = "fd64::1"  # the source of tayga's own ICMPv6 messages
 _KNOWN: Final = ("192.0.0.170", "192.0.0.171")  # RFC 7050 §2.2
 
 
@@ -27,9 +28,8 @@ def start_nat64(router: Router, prefix: IPv6Network, *, interface: str) -> None:
     directory = router.directory / _DEVICE
     directory.mkdir()
     config = directory / "tayga.conf"
-    config.write_text(
-        f"tun-device {_DEVICE}\nipv4-addr {_POOL_OWN}\nprefix {prefix}\ndynamic-pool {_POOL}\ndata-dir {directory}\n"
-    )
+    lines = [f"tun-device {_DEVICE}", f"prefix {prefix}", f"ipv4-addr {_POOL_OWN}", f"ipv6-addr {_OWN6}"]
+    config.write_text("\n".join([*lines, f"dynamic-pool {_POOL}", f"data-dir {directory}", ""]))
     router.run(["tayga", "--mktun", "--config", str(config)])
     router.ip(f"link set {_DEVICE} up", f"route add {_POOL} dev {_DEVICE}", f"route add {prefix} dev {_DEVICE}")
     router.masquerade(interface)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from warren.lab import conntrack
 from warren.lab.configure import checked_interface_name
+from warren.lab.firewall import Firewall, Udp, firewall_ruleset
 from warren.lab.host import Host
 from warren.lab.nat import NatKind, nat_kind
 from warren.lab.nat_rules import nat_ruleset
@@ -48,6 +51,7 @@ class Router(Host):
         self._masquerades: dict[str, Masquerade] = {}
         self.nats: dict[str, Nat] = {}
         """By interface."""
+        self._firewall: tuple[str, Firewall] = ("", Firewall())
 
     def set_up(self) -> None:
         self.sysctl("net.ipv4.ip_forward", 1)
@@ -75,6 +79,47 @@ class Router(Host):
         checked_interface_name(interface)
         self._masquerades[interface] = Masquerade(interface, symmetric, udp_timeout_s)
         self.nft(masquerade_ruleset(list(self._masquerades.values())))
+
+    def firewall(self, outside: str, firewall: Firewall) -> None:
+        """Forward between the interface ``outside`` and the others only what ``firewall`` lets through.
+
+        A second call replaces the first, and ends :meth:`block_udp`.
+        """
+        checked_interface_name(outside)
+        self.nft(firewall_ruleset(outside, firewall))
+        self._firewall = (outside, firewall)
+
+    def block_udp(self, how: Udp = "dropped") -> None:
+        """Forward no UDP until :meth:`unblock_udp`, whatever the firewall says; flows of before end, too."""
+        outside, firewall = self._firewall
+        self.nft(firewall_ruleset(outside, replace(firewall, udp=how)))
+
+    def unblock_udp(self) -> None:
+        """Forward again what the firewall lets through."""
+        self.nft(firewall_ruleset(*self._firewall))
+
+    def change_address(self, interface: str, address: str) -> None:
+        """Replace the IPv4 addresses of ``interface`` by one ("192.0.2.7/24"), and forget every flow."""
+        checked_interface_name(interface)
+        shown = json.loads(self.run(["ip", "-json", "-4", "address", "show", "dev", interface]).stdout)
+        old = [f"{one['local']}/{one['prefixlen']}" for link in shown for one in link.get("addr_info", ())]
+        # The old one first: a second address of its subnet would go with it.
+        self.ip(*(f"address delete {one} dev {interface}" for one in old), f"address add {address} dev {interface}")
+        self.restore_routes()
+        self.forget_flows()
+
+    def reboot(self, dark_s: float, *, interface: str = "", address: str | None = None) -> None:
+        """Forward nothing for ``dark_s`` seconds, which the caller waits, and begin without any flow.
+
+        With ``address`` the ``interface`` comes back with it in place of its IPv4 addresses.
+        """
+        self.sysctl("net.ipv4.ip_forward", 0)
+        self.sysctl("net.ipv6.conf.all.forwarding", 0)
+        time.sleep(dark_s)
+        if address is not None:
+            self.change_address(interface, address)
+        self.forget_flows()
+        self.set_up()
 
     def forget_flows(self) -> None:
         """Empty the connection tracking table, as a reboot does: every NAT mapping is gone."""
