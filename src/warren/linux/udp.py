@@ -4,6 +4,9 @@ A train is a run of datagrams back to back in one buffer, all of ``stride`` byte
 what ``UDP_SEGMENT`` sends and ``UDP_GRO`` receives in one call (``udp(7)``). With each train received comes the local
 address it was sent to, so that answers leave from there ("sticky source"), and the ECN bits of the outer header (RFC
 3168).
+
+Addresses have the forms of :mod:`warren.proto.wireguard.addresses`: a detour through a channel of a TURN server is
+wrapped here, and one by another socket leaves through that.
 """
 
 from __future__ import annotations
@@ -13,16 +16,26 @@ import errno
 import socket
 import struct
 import sys
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from warren.errors import OperationFailed
+from warren.proto.turn.channel import HEADER_BYTES, wrap_train
+from warren.proto.wireguard.addresses import direct
 
 _IP_TOS, _IP_PKTINFO, _IP_MTU_DISCOVER, _IP_RECVTOS = 1, 8, 10, 13
-_IPV6_MTU_DISCOVER, _IPV6_RECVPKTINFO, _IPV6_PKTINFO, _IPV6_RECVTCLASS, _IPV6_TCLASS = 23, 49, 50, 66, 67
-_PMTUDISC_OMIT = 5
+_IPV6_MTU_DISCOVER, _IPV6_RECVPKTINFO, _IPV6_PKTINFO, _IPV6_DONTFRAG, _IPV6_RECVTCLASS, _IPV6_TCLASS = (
+    23,
+    49,
+    50,
+    62,
+    66,
+    67,
+)
+_PMTUDISC_PROBE, _PMTUDISC_OMIT = 3, 5
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_IPV6_V6ONLY = int(socket.IPV6_V6ONLY)
 
 TRAIN_BYTES_MAX = 65507
 """The largest UDP payload over IPv4 (65,535 − 20 − 8)."""
@@ -39,6 +52,8 @@ Control = tuple[tuple[int, int, bytes], ...]
 
 _SOCKADDR_LENGTH = {socket.AF_INET: 2, socket.AF_INET6: 4}
 """How Python's socket module writes their addresses: (host, port) and (host, port, flowinfo, scope)."""
+_DETOUR = 6
+"""The length of an address that says by which channel or socket one gets there."""
 
 # Plain ints: the members of the socket module's enums compare and combine ten times slower, and this runs per train.
 _IPPROTO_IP, _IPPROTO_IPV6 = int(socket.IPPROTO_IP), int(socket.IPPROTO_IPV6)
@@ -61,40 +76,55 @@ class Received(NamedTuple):
     local: bytes
     """Ready to be sent back as IP_PKTINFO or IPV6_PKTINFO: the address we were reached at, no interface."""
     ecn: int
+    arrival: bytes
+    """IP_PKTINFO or IPV6_PKTINFO as it came: the address, and the interface too."""
 
 
 class UdpSocket:
     """One address family of a :class:`UdpPort`. ``segments`` and ``gathers`` tell whether GSO and GRO work."""
 
-    __slots__ = ("_controls", "_pktinfo", "_sock", "_tos", "family", "gathers", "segments")
+    __slots__ = ("_controls", "_mtu_discover", "_pktinfo", "_sock", "_tos", "family", "gathers", "segments")
 
-    def __init__(self, family: socket.AddressFamily, port: int, fwmark: int) -> None:
-        """Bind ``port`` (0: any) on all addresses. Raises OSError."""
-        self.family = family
+    def __init__(self, sock: socket.socket, fwmark: int) -> None:
+        """Take over ``sock``, which is of UDP and of one family only. Raises OSError; it is then closed."""
+        self.family = sock.family
         self._controls: dict[tuple[bytes, int, int], tuple[Control, int]] = {}
-        self._sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._sock = sock
         try:
             self._set_options(fwmark)
-            self._sock.bind(("", port))
         except OSError:
-            self._sock.close()
+            sock.close()
             raise
+
+    @classmethod
+    def bound(cls, family: socket.AddressFamily, port: int, fwmark: int) -> UdpSocket:
+        """Bind ``port`` (0: any) on all addresses. Raises OSError."""
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            if family == socket.AF_INET6:
+                sock.setsockopt(_IPPROTO_IPV6, _IPV6_V6ONLY, 1)
+            made = cls(sock, fwmark)
+            sock.bind(("", port))
+        except OSError:
+            sock.close()
+            raise
+        return made
 
     def _set_options(self, fwmark: int) -> None:
         sock = self._sock
         if self.family == socket.AF_INET6:
-            sock.setsockopt(_IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.setsockopt(_IPPROTO_IPV6, _IPV6_RECVPKTINFO, 1)
             sock.setsockopt(_IPPROTO_IPV6, _IPV6_RECVTCLASS, 1)
             # Nobody on the path can authenticate an ICMP "too big": like the kernel's WireGuard, let routers fragment
             # instead.
-            sock.setsockopt(_IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_OMIT)
+            self._mtu_discover = (_IPPROTO_IPV6, _IPV6_MTU_DISCOVER)
             self._pktinfo, self._tos = (_IPPROTO_IPV6, _IPV6_PKTINFO), (_IPPROTO_IPV6, _IPV6_TCLASS)
         else:
             sock.setsockopt(_IPPROTO_IP, _IP_PKTINFO, 1)
             sock.setsockopt(_IPPROTO_IP, _IP_RECVTOS, 1)
-            sock.setsockopt(_IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_OMIT)
+            self._mtu_discover = (_IPPROTO_IP, _IP_MTU_DISCOVER)
             self._pktinfo, self._tos = (_IPPROTO_IP, _IP_PKTINFO), (_IPPROTO_IP, _IP_TOS)
+        sock.setsockopt(*self._mtu_discover, _PMTUDISC_OMIT)
         for forced, polite in ((_SO_RCVBUFFORCE, socket.SO_RCVBUF), (_SO_SNDBUFFORCE, socket.SO_SNDBUF)):
             try:
                 sock.setsockopt(socket.SOL_SOCKET, forced, _SOCKET_BUFFER_BYTES)
@@ -128,19 +158,21 @@ class UdpSocket:
             length, ancillary, flags, source = self._sock.recvmsg_into((buffer,), _ANCILLARY_BYTES)
         except OSError:  # EAGAIN, or an ICMP error that arrived meanwhile: nobody authenticated it
             return None
-        stride, local, ecn = length, b"", 0
+        stride, local, ecn, arrival = length, b"", 0, b""
         for level, kind, data in ancillary:
             if level == _SOL_UDP and kind == _UDP_GRO:
                 stride = _int.unpack(data)[0]
             elif kind == _IP_PKTINFO and level == _IPPROTO_IP:
                 local = b"\0\0\0\0" + data[4:8] + b"\0\0\0\0"  # in_pktinfo: ifindex, spec_dst, addr
+                arrival = data
             elif kind == _IPV6_PKTINFO and level == _IPPROTO_IPV6:
                 local = data[:16] + b"\0\0\0\0"  # in6_pktinfo: addr, ifindex
+                arrival = data
             elif kind in (_IP_TOS, _IPV6_TCLASS):  # a byte on IPv4, an int on IPv6
                 ecn = int.from_bytes(data, sys.byteorder) & 3
         if flags & _MSG_TRUNC:
             return None
-        return Received(length, stride, source, local, ecn)
+        return Received(length, stride, source, local, ecn, arrival)
 
     def send(self, train: memoryview | bytes, stride: int, address: tuple[object, ...], local: bytes, ecn: int) -> int:
         """Send a train; returns 0 when all of it went, else the errno that stopped it (EAGAIN: nothing went yet).
@@ -166,6 +198,23 @@ class UdpSocket:
             return self._send_parts(train, stride, control, address)
         except OSError as error:
             return error.errno or errno.EIO
+
+    def send_whole(self, data: bytes, address: tuple[object, ...], local: bytes) -> int:
+        """Send one datagram that no one may fragment, whatever is known of the path (RFC 8899 §3); returns 0 or an
+        errno, EMSGSIZE when it does not fit the interface.
+        """
+        control, _ = self._controls.get((local, 0, 0)) or self._control(local, 0, 0)
+        if self.family == socket.AF_INET6:  # else this host would fragment at its own interface
+            control = (*control, (_IPPROTO_IPV6, _IPV6_DONTFRAG, _int.pack(1)))
+        try:
+            self._sock.setsockopt(*self._mtu_discover, _PMTUDISC_PROBE)
+            try:
+                self._sock.sendmsg((data,), control, 0, address)
+            finally:
+                self._sock.setsockopt(*self._mtu_discover, _PMTUDISC_OMIT)
+        except OSError as error:
+            return error.errno or errno.EIO
+        return 0
 
     def _send_parts(self, train: memoryview | bytes, size: int, control: Control, address: tuple[object, ...]) -> int:
         """Send ``train`` in calls of ``size`` bytes. Once the first went, a full buffer loses the rest, as a NIC does.
@@ -206,11 +255,15 @@ class UdpSocket:
 
 
 class UdpPort:
-    """The same UDP port on IPv4 and IPv6; a host without one of the families has only the other."""
+    """The same UDP port on IPv4 and IPv6; a host without one of the families has only the other.
+
+    ``others`` are sockets by number, which detours name; they are the caller's, who may change it at any time.
+    """
 
     def __init__(self, sockets: list[UdpSocket], port: int) -> None:
         self.sockets = sockets
         self.port = port
+        self.others: Mapping[int, UdpSocket] = {}
         self._by_address_length = {_SOCKADDR_LENGTH[sock.family]: sock for sock in sockets}
 
     @classmethod
@@ -222,7 +275,7 @@ class UdpPort:
             try:
                 for family in (socket.AF_INET, socket.AF_INET6):
                     with _family_may_be_missing():
-                        sockets.append(UdpSocket(family, chosen, fwmark))
+                        sockets.append(UdpSocket.bound(family, chosen, fwmark))
                         chosen = sockets[-1].port
             except OSError as error:
                 for opened in sockets:
@@ -236,11 +289,36 @@ class UdpPort:
         raise OperationFailed("no UDP port is free on both IPv4 and IPv6: name one with ListenPort")
 
     def send(self, train: memoryview | bytes, stride: int, address: tuple[object, ...], local: bytes, ecn: int) -> int:
-        """As :meth:`UdpSocket.send`, by the family of ``address``."""
+        """As :meth:`UdpSocket.send`, by the family of ``address`` and its detour."""
         sock = self._by_address_length.get(len(address))
-        if sock is None:
+        if sock is not None:
+            return sock.send(train, stride, address, local, ecn)
+        if len(address) != _DETOUR:
             return errno.EAFNOSUPPORT
-        return sock.send(train, stride, address, local, ecn)
+        sock, server, channel = self._detour(address)
+        if sock is None:
+            return errno.EBADF
+        if channel:
+            train, stride = wrap_train(train, stride, channel), stride + HEADER_BYTES
+        return sock.send(train, stride, server, local, ecn)
+
+    def send_whole(self, data: bytes, address: tuple[object, ...], local: bytes) -> int:
+        """As :meth:`UdpSocket.send_whole`, in the same way."""
+        sock, server, channel = self._detour(address)
+        if sock is None:
+            return errno.EBADF
+        return sock.send_whole(wrap_train(data, len(data), channel) if channel else data, server, local)
+
+    def _detour(self, address: tuple[Any, ...]) -> tuple[UdpSocket | None, tuple[object, ...], int]:
+        """The socket for ``address`` (None: there is no such), where it sends to, and the channel to wrap in."""
+        channel, number = address[4:] if len(address) == _DETOUR else (0, 0)
+        where = direct(address)
+        if not number:
+            return self._by_address_length.get(len(where)), where, channel
+        sock = self.others.get(number)
+        if sock is not None and _SOCKADDR_LENGTH[sock.family] != len(where):
+            return None, where, channel
+        return sock, where, channel
 
     def set_fwmark(self, fwmark: int) -> None:
         for sock in self.sockets:

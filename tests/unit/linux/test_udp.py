@@ -6,11 +6,13 @@ import errno
 import select
 import socket
 from collections.abc import Iterator
+from ipaddress import ip_address
 
 import pytest
 
 from warren.errors import OperationFailed
 from warren.linux.udp import Received, UdpPort, UdpSocket
+from warren.proto.wireguard.addresses import through_channel, through_socket, unpack_local
 
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}
 FAMILIES = pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6], ids=["IPv4", "IPv6"])
@@ -129,3 +131,64 @@ def test_a_taken_port_is_refused_with_what_to_do(ports: tuple[UdpPort, UdpPort])
 
 def test_nothing_to_receive_is_none(ports: tuple[UdpPort, UdpPort]) -> None:
     assert socket_of(ports[0], socket.AF_INET).receive_into(bytearray(65536)) is None
+
+
+@FAMILIES
+def test_the_arrival_says_which_interface_it_was(ports: tuple[UdpPort, UdpPort], family: socket.AddressFamily) -> None:
+    sender, receiver = ports
+    sender.send(b"x", 1, address_of(receiver, family), b"", 0)
+    ((received, _),) = receive_all(socket_of(receiver, family), 1)
+    assert unpack_local(received.arrival) == (ip_address(LOOPBACK[family]), socket.if_nametoindex("lo"))
+    assert unpack_local(received.local) == (ip_address(LOOPBACK[family]), 0)
+
+
+@FAMILIES
+def test_a_train_through_a_channel_is_wrapped(ports: tuple[UdpPort, UdpPort], family: socket.AddressFamily) -> None:
+    sender, receiver = ports
+    train = b"a" * 100 + b"b" * 100 + b"c"
+    behind = through_channel(address_of(receiver, family), 0x4002)
+    assert sender.send(memoryview(train), 100, behind, b"", 0) == 0
+    found = datagrams(receive_all(socket_of(receiver, family), len(train) + 12))
+    assert found == [b"\x40\x02\0\x64" + b"a" * 100, b"\x40\x02\0\x64" + b"b" * 100, b"\x40\x02\0\1c"]
+
+
+@FAMILIES
+def test_a_detour_by_a_socket_leaves_from_it(ports: tuple[UdpPort, UdpPort], family: socket.AddressFamily) -> None:
+    sender, receiver = ports
+    other = UdpSocket.bound(family, 0, 0)
+    sender.others = {3: other}
+    try:
+        for channel, sent in ((0, b"bare"), (0x4000, b"\x40\0\0\4bare")):
+            address = (*through_socket(address_of(receiver, family), 3)[:4], channel, 3)
+            assert sender.send(b"bare", 4, address, b"", 0) == 0
+            ((received, data),) = receive_all(socket_of(receiver, family), len(sent))
+            assert (received.source[1], data) == (other.port, sent)
+    finally:
+        other.close()
+
+
+def test_a_detour_that_is_none_is_an_errno(ports: tuple[UdpPort, UdpPort]) -> None:
+    sender, _ = ports
+    other = UdpSocket.bound(socket.AF_INET, 0, 0)
+    sender.others = {1: other}
+    try:
+        for address in (("127.0.0.1", 9, 0, 0, 0, 2), ("::1", 9, 0, 0, 0, 1)):
+            assert sender.send(b"x", 1, address, b"", 0) == errno.EBADF
+            assert sender.send_whole(b"x", address, b"") == errno.EBADF
+    finally:
+        other.close()
+
+
+@FAMILIES
+def test_a_whole_datagram_arrives_and_leaves_the_socket_as_it_was(
+    ports: tuple[UdpPort, UdpPort], family: socket.AddressFamily
+) -> None:
+    sender, receiver = ports
+    assert sender.send_whole(b"p" * 2000, address_of(receiver, family), b"") == 0
+    assert sender.send_whole(b"p" * 2000, through_channel(address_of(receiver, family), 0x4001), b"") == 0
+    found = datagrams(receive_all(socket_of(receiver, family), 4004))
+    assert found == [b"p" * 2000, b"\x40\x01\x07\xd0" + b"p" * 2000]
+    # Larger than loopback's MTU: whole it does not fit, and afterwards it is fragmented again.
+    assert sender.send_whole(b"p" * 65507, address_of(receiver, family), b"") == errno.EMSGSIZE
+    assert sender.send(b"p" * 65507, 65507, address_of(receiver, family), b"", 0) == 0
+    assert datagrams(receive_all(socket_of(receiver, family), 65507)) == [b"p" * 65507]

@@ -175,7 +175,7 @@ class DataPlane:
         trains = 0
         while trains < TRAINS_PER_TURN and (received := receive(datagrams)) is not None:
             trains += 1
-            device.receive(datagrams, *received, now)
+            device.receive(datagrams, *received[:5], now)
             if alone or received.length >= SUPER_PACKET_BYTES or not device.inbound_room():
                 alone = False
                 self._deliver()
