@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from ipaddress import IPv6Network
 from typing import Literal
 
-from warren.model.tunnel import IPAddress, TransportAddress
+from warren.model.tunnel import IPAddress, IPNetwork, TransportAddress
 
 CandidateKind = Literal["host", "stated", "mapped", "srflx", "prflx", "relay"]
 
@@ -59,3 +60,42 @@ class Path:
 
     def __str__(self) -> str:
         return f"{self.base} → {self.remote}"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What else a host knows of where it is."""
+
+    on_link: tuple[IPNetwork, ...] = ()
+    """Prefixes of the links that it is on."""
+    nat64: IPv6Network | None = None
+    """The prefix of the network's NAT64 (RFC 7050), where there is no IPv4 (also: no IPv4 base)."""
+    link_mtu: tuple[tuple[int, int], ...] = ()
+    """Interface index and MTU; 1500 where nothing is said."""
+    relayed: tuple[tuple[str, TransportAddress], ...] = ()
+    """Names of relays and the addresses that they allocated for us: which family each base of kind ``relay`` has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What an operator may want otherwise. Times in seconds."""
+
+    pace_s: float = 0.02
+    """Between two first checks of one peer (Ta, RFC 8445 §14.2)."""
+    node_checks_per_s: float = 400.0
+    """Checks to addresses that have not answered yet, of all peers together; peers that have a path are not counted."""
+    peer_checks_per_s: float = 40.0
+    """The same for one peer: whoever makes up candidates aims no more than that at a third party."""
+    keepalive_s: float = 15.0
+    """An idle path is kept open this often; less if a NAT on it forgets sooner."""
+    keepalive_min_s: float = 1.0
+    hard: bool = True
+    """Port prediction and birthday punching (paths/hard.py)."""
+    hard_sockets: int = 256
+    hard_probes: int = 1024
+    """Ports that are tried in one attempt."""
+    hard_probes_per_s: float = 100.0
+    hard_again_s: float = 30.0
+    """After an attempt that failed; doubled each time, up to an hour."""
+    kept_alive_max: int = 1024
+    """Idle paths that are kept open: those used last."""

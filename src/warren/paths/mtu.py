@@ -1,0 +1,119 @@
+"""Which packets a path carries: a search with padded, authenticated checks (RFC 8899). ICMP has no say in it.
+
+Sizes are those of inner packets. A check of ``size + 32`` bytes is on the wire what WireGuard makes of such a packet
+(a header of 16 bytes and a tag of 16), whatever relays and tunnels put around both.
+
+=============  =====================================================  ======================================
+state          is when                                                a probe that was lost three times
+=============  =====================================================  ======================================
+``base``       nothing is proven: 1280 and the largest are probed     1280: the path is too small
+``searching``  sizes in between are probed, halving                   that size is too large
+``done``       every 10 s the proven size is confirmed while used;    confirmation: a black hole, from ``base``
+               every 10 min the search begins anew above it
+=============  =====================================================  ======================================
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+FLOOR: Final = 1280
+"""Smaller inner packets IPv6 does not allow (RFC 8200 §5)."""
+OVERHEAD: Final = 32
+STEP: Final = 16
+"""The search ends when it is this exact: WireGuard pads to 16."""
+PROBES_MAX: Final = 3  # MAX_PROBES, RFC 8899 §5.1.2
+CONFIRM_S: Final = 10.0
+RAISE_S: Final = 600.0  # PMTU_RAISE_TIMER, RFC 8899 §5.1.1
+TIMEOUT_S: Final = 0.7
+"""At the least, or two round trips: how long a probe is waited for."""
+AGAIN_S: Final = 60.0
+"""A path that was too small is tried again this late."""
+
+NEVER: Final = float("inf")
+
+
+class MtuSearch:
+    """One machine per path. The owner sends a probe of :meth:`wanted`, says :meth:`sent`, and hands in its answer."""
+
+    __slots__ = ("_due", "_high", "_lost", "_raise_at", "_size", "_top", "proven", "state", "too_small")
+
+    def __init__(self, link_mtu: int, version: int, now: float) -> None:
+        """``version``: of IP on the path's first hop."""
+        room = link_mtu - (40 if version == 6 else 20) - 8 - OVERHEAD
+        self._top = max(FLOOR, room & ~3)
+        self._high = self._top
+        """The largest that may still get through."""
+        self.state: Literal["base", "searching", "done"] = "base"
+        self.proven: int | None = None
+        self.too_small = False
+        self._size = FLOOR
+        self._lost = 0
+        self._due = now
+        self._raise_at = now + RAISE_S
+
+    def next_due(self, *, used: bool) -> float:
+        """When a probe is due; ``used``: the path has traffic, so that a proven size is confirmed from time to time."""
+        return NEVER if self.state == "done" and not used else self._due
+
+    def wanted(self, now: float, *, used: bool) -> int | None:
+        """The size to probe now, or None. A probe that is overdue counts as lost."""
+        if now < self.next_due(used=used):
+            return None
+        if self.state == "done" and now >= self._raise_at and self._high < self._top:
+            self._high = self._top
+            self._search(now)
+        return self._size
+
+    def sent(self, now: float, rtt_s: float) -> None:
+        self._lost += 1
+        self._due = now + max(TIMEOUT_S, 2 * rtt_s)
+
+    def overdue(self, now: float) -> bool:
+        """The last of the probes of this size was lost. Changes the state; True: what is proven changed."""
+        if self._lost < PROBES_MAX or now < self._due:
+            return False
+        self._lost = 0
+        if self._size == FLOOR and self.state == "base":
+            self.too_small, self.proven = True, None
+            self._due = now + AGAIN_S
+            return True
+        if self.state == "done":  # a black hole (RFC 8899 §4.3)
+            self.state, self._size, self.proven = "base", FLOOR, FLOOR
+            self._high = self._top
+            self._due = now
+            return True
+        self._high = max(FLOOR, self._size - 4)
+        self._search(now)
+        return False
+
+    def answered(self, size: int, now: float) -> bool:
+        """A probe of ``size`` got through. True: what is proven changed."""
+        before = None if self.too_small else self.proven
+        self.too_small = False
+        if self.state == "done" and size == self.proven:
+            self._lost = 0
+            self._due = now + CONFIRM_S
+            return False
+        if before is None or size > before or self.state == "base":
+            self.proven = max(size, FLOOR if before is None or self.state == "base" else before)
+        self._lost = 0
+        self._search(now)
+        return self.proven != before
+
+    def doubt(self, now: float) -> None:
+        """Something about the path is odd: confirm what is proven at once."""
+        self._due = min(self._due, now)
+
+    def _search(self, now: float) -> None:
+        """Choose the next size: first the largest, then in the middle."""
+        low = self.proven or FLOOR
+        if (self._high - low < STEP and self._high != self._top) or self._high <= low:
+            self.state, self._size = "done", low
+            self._due = now + CONFIRM_S
+            self._raise_at = now + RAISE_S
+            return
+        self.state = "searching"
+        middle = low + (self._high - low) // 2 & ~3
+        self._size = self._high if self._high == self._top else max(low + 4, middle)
+        self._due = now
