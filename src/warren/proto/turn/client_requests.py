@@ -110,8 +110,8 @@ class Requests:
         peers: tuple[TransportAddress, ...] = (),
         transmissions: int = TRANSMISSIONS,
     ) -> None:
-        """Send a request, with an XOR-PEER-ADDRESS for each of ``peers``. ``login`` answers challenges; None: the method
-        needs no credentials.
+        """Send a request, with an XOR-PEER-ADDRESS for each of ``peers``. ``login`` answers challenges; None: the
+        method needs no credentials.
 
         ``purpose`` comes back in the outcome and can be given to :meth:`cancel`. Silence counts ``transmissions``
         later: after 3.5 s with three of them, 7.5 s with four, 11.5 s with five.
@@ -257,9 +257,9 @@ class Requests:
             ended.append(request.hint or nobody)
         return ended
 
-    def next_deadline(self) -> float | None:
-        """When ``handle_timeout`` is due at the latest."""
-        return min((_due(request) for request in self._requests), default=None)
+    def next_deadline(self) -> float:
+        """When ``handle_timeout`` is due at the latest; infinity: never."""
+        return min((_due(request) for request in self._requests), default=float("inf"))
 
     def take_transmits(self) -> list[bytes]:
         taken = list(self._transmits)
