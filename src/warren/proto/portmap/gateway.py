@@ -1,0 +1,387 @@
+"""One gateway: which protocols it speaks, and the one lease that is held there.
+
+PCP and NAT-PMP share a port and are asked one after the other, in one *lane*; UPnP has its own. In each lane one
+request is outstanding at a time (RFC 6886 §3.1). At the gateway one lease is held, of the first protocol to give it::
+
+    lane 0    PCP probe ──▶ map ──▶ NAT-PMP probe ──▶ map ──┐  nothing: rest, then again
+    lane 1    UPnP probe ───────────────────── (lane 0 has nothing) ──▶ map
+
+    map ──▶ lease ──┬─ half of its life ─────────────────────────▶ renew ──▶ lease
+                    ├─ every few minutes ──▶ watch ─┬─ still there ──▶ lease
+                    │                               └─ gone, silent ─▶ renew
+                    ├─ the gateway began anew, or says so to all ──▶ renew (paced)
+                    ├─ another port is wanted, or none ────────────▶ release
+                    └─ refused, or its time is up ─────────────────▶ lost, as at the beginning
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from warren.errors import MalformedPacket
+from warren.model.tunnel import TransportAddress
+from warren.proto.portmap.exchange import Exchange, Script, Transmit
+from warren.proto.portmap.http import Response
+from warren.proto.portmap.natpmp_client import NatPmpClient
+from warren.proto.portmap.pcp_client import PcpClient
+from warren.proto.portmap.standing import NEVER_RESTS, Client, Declined, Event, Gained, Lane, Lost, Standing, Task
+from warren.proto.portmap.upnp_client import UpnpClient
+from warren.proto.portmap.values import Found, Gateway, Lease, Mapped, Refusal, is_ipv4
+from warren.proto.wireguard.timers import Deadline
+
+RETRY_S: Final = 900.0
+"""Before a protocol that is not there, or refused, is tried again."""
+RETRY_LEAST_S: Final = 30.0
+WATCH_S: Final = 300.0
+"""Between two looks whether a lease still holds: a gateway that lost it in a restart is noticed within this."""
+RENEW_AGAIN_LEAST_S: Final = 4.0  # RFC 6887 §11.2.1
+RECOVER_FIRST_S: Final = 4.0
+RECOVER_MOST_S: Final = 600.0
+"""Between two renewals for the gateway having begun anew: the pause doubles, so that a storm of epochs costs little."""
+ANNOUNCED_WITHIN_S: Final = 5.0
+"""After an announcement all hosts of the link act at once; each waits a random part of this (RFC 6887 §14.1.3)."""
+
+
+class GatewayClient:
+    """Five verbs; single owner. Nothing that a gateway sends ends it. ``lanes`` are two numbers for its transmits.
+
+    ``nonce`` gives the PCP nonce of an internal port, ``random`` random bytes.
+    """
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        *,
+        lanes: tuple[int, int],
+        nonce: Callable[[int], bytes],
+        random: Callable[[int], bytes],
+        now: float,
+    ) -> None:
+        self.gateway = gateway
+        self.lease: Lease | None = None
+        self._random = random
+        direct: list[Client] = [PcpClient(gateway, nonce)]
+        if is_ipv4(gateway):
+            direct.append(NatPmpClient(gateway))
+        self._direct = Lane(lanes[0], direct)
+        self._lanes = (self._direct, Lane(lanes[1], [UpnpClient(gateway, random)]))
+        self._holder: Standing | None = None
+        self._port = 0
+        self._stopping = False
+        self._verified = False
+        self._other_outside = False
+        self._renew_at = self._watch_at = self._expires_at = float("inf")
+        self._recovered_at = float("-inf")
+        self._pause_s = RECOVER_FIRST_S
+        self._transmits: list[Transmit] = []
+        self._events: list[Event] = []
+        self._again_at = now
+
+    # What is wanted
+
+    def want(self, port: int, now: float) -> None:
+        """From now on a way in to this UDP port; 0: only know what the gateway speaks. What is held for another port is
+        released.
+        """
+        if port != self._port:
+            self._port = port
+            self._abandon(Task.MAP, Task.RENEW)
+        self._go(now)
+
+    def again(self, now: float) -> None:
+        """Something changed nearby: try what did not work, and look whether the lease still holds."""
+        if now < self._again_at:
+            return
+        self._again_at = now + RETRY_LEAST_S / 10
+        for lane in self._lanes:
+            for standing in lane.standings:
+                standing.rest_until = NEVER_RESTS
+        self._watch_at = min(self._watch_at, now)
+        self._go(now)
+
+    def stop(self, now: float) -> None:
+        """Release what is held; then :attr:`is_idle` for good."""
+        self._stopping = True
+        self._port = 0
+        self._abandon(*Task)
+        self._go(now)
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is under way and nothing is held."""
+        return self.lease is None and all(lane.exchange is None and lane.leftover is None for lane in self._lanes)
+
+    # What is known
+
+    def mapped(self, now: float) -> Mapped | None:
+        lease = self.lease
+        if lease is None:
+            return None
+        double_nat = lease.double_nat or self._other_outside
+        left_s = max(0.0, self._expires_at - now)
+        return Mapped(lease.external, lease.protocol, left_s, self._verified, double_nat, self.gateway)
+
+    def found(self) -> list[Found]:
+        spoken = [standing.client for lane in self._lanes for standing in lane.standings if standing.spoken]
+        return [Found(self.gateway, client.name, client.detail) for client in spoken]
+
+    def problems(self) -> list[Declined]:
+        standings = [standing for lane in self._lanes for standing in lane.standings if standing.why]
+        return [Declined(self.gateway, standing.client.name, standing.why) for standing in standings]
+
+    @property
+    def is_settled(self) -> bool:
+        """Every protocol has been tried, or one has given a lease."""
+        if any(lane.exchange for lane in self._lanes):
+            return False
+        return self.lease is not None or all(one.spoken is not None for lane in self._lanes for one in lane.standings)
+
+    def confirm(self, address: TransportAddress) -> bool:
+        """Something came in from outside by ``address``. Whether that is this gateway's lease."""
+        ours = self.lease is not None and self.lease.external == address
+        self._verified |= ours
+        return ours
+
+    def observed(self, address: TransportAddress, *, through_this: bool) -> bool:
+        """The outside sees this host's port at ``address``; ``through_this``: certainly through this gateway. Whether
+        that changes what is known.
+        """
+        lease = self.lease
+        if lease is None or lease.external.ip.version != address.ip.version:
+            return False
+        before = self._verified, self._other_outside
+        if address == lease.external:
+            self._verified, self._other_outside = True, False
+        elif through_this:
+            self._other_outside = address.ip != lease.external.ip
+        return before != (self._verified, self._other_outside)
+
+    # The five verbs
+
+    def receive(self, lane: int, data: bytes, remote: TransportAddress, now: float) -> None:
+        for one in self._lanes:
+            if one.number == lane and one.exchange is not None:
+                one.exchange.receive(data, remote, now)
+        self._go(now)
+
+    def fetched(self, lane: int, number: int, response: Response | None, now: float) -> None:
+        for one in self._lanes:
+            if one.number == lane and one.exchange is not None:
+                one.exchange.fetched(number, response, now)
+        self._go(now)
+
+    def announced(self, data: bytes, now: float) -> None:
+        """The gateway told something to all hosts; forged, it makes us ask the gateway, now and then."""
+        if self._stopping:
+            return
+        anew = False
+        for standing in self._direct.standings:
+            client = standing.client
+            if standing.spoken and not isinstance(client, UpnpClient):
+                held = self.lease if standing is self._holder else None
+                try:
+                    anew |= client.announced_untrusted(data, now, held)
+                except MalformedPacket:
+                    continue
+        if anew and self.lease is not None and self._holder in self._direct.standings:
+            self._recover(now, ANNOUNCED_WITHIN_S * self._draw())
+        self._go(now)
+
+    def handle_timeout(self, now: float) -> None:
+        for lane in self._lanes:
+            if lane.exchange is not None:
+                lane.exchange.handle_timeout(now)
+        self._go(now)
+
+    def next_deadline(self) -> Deadline | None:
+        waits = [lane.exchange.next_deadline() for lane in self._lanes if lane.exchange is not None]
+        found = [wait for wait in waits if wait is not None]
+        if self.lease is not None:
+            if not self._busy(self._holder):
+                found.append(Deadline(self._renew_at, "half of the lease is over, or the gateway began anew"))
+                found.append(Deadline(self._watch_at, "does the gateway still hold the lease?"))
+            found.append(Deadline(self._expires_at, "the lease was not renewed"))
+        elif not self._stopping:
+            rests = [
+                standing.rest_until
+                for lane in self._lanes
+                for standing in lane.standings
+                if lane.exchange is None and standing.rest_until > NEVER_RESTS and not self._has_nothing_to_do(standing)
+            ]
+            found += [Deadline(at, "the gateway is asked again") for at in rests]
+        return min(found, default=None)
+
+    def take_transmits(self) -> list[Transmit]:
+        taken, self._transmits = self._transmits, []
+        return taken
+
+    def take_events(self) -> list[Event]:
+        taken, self._events = self._events, []
+        return taken
+
+    # What to do next
+
+    def _go(self, now: float) -> None:
+        if self.lease is not None and now >= self._expires_at:
+            self._lose("did not renew it in time")
+        for standing in (standing for lane in self._lanes for standing in lane.standings):
+            if standing.rest_until <= now:
+                standing.rest_until = NEVER_RESTS
+        for _ in range(len(Task) * len(self._lanes) * 2):  # each turn ends a task or begins one
+            if not any(self._settle(lane, now) or self._begin(lane, now) for lane in self._lanes):
+                break
+
+    def _settle(self, lane: Lane, now: float) -> bool:
+        """Take the outcome of what is over in this lane."""
+        exchange = lane.exchange
+        if exchange is None:
+            return False
+        self._transmits += exchange.take_transmits()
+        if not exchange.over:
+            return False
+        lane.exchange = None
+        standing, outcome = lane.standing, exchange.outcome
+        match lane.task, outcome:
+            case Task.PROBE, _:
+                self._probed(standing, bool(outcome), now)
+            case Task.MAP | Task.RENEW, Lease():
+                self._hold(standing, outcome, now)
+            case Task.RENEW, Refusal(silent=True):
+                self._renew_at = now + max(RENEW_AGAIN_LEAST_S, (self._expires_at - now) / 2)
+            case Task.RENEW, Refusal():
+                self._lose(outcome.why)
+                self._declined(standing, outcome, now)
+            case Task.MAP, Refusal():
+                self._leave_behind(lane, outcome)
+                self._declined(standing, outcome, now)
+            case Task.WATCH, Lease() if not standing.client.began_anew:
+                self._watch_at = self._in_a_while(WATCH_S, now)
+            case Task.WATCH, _:
+                self._watch_at = self._in_a_while(WATCH_S, now)
+                self._recover(now, 0.0)
+            case Task.RELEASE, _ if lane.leftover is not None:
+                lane.leftover = None
+            case Task.RELEASE, _:
+                self._lose("was told that it is no longer needed")
+        return True
+
+    def _begin(self, lane: Lane, now: float) -> bool:
+        """Begin what is due in this lane."""
+        if lane.exchange is not None:
+            return False
+        if lane.leftover is not None:
+            standing, left = lane.leftover
+            return self._run(lane, Task.RELEASE, standing, standing.client.release(left), now)
+        lease, holder = self.lease, self._holder
+        if lease is not None and holder is not None:
+            if holder not in lane.standings:
+                return False
+            if lease.internal_port != self._port:
+                return self._run(lane, Task.RELEASE, holder, holder.client.release(lease), now)
+            if now >= self._renew_at:
+                return self._run(lane, Task.RENEW, holder, holder.client.map(self._port, lease), now)
+            if now >= self._watch_at:
+                return self._run(lane, Task.WATCH, holder, holder.client.watch(lease), now)
+            return False
+        if self._stopping:
+            return False
+        for standing in lane.standings:
+            if now < standing.rest_until or self._has_nothing_to_do(standing):
+                continue
+            if not standing.spoken:
+                return self._run(lane, Task.PROBE, standing, standing.client.probe(), now)
+            if self._may_map(lane, now):
+                return self._run(lane, Task.MAP, standing, standing.client.map(self._port, None), now)
+            return False
+        return False
+
+    def _has_nothing_to_do(self, standing: Standing) -> bool:
+        return bool(standing.spoken) and not self._port
+
+    def _may_map(self, lane: Lane, now: float) -> bool:
+        """Not while the other lane does, nor by UPnP before the better protocols have been tried."""
+        if any(one.exchange is not None and one.task in {Task.MAP, Task.RENEW} for one in self._lanes):
+            return False
+        direct = self._direct
+        return lane is direct or (direct.exchange is None and all(now < one.rest_until for one in direct.standings))
+
+    def _run(self, lane: Lane, task: Task, standing: Standing, script: Script[Any], now: float) -> bool:
+        lane.task, lane.standing = task, standing
+        lane.exchange = Exchange(lane.number, self.gateway, script, now)
+        self._transmits += lane.exchange.take_transmits()
+        return True
+
+    # Outcomes
+
+    def _probed(self, standing: Standing, spoken: bool, now: float) -> None:
+        if spoken and not standing.spoken:
+            self._events.append(Found(self.gateway, standing.client.name, standing.client.detail))
+        standing.spoken = spoken
+        standing.why = ""
+        standing.rest_until = NEVER_RESTS if spoken else self._in_a_while(RETRY_S, now)
+
+    def _hold(self, standing: Standing, lease: Lease, now: float) -> None:
+        is_same = self.lease is not None and self.lease.external == lease.external
+        if not is_same:
+            if self.lease is not None:
+                self._lose("has given another address or port")
+            self._events.append(Gained(self.gateway, lease))
+            self._verified = self._other_outside = False
+        self.lease, self._holder = lease, standing
+        standing.why = ""
+        self._expires_at = now + lease.lifetime_s
+        self._renew_at = now + lease.lifetime_s * (1 / 2 + self._draw() / 8)  # RFC 6887 §11.2.1
+        self._watch_at = self._in_a_while(WATCH_S, now)
+
+    def _lose(self, why: str) -> None:
+        if self.lease is not None:
+            self._events.append(Lost(self.gateway, self.lease, why))
+        self.lease = self._holder = None
+        self._verified = self._other_outside = False
+        self._renew_at = self._watch_at = self._expires_at = float("inf")
+
+    def _declined(self, standing: Standing, refusal: Refusal, now: float) -> None:
+        if refusal.silent:
+            standing.spoken = None
+        rest_s = RETRY_S if refusal.retry_after_s is None else refusal.retry_after_s
+        standing.rest_until = self._in_a_while(min(max(rest_s, RETRY_LEAST_S), RETRY_S), now)
+        if refusal.why != standing.why:
+            standing.why = refusal.why
+            self._events.append(Declined(self.gateway, standing.client.name, refusal.why))
+
+    def _leave_behind(self, lane: Lane, refusal: Refusal) -> None:
+        """What was asked for and then not believed may be there all the same."""
+        attempt, lane.standing.client.attempt = lane.standing.client.attempt, None
+        if attempt is not None and not refusal.silent:
+            lane.leftover = lane.standing, attempt
+
+    def _abandon(self, *tasks: Task) -> None:
+        """End requests of these kinds; what one of them may just have been given is to be released."""
+        for lane in self._lanes:
+            if lane.exchange is None or lane.task not in tasks:
+                continue
+            lane.exchange.abandon()
+            self._transmits += lane.exchange.take_transmits()
+            lane.exchange = None
+            attempt, lane.standing.client.attempt = lane.standing.client.attempt, None
+            if lane.task is Task.MAP and attempt is not None:
+                lane.leftover = lane.standing, attempt
+
+    def _recover(self, now: float, delay_s: float) -> None:
+        if now - self._recovered_at > RECOVER_MOST_S:
+            self._pause_s = RECOVER_FIRST_S
+        at = max(now + delay_s, self._recovered_at + self._pause_s)
+        if at < self._renew_at:
+            self._renew_at = self._recovered_at = at
+            self._pause_s = min(2 * self._pause_s, RECOVER_MOST_S)
+
+    def _busy(self, standing: Standing | None) -> bool:
+        return any(lane.exchange is not None and lane.standing is standing for lane in self._lanes)
+
+    def _in_a_while(self, seconds: float, now: float) -> float:
+        """That, give or take a tenth: hosts that began together do not go on together."""
+        return now + seconds * (0.9 + self._draw() / 5)
+
+    def _draw(self) -> float:
+        return int.from_bytes(self._random(4), "big") / (1 << 32)
