@@ -9,21 +9,29 @@ alice.run(["ping", "-c1", network.address(bob)])
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import secrets
 import shutil
+import socket
+import ssl
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from warren.errors import OperationFailed
+from warren.lab import coturn
 from warren.lab.host import Host
 from warren.lab.program import Process
 
 PORT: Final = 8443
+RELAY_PORT: Final = 3478
+RELAY_TLS_PORT: Final = 443
 PATIENCE_S: Final = 30.0
 _ACCESS: Final = re.compile(r"warren-access:[A-Za-z0-9_-]+")
 _TICKET: Final = re.compile(r"warren-ticket:[A-Za-z0-9_-]+")
@@ -63,7 +71,8 @@ class Network:
         state = ["--state", str(host.directory / "coordinator")]
         command = [*warren_command(), "coordinator", "run", *state, "--url", self.url, *options]
         process = host.start(command, name="coordinator")
-        host.wait_for(lambda: process.returncode is not None or serves(host), PATIENCE_S)
+        port = urlsplit(self.url).port or 443
+        host.wait_for(lambda: process.returncode is not None or serves(host, port), PATIENCE_S)
         if process.returncode is not None:
             raise OperationFailed(f"the coordinator ended: {last_line(process)}")
         if not self.access:
@@ -73,6 +82,53 @@ class Network:
         if host is self.server:
             self.coordinator = process
         return process
+
+    # Relays
+
+    def start_relay(
+        self, host: Host, *, addresses: Sequence[str], name: str | None = None, options: Sequence[str] = ()
+    ) -> Process:
+        """Run ``warren relay run`` on ``host`` at ``addresses``, and have the network's members use it.
+
+        It serves UDP and TCP on port 3478 and TLS on 443; ``options`` are lines of its configuration. Returns when the
+        coordinator knows of it. Raises OperationFailed when it does not come up.
+        """
+        directory = host.directory / "relay"
+        directory.mkdir(exist_ok=True)
+        secret = secrets.token_hex(32)
+        (directory / "secret").write_text(secret)
+        lines = [f"listen = {json.dumps(list(addresses))}", f"secret_file = {json.dumps(str(directory / 'secret'))}"]
+        lines += [f"tcp_port = {RELAY_PORT}", f"tls_port = {RELAY_TLS_PORT}", *options]
+        config = directory / "relay.toml"
+        config.write_text("\n".join([*lines, ""]))
+        command = [*warren_command(), "relay", "run", "--config", str(config), "--state", str(directory / "state")]
+        process = host.start(command, name="relay")
+        host.wait_for(lambda: process.returncode is not None or serves(host, RELAY_TLS_PORT), PATIENCE_S)
+        if process.returncode is not None:
+            raise OperationFailed(f"the relay on {host.name} ended: {last_line(process)}")
+        digest = host.call(_certificate_sha256, addresses[0], RELAY_TLS_PORT)
+        ports = ["--tcp-port", str(RELAY_PORT), "--tls-port", str(RELAY_TLS_PORT), "--certificate-sha256", digest]
+        self.add_relay(name or host.name, addresses, secret, *ports)
+        return process
+
+    def start_coturn(
+        self, host: Host, *, addresses: Sequence[str], secret: str | None = None, name: str | None = None
+    ) -> Process:
+        """Run coturn on ``host`` in a relay's place, over UDP and TCP; as :meth:`start_relay`."""
+        secret = secret or secrets.token_hex(32)
+        process = coturn.start_coturn(host, addresses, secret=secret)
+        self.add_relay(name or host.name, addresses, secret, "--tcp-port", str(coturn.PORT))
+        return process
+
+    def add_relay(self, name: str, addresses: Sequence[str], secret: str, *options: str) -> None:
+        """``warren network relay add``."""
+        command = ["network", "relay", "add", self.name, name, *addresses, "--secret-file", "-", *options]
+        self.warren(self.server, *command, input=f"{secret}\n")
+
+    def relay_pids(self, host: Host) -> list[int]:
+        """The processes on ``host`` that serve TURN over UDP, whoever started them."""
+        shown = host.run(["ss", "-Hlunp", f"sport = :{RELAY_PORT}"]).stdout
+        return sorted({int(pid) for pid in re.findall(r"pid=(\d+)", shown)})
 
     # Nodes
 
@@ -113,11 +169,16 @@ class Network:
     # Commands
 
     def warren(
-        self, host: Host, *arguments: str, check: bool = True, timeout: float = PATIENCE_S
+        self,
+        host: Host,
+        *arguments: str,
+        check: bool = True,
+        timeout: float = PATIENCE_S,
+        input: str | None = None,  # noqa: A002  as subprocess.run has it
     ) -> CompletedProcess[str]:
         """Run ``warren`` on ``host`` with the administrator's access and that host's agent."""
         env = {"WARREN_ACCESS": self.access, **environment(host)}
-        return host.run([*warren_command(), *arguments], check=check, env=env, timeout=timeout)
+        return host.run([*warren_command(), *arguments], check=check, env=env, timeout=timeout, input=input)
 
     def status(self, host: Host) -> dict[str, Any]:
         """What the agent of ``host`` says of this network (proto/control/local.py)."""
@@ -133,6 +194,18 @@ class Network:
             if (":" in address) == (version == 6):
                 return str(address).partition("/")[0]
         raise OperationFailed(f"{host.name} has no IPv{version} address in {self.name}")
+
+    def peer(self, host: Host, other: Host) -> dict[str, Any]:
+        """What the agent of ``host`` says of ``other``."""
+        for peer in self.status(host)["peers"]:
+            if peer["name"] == other.name:
+                return dict(peer)
+        raise OperationFailed(f"{host.name} does not know {other.name} in {self.name}")
+
+    def path_of(self, host: Host, other: Host) -> tuple[str, str]:
+        """By which path ``host`` reaches ``other`` ("direct", "relayed", "none"), and the endpoint, which may be ""."""
+        peer = self.peer(host, other)
+        return str(peer["path"]), str(peer["endpoint"])
 
     def fqdn(self, host: Host) -> str:
         return f"{host.name}.{self.name}.internal"
@@ -160,6 +233,18 @@ def serves(host: Host, port: int = PORT) -> bool:
     """Whether something on ``host`` listens on that TCP port."""
     found = host.run(["ss", "-Hltn", f"sport = :{port}"], check=False).stdout
     return bool(found.strip())
+
+
+def _certificate_sha256(address: str, port: int) -> str:
+    """Of the certificate that a TLS server shows."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE  # it is looked at in order to be pinned
+    with (
+        socket.create_connection((address, port), PATIENCE_S) as connection,
+        context.wrap_socket(connection) as secured,
+    ):
+        return hashlib.sha256(secured.getpeercert(binary_form=True) or b"").hexdigest()
 
 
 def last_line(process: Process) -> str:
