@@ -7,7 +7,7 @@ request took; so a replayed or forwarded message selects nothing.
 ======================  =====================================================================================
 attribute               in a request
 ======================  =====================================================================================
-USERNAME                tag of the receiver ``:`` tag of the sender (:func:`tag_of`)
+USERNAME                label of the receiver ``:`` label of the sender (:func:`label_of`)
 PRIORITY                the type preference (RFC 8445 §5.1.2.2) of where it was sent from: 0 is a relay
 ICE-CONTROLLING, -ED    the role; the value is the sender's epoch: random, of one run of its machine
 ORDER (0xC0F1)          its number in that epoch, so that replays of old ones are known (4 bytes)
@@ -38,7 +38,7 @@ from warren.proto.stun.credentials import verifies
 from warren.proto.stun.message import Attribute, Class, Message, Method, encode, unknown_required
 
 TRANSACTION_BYTES: Final = 12
-TAG_CHARACTERS: Final = 16
+LABEL_CHARACTERS: Final = 16
 ORDER: Final = 0xC0F1
 _KNOWN: Final = frozenset({Attribute.USERNAME, Attribute.PRIORITY, Attribute.USE_CANDIDATE, Attribute.PADDING})
 _TYPE_SHIFT: Final = 24
@@ -46,9 +46,9 @@ _DIRECT: Final = 110 << _TYPE_SHIFT | 0xFFFF_FF
 _RELAYED: Final = 0xFFFF_FF
 
 
-def tag_of(node: bytes) -> str:
+def label_of(node: bytes) -> str:
     """By which a node is named in USERNAME: 16 hexadecimal digits of the hash of its key."""
-    return hashlib.sha256(node).hexdigest()[:TAG_CHARACTERS]
+    return hashlib.sha256(node).hexdigest()[:LABEL_CHARACTERS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +67,10 @@ class Request:
 def names(message: Message) -> tuple[str, str] | None:
     """Receiver's and sender's tag of a request or indication; not verified. None: it is none of ours."""
     value = message.get(Attribute.USERNAME)
-    if value is None or len(value) != 2 * TAG_CHARACTERS + 1 or value[TAG_CHARACTERS] != ord(":"):
+    if value is None or len(value) != 2 * LABEL_CHARACTERS + 1 or value[LABEL_CHARACTERS] != ord(":"):
         return None
     text = value.decode("latin-1")
-    return text[:TAG_CHARACTERS], text[TAG_CHARACTERS + 1 :]
+    return text[:LABEL_CHARACTERS], text[LABEL_CHARACTERS + 1 :]
 
 
 def key_of(message: Message, keys: tuple[bytes, ...]) -> bytes | None:
@@ -91,7 +91,7 @@ def seal_request(
     order: int,
     length: int = 0,
 ) -> bytes:
-    """``receiver`` and ``sender`` are tags. With a ``length``, a multiple of 4, PADDING makes it exactly that long."""
+    """``receiver`` and ``sender`` are labels. With a ``length``, a multiple of 4, PADDING makes it exactly that long."""
     attributes = [
         (int(Attribute.USERNAME), f"{receiver}:{sender}".encode()),
         (int(Attribute.PRIORITY), pack_uint32(_RELAYED if relayed else _DIRECT)),

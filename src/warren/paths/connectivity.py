@@ -42,7 +42,7 @@ class Connectivity:
         """``node``: our own key. ``random(n)``: n bytes that nobody can foresee."""
         self._context = Context(node=node, random=random, settings=settings or Settings(), now=now)
         self._peers: dict[bytes, PeerPaths] = {}
-        self._by_tag: dict[str, PeerPaths] = {}
+        self._by_label: dict[str, PeerPaths] = {}
         self._signalling = Signalling(self._context, self._peers)
         self._due: list[tuple[float, int, PeerPaths]] = []
         self._entries: dict[bytes, float] = {}
@@ -97,7 +97,7 @@ class Connectivity:
         peer = self._peers.get(node)
         if peer is None:
             peer = self._peers[node] = PeerPaths(self._context, node, now)
-            self._by_tag[peer.tag] = peer
+            self._by_label[peer.label] = peer
         peer.set_candidates(keys, candidates, nat, now)
         self._schedule(peer, now)
 
@@ -105,7 +105,7 @@ class Connectivity:
         """Its paths are forgotten without an event but that its sockets are done."""
         peer = self._peers.pop(node, None)
         if peer is not None:
-            self._by_tag.pop(peer.tag, None)
+            self._by_label.pop(peer.label, None)
             self._entries.pop(node, None)
             self._signalling.forget(node)
             peer.close()
@@ -242,10 +242,10 @@ class Connectivity:
 
     def _sender(self, message: Message) -> tuple[PeerPaths | None, bytes | None]:
         """Whose message it is, and the key that proves it; nothing that is not for us passes."""
-        tags = names(message)
-        if tags is None or tags[0] != self._context.tag:
+        labels = names(message)
+        if labels is None or labels[0] != self._context.label:
             return None, None
-        peer = self._by_tag.get(tags[1])
+        peer = self._by_label.get(labels[1])
         return (None, None) if peer is None else (peer, key_of(message, peer.keys))
 
     def _base(self, base: Base) -> Base | None:

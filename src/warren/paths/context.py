@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from warren.model.tunnel import TransportAddress
-from warren.paths.checks import TRANSACTION_BYTES, Request, seal_answer, seal_request, tag_of
+from warren.paths.checks import TRANSACTION_BYTES, Request, seal_answer, seal_request, label_of
 from warren.paths.events import Check, Event
 from warren.paths.pacing import Bucket
 from warren.paths.values import Base, RemoteCandidate, Settings, Surroundings
@@ -45,7 +45,7 @@ class Context:
 
     def __init__(self, *, node: bytes, random: Callable[[int], bytes], settings: Settings, now: float) -> None:
         self.node = node
-        self.tag = tag_of(node)
+        self.label = label_of(node)
         self.random = random
         self.settings = settings
         self.epoch = int.from_bytes(random(8))
@@ -84,8 +84,8 @@ class Context:
         data = seal_request(
             key=key,
             transaction=transaction,
-            receiver=peer.tag,
-            sender=self.tag,
+            receiver=peer.label,
+            sender=self.label,
             controlling=peer.controlling,
             nominates=nominates,
             relayed=base.kind == "relay",

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from warren.model.tunnel import TransportAddress
-from warren.paths.checks import Request, tag_of
+from warren.paths.checks import Request, label_of
 from warren.paths.context import Context, Waiting
 from warren.paths.events import Mapped, Mtu, Selected
 from warren.paths.freshness import Freshness
@@ -73,7 +73,7 @@ class PeerPaths:
     def __init__(self, context: Context, node: bytes, now: float) -> None:
         self.context = context
         self.node = node
-        self.tag = tag_of(node)
+        self.label = label_of(node)
         self.controlling = context.node < node
         self.keys: tuple[bytes, ...] = ()
         self.candidates: tuple[RemoteCandidate, ...] = ()

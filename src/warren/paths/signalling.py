@@ -76,7 +76,7 @@ class Signalling:
     def _seal(self, peer: PeerPaths, signal: Signal) -> bytes:
         transaction = self._context.random(TRANSACTION_BYTES)
         return seal_signal(
-            signal, key=peer.keys[0], transaction=transaction, receiver=peer.tag, sender=self._context.tag
+            signal, key=peer.keys[0], transaction=transaction, receiver=peer.label, sender=self._context.label
         )
 
     def _own_candidates(self) -> tuple[RemoteCandidate, ...]:
@@ -101,8 +101,8 @@ class Signalling:
             onward=onward,
             key=hop.keys[0],
             transaction=self._context.random(TRANSACTION_BYTES),
-            receiver=hop.tag,
-            sender=self._context.tag,
+            receiver=hop.label,
+            sender=self._context.label,
         )
         self._context.transmits.append(Check(hop.selected.base, hop.selected.remote, data))
 
@@ -117,7 +117,7 @@ class Signalling:
             message = decode_untrusted(data, SIGNAL_BYTES_MAX)
             if message.method != Method.CARRY or message.cls != Class.INDICATION:
                 return None
-            if names(message) != (self._context.tag, peer.tag) or key_of(message, peer.keys) is None:
+            if names(message) != (self._context.label, peer.label) or key_of(message, peer.keys) is None:
                 return None
             if message.get(CARRY_TO) is not None or message.get(CARRIED_FROM) is not None:
                 return None

@@ -7,7 +7,7 @@ key of the carrier and its neighbour, and passes it on once: what it brings is n
 ==================  ==========================================================
 attribute           is
 ==================  ==========================================================
-USERNAME            tag of the receiver ``:`` tag of the sender, of this hop
+USERNAME            label of the receiver ``:`` label of the sender, of this hop
 DATA                the :class:`Signal` (msgpack), or a whole signal to carry
 CARRY_TO (0x40F1)   please carry it to this node (key, 32 bytes)
 CARRIED_FROM        it was carried, and this node sent it
