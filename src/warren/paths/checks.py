@@ -65,7 +65,7 @@ class Request:
 
 
 def names(message: Message) -> tuple[str, str] | None:
-    """Receiver's and sender's tag of a request or indication; not verified. None: it is none of ours."""
+    """Receiver's and sender's label of a request or indication; not verified. None: it is none of ours."""
     value = message.get(Attribute.USERNAME)
     if value is None or len(value) != 2 * LABEL_CHARACTERS + 1 or value[LABEL_CHARACTERS] != ord(":"):
         return None
@@ -91,7 +91,7 @@ def seal_request(
     order: int,
     length: int = 0,
 ) -> bytes:
-    """``receiver`` and ``sender`` are labels. With a ``length``, a multiple of 4, PADDING makes it exactly that long."""
+    """``receiver`` and ``sender`` are labels. With a ``length``, a multiple of 4, PADDING makes it that long."""
     attributes = [
         (int(Attribute.USERNAME), f"{receiver}:{sender}".encode()),
         (int(Attribute.PRIORITY), pack_uint32(_RELAYED if relayed else _DIRECT)),

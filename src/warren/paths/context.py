@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from warren.model.tunnel import TransportAddress
-from warren.paths.checks import TRANSACTION_BYTES, Request, seal_answer, seal_request, label_of
+from warren.paths.checks import TRANSACTION_BYTES, Request, label_of, seal_answer, seal_request
 from warren.paths.events import Check, Event
 from warren.paths.pacing import Bucket
 from warren.paths.values import Base, RemoteCandidate, Settings, Surroundings
