@@ -28,6 +28,7 @@ _SECTIONS: Final = {
     "Networks": {
         "network": ("warren.cli.network", "Create networks, invite, plan and apply policies, revoke."),
         "coordinator": ("warren.cli.coordinator", "Run the service that networks are managed by."),
+        "relay": ("warren.cli.relay", "Run a relay: the way between members when there is no other."),
         "login": ("warren.cli.access:login", "Keep an access string for `warren network`."),
         "logout": ("warren.cli.access:logout", "Forget the access string."),
     },

@@ -1,0 +1,112 @@
+"""``warren relay``: run a TURN server, by which members reach each other when there is no other way."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from warren.cli import output
+from warren.errors import UsageError
+
+if TYPE_CHECKING:
+    from warren.relay.config import RelayConfig
+    from warren.relay.plane import Plane
+    from warren.relay.serve import Ready
+
+_STATE = "/var/lib/warren-relay"
+
+
+@click.group("relay", no_args_is_help=False, subcommand_metavar="COMMAND …")
+def command() -> None:
+    """Run a relay: a TURN server for members that cannot reach each other directly."""
+
+
+@command.command("run")
+@click.option("--config", "config_file", metavar="FILE", type=click.Path(path_type=Path), help="relay.toml.")
+@click.option(
+    "--state",
+    metavar="DIR",
+    default=_STATE,
+    envvar="WARREN_RELAY_STATE",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Where its own certificate is kept.",
+)
+@click.option(
+    "--secret-file",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="Holds the secret that names and passwords are made with.",
+)
+@click.option("--udp-port", metavar="PORT", type=click.IntRange(0, 65_535), help="TURN over UDP, and STUN; 0: none.")
+@click.option("--tcp-port", metavar="PORT", type=click.IntRange(0, 65_535), help="TURN over TCP; 0: none.")
+@click.option("--tls-port", metavar="PORT", type=click.IntRange(0, 65_535), help="TURN over TLS; 0: none.")
+@click.option("--metrics", metavar="ADDRESS:PORT", help="Serve /metrics and /healthz there.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object when it serves; log lines as JSON.")
+def run(
+    *,
+    config_file: Path | None,
+    state: Path,
+    secret_file: Path | None,
+    udp_port: int | None,
+    tcp_port: int | None,
+    tls_port: int | None,
+    metrics: str | None,
+    as_json: bool,
+) -> None:
+    """Relay until Ctrl-C or SIGTERM.
+
+    What an option says counts more than the file. Members may use a relay of their network that knows the network's
+    secret: `warren network relay --help`.
+
+    \b
+    Example:
+      warren relay run --secret-file /etc/warren/relay.secret --tls-port 443
+    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    from warren import log
+    from warren.relay import serve
+    from warren.relay.config import load, with_ports, with_secret_file
+
+    if as_json:
+        os.environ[log.FORMAT_VARIABLE] = "json"
+    log.configure()
+    config = with_ports(load(config_file), state, udp=udp_port, tcp=tcp_port, tls=tls_port, metrics=metrics)
+    if secret_file is not None:
+        config = with_secret_file(config, secret_file)
+    _check(config)
+    serve.run(config, _print_json if as_json else _print_text)
+
+
+def _check(config: RelayConfig) -> None:
+    if not config.secrets and not config.users:
+        raise UsageError("nobody could use this relay: give it --secret-file, or secrets or [users] in its file")
+
+
+def _print_text(_: Plane, ready: Ready) -> None:
+    places = [
+        f"{name} {port}"
+        for name, port in (("UDP", ready.udp_port), ("TCP", ready.tcp_port), ("TLS", ready.tls_port))
+        if port is not None
+    ]
+    addresses = ", ".join(map(str, ready.addresses))
+    click.echo(f"relaying at {addresses}: {', '.join(places)}")
+    if ready.certificate_sha256 is not None:
+        click.echo(f"certificate SHA-256: {ready.certificate_sha256.hex()}")
+    if ready.metrics_port is not None:
+        click.echo(f"metrics on port {ready.metrics_port}")
+
+
+def _print_json(_: Plane, ready: Ready) -> None:
+    output.emit(
+        {
+            "udp_port": ready.udp_port,
+            "tcp_port": ready.tcp_port,
+            "tls_port": ready.tls_port,
+            "metrics_port": ready.metrics_port,
+            "certificate_sha256": ready.certificate_sha256.hex() if ready.certificate_sha256 else None,
+            "addresses": [str(address) for address in ready.addresses],
+        }
+    )
