@@ -242,19 +242,18 @@ class Requests:
         """Send again what is due; what nobody answered, or only with a hint, has its outcome."""
         ended = []
         for request in list(self._requests):
-            if request.hint is not None and now >= request.hint_at:
+            attempt = request.attempts[-1]
+            if now < _due(request):
+                continue
+            if request.hint is not None:
                 self._end(request)
                 ended.append(request.hint)
-                continue
-            attempt = request.attempts[-1]
-            if now < attempt.next_at:
                 continue
             if not self._reliable and attempt.transmissions < request.transmissions:
                 self._transmit(attempt, now)
                 continue
             self._end(request)
-            nobody = Outcome(request.purpose, None, ErrorCode(NO_ANSWER, ""), False, attempt.authentication)
-            ended.append(request.hint or nobody)
+            ended.append(Outcome(request.purpose, None, ErrorCode(NO_ANSWER, ""), False, attempt.authentication))
         return ended
 
     def next_deadline(self) -> float:
@@ -268,5 +267,4 @@ class Requests:
 
 
 def _due(request: _Request) -> float:
-    due = request.attempts[-1].next_at
-    return due if request.hint is None else min(due, request.hint_at)
+    return request.attempts[-1].next_at if request.hint is None else request.hint_at
