@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
+from collections.abc import Callable
 from ipaddress import ip_address
+from typing import cast
 
 import pytest
 
-from tests.support.engine_conformance import SCENARIOS
+from tests.support.engine_conformance import SCENARIOS, Forward
+from tests.support.engine_listening import LISTENING_SCENARIOS
 from warren.engine.base import Engine
 from warren.engine.userspace.client import UserspaceEngine
 from warren.lab import Lab
@@ -28,6 +31,7 @@ class UserspaceBench:
     def __init__(self) -> None:
         self._engines: list[UserspaceEngine] = []
         self._taps: dict[str, socket.socket] = {}
+        self._relays: list[asyncio.DatagramTransport] = []
 
     async def engine(self, name: str) -> Engine:
         engine = await UserspaceEngine.start(f"wg-{name}")
@@ -66,16 +70,46 @@ class UserspaceBench:
                     assert received == packet
                     return
 
+    async def until(self, true: Callable[[], bool]) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            while not true():
+                await asyncio.sleep(POLL_S)
+
+    async def relay(self, forward: Forward) -> TransportAddress:
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_datagram_endpoint(lambda: _Relay(forward), local_addr=("127.0.0.1", 0))
+        self._relays.append(transport)
+        return _address(transport.get_extra_info("sockname"))
+
     async def close(self) -> None:
+        for relay in self._relays:
+            relay.close()
         for engine in self._engines:
             await engine.close()
         for tap in self._taps.values():
             tap.close()
 
 
+class _Relay(asyncio.DatagramProtocol):
+    def __init__(self, forward: Forward) -> None:
+        self._forward = forward
+        self._transport: asyncio.DatagramTransport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.DatagramTransport, transport)
+
+    def datagram_received(self, data: bytes, source: tuple[str, int]) -> None:
+        for answer, destination in self._forward(data, _address(source)):
+            self._transport.sendto(answer, (str(destination.ip), destination.port))
+
+
+def _address(pair: tuple[str, int]) -> TransportAddress:
+    return TransportAddress(ip_address(pair[0]), pair[1])
+
+
 def run_scenario(name: str) -> None:
     """Run one scenario in the present namespaces."""
-    (scenario,) = (candidate for candidate in SCENARIOS if candidate.__name__ == name)
+    (scenario,) = (candidate for candidate in SCENARIOS + LISTENING_SCENARIOS if candidate.__name__ == name)
 
     async def run() -> None:
         bench = UserspaceBench()
@@ -87,7 +121,7 @@ def run_scenario(name: str) -> None:
     asyncio.run(run())
 
 
-@pytest.mark.parametrize("name", [scenario.__name__ for scenario in SCENARIOS])
+@pytest.mark.parametrize("name", [scenario.__name__ for scenario in SCENARIOS + LISTENING_SCENARIOS])
 def test_the_userspace_engine_conforms(lab: Lab, name: str) -> None:
     host = lab.host("host")
     host.call(run_scenario, name)

@@ -36,7 +36,15 @@ class Bench(Protocol):
     async def expect(self, engine: Engine, packet: bytes) -> None:
         """Wait until ``packet`` is the next that the engine delivers to its host; fail on any other or on none."""
 
+    async def until(self, true: Callable[[], bool]) -> None:
+        """Wait until it is; fail when it does not become so."""
 
+    async def relay(self, forward: Forward) -> TransportAddress:
+        """A host that answers each datagram with those that ``forward`` makes of it; where the engines reach it."""
+
+
+Forward = Callable[[bytes, TransportAddress], list[tuple[bytes, TransportAddress]]]
+"""Takes a datagram and where it came from; returns datagrams and where they go."""
 Scenario = Callable[[Bench], Awaitable[None]]
 SCENARIOS: list[Scenario] = []
 

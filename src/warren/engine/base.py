@@ -19,6 +19,17 @@ SOCKETS_MAX: Final = 8
 """Sockets that a data plane takes over besides its own port."""
 
 
+def why_not_handed_over(sock: socket.socket) -> str:
+    """What is wrong with a socket for a data plane; empty: nothing."""
+    if sock.family not in (socket.AF_INET, socket.AF_INET6) or sock.type != socket.SOCK_DGRAM:
+        return "only a UDP socket can be handed over"
+    if sock.getsockname()[1] == 0:
+        return "a socket that is handed over has to be bound"
+    if sock.family == socket.AF_INET6 and not sock.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):
+        return "a socket that is handed over is of one family: set IPV6_V6ONLY before binding it"
+    return ""
+
+
 class ControlPort(Protocol):
     """The controller's place at the tunnel's UDP port: what is not WireGuard's there is its to send and to hear.
 

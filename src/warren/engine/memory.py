@@ -10,10 +10,10 @@ import dataclasses
 import socket
 from collections.abc import Callable, Mapping
 
-from warren.engine.base import SOCKETS_MAX
+from warren.engine.base import SOCKETS_MAX, why_not_handed_over
 from warren.engine.memory_network import MemoryNetwork, MemorySockets, Train
 from warren.errors import OperationFailed, Unreachable
-from warren.model.datagrams import DATAGRAM_BYTES_MAX, ControlDatagram, ControlEvent
+from warren.model.datagrams import ControlDatagram, ControlEvent
 from warren.model.tunnel import TransportAddress, TunnelChange, TunnelStatus, Way
 from warren.proto.datapath import split
 from warren.proto.ip.virtio import VNET
@@ -25,6 +25,7 @@ from warren.proto.wireguard.addresses import (
     way_of,
 )
 from warren.proto.wireguard.constants import HEADER_BYTES, TAG_BYTES
+from warren.proto.wireguard.control import routed
 from warren.proto.wireguard.device import Device
 
 __all__ = ["MemoryControlPort", "MemoryEngine", "MemoryNetwork"]
@@ -146,21 +147,25 @@ class MemoryEngine:
 
     def send_control(self, datagram: ControlDatagram) -> None:
         way = datagram.way
-        if len(datagram.data) > DATAGRAM_BYTES_MAX:
+        try:
+            address, _ = routed(datagram)
+        except ValueError:
             return
-        self._device.control.sent(datagram.data, socket_address(datagram.remote, way))
+        self._device.control.sent(datagram.data, address)
         self._sockets.send(
             datagram.data, max(1, len(datagram.data)), datagram.remote,
             source=way.source, channel=way.channel, number=way.socket, dont_fragment=datagram.dont_fragment,
         )  # fmt: skip
         self._network.settle()
 
-    def take_socket(self, port: int) -> int:
-        """Raises OperationFailed when there are enough already, or the port is taken."""
+    def take_socket(self, sock: socket.socket) -> int:
+        """Raises OperationFailed when it cannot be handed over, there are enough already, or the port is taken."""
+        if why := why_not_handed_over(sock):
+            raise OperationFailed(why)
         number = next((n for n in range(1, SOCKETS_MAX + 1) if n not in self._sockets.ports), 0)
         if not number:
             raise OperationFailed(f"a data plane takes over {SOCKETS_MAX} sockets at most: take one back first")
-        self._sockets.open(number, port)
+        self._sockets.open(number, sock.getsockname()[1])
         return number
 
     def close_socket(self, number: int) -> None:
@@ -173,8 +178,7 @@ class MemoryEngine:
             return
         self._listener = None
         self._device.listen(False)
-        used = {peer.way.socket for peer in self._device.status().peers}
-        for number in set(self._sockets.ports) - used - {0}:
+        for number in set(self._sockets.ports) - self._device.sockets_in_use() - {0}:
             self._sockets.close(number)
 
 
@@ -193,7 +197,7 @@ class MemoryControlPort:
             self._engine.send_control(datagram)
 
     def hand_over(self, sock: socket.socket) -> int:
-        return self._engine.take_socket(sock.getsockname()[1])
+        return self._engine.take_socket(sock)
 
     def take_back(self, number: int) -> None:
         if not self.closed.done():

@@ -24,14 +24,8 @@ from warren.proto.turn.channel import HEADER_BYTES, wrap_train
 from warren.proto.wireguard.addresses import direct
 
 _IP_TOS, _IP_PKTINFO, _IP_MTU_DISCOVER, _IP_RECVTOS = 1, 8, 10, 13
-_IPV6_MTU_DISCOVER, _IPV6_RECVPKTINFO, _IPV6_PKTINFO, _IPV6_DONTFRAG, _IPV6_RECVTCLASS, _IPV6_TCLASS = (
-    23,
-    49,
-    50,
-    62,
-    66,
-    67,
-)
+_IPV6_MTU_DISCOVER, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 23, 49, 50
+_IPV6_DONTFRAG, _IPV6_RECVTCLASS, _IPV6_TCLASS = 62, 66, 67
 _PMTUDISC_PROBE, _PMTUDISC_OMIT = 3, 5
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
@@ -308,6 +302,10 @@ class UdpPort:
         if sock is None:
             return errno.EBADF
         return sock.send_whole(wrap_train(data, len(data), channel) if channel else data, server, local)
+
+    def socket_for(self, address: tuple[Any, ...]) -> UdpSocket | None:
+        """The socket by which ``address`` is reached; None when there is no such."""
+        return self._detour(address)[0]
 
     def _detour(self, address: tuple[Any, ...]) -> tuple[UdpSocket | None, tuple[object, ...], int]:
         """The socket for ``address`` (None: there is no such), where it sends to, and the channel to wrap in."""

@@ -33,6 +33,8 @@ from warren.model.tunnel import IPAddress, TransportAddress, Way
 _DATAGRAM, _HEARD, _WANTED, _HELLO, _HAND_OVER, _TAKE_BACK = range(1, 7)
 _DONT_FRAGMENT: Final = 1
 _KEY_BYTES: Final = 32
+_INTERFACE_MAX: Final = 0x7FFFFFFF
+"""An interface index is a positive ``int`` (``ip(7)``)."""
 
 _head = struct.Struct("!BB")
 _routed = struct.Struct("!BB B16sHI B16sIHH")
@@ -113,8 +115,8 @@ def _unpack_routed(kind: int, data: bytes) -> ControlDatagram | PeerHeard:
     if not _routed.size <= len(data) <= MESSAGE_BYTES_MAX:
         raise MalformedPacket("a datagram on the control port is cut short or too long")
     _, flags, family, ip, port, scope, source_family, source, *way = _routed.unpack_from(data)
-    if family == 0 or flags > _DONT_FRAGMENT:
-        raise MalformedPacket("a datagram on the control port goes nowhere, or has unknown flags")
+    if family == 0 or flags > _DONT_FRAGMENT or way[0] > _INTERFACE_MAX:
+        raise MalformedPacket("a datagram on the control port goes nowhere, or has unknown flags or interfaces")
     remote = TransportAddress(_address(family, ip), port, scope)
     route = Way(_address(source_family, source) if source_family else None, *way)
     rest = data[_routed.size :]

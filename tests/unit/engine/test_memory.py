@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
+from ipaddress import ip_address
 
 import pytest
 
-from tests.support.engine_conformance import SCENARIOS, Scenario, pair
+from tests.support.engine_conformance import SCENARIOS, Forward, Scenario, pair
+from tests.support.engine_listening import LISTENING_SCENARIOS
 from tests.support.packets import udp_packet
 from warren.engine.base import Engine
 from warren.engine.memory import MemoryEngine, MemoryNetwork
@@ -36,8 +39,21 @@ class MemoryBench:
         assert engine.delivered == [packet]
         engine.delivered.clear()
 
+    async def until(self, true: Callable[[], bool]) -> None:
+        assert true()
 
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+    async def relay(self, forward: Forward) -> TransportAddress:
+        address = TransportAddress(ip_address("192.0.2.99"), 3478)
+
+        def receive(data: bytes, source: TransportAddress, _: TransportAddress) -> None:
+            for answer, destination in forward(data, source):
+                self.network.send(address, destination, answer)
+
+        self.network.host(address, receive)
+        return address
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS + LISTENING_SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_the_memory_engine_conforms(scenario: Scenario) -> None:
     asyncio.run(scenario(MemoryBench()))  # type: ignore[arg-type]
 

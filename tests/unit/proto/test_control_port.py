@@ -27,7 +27,7 @@ remotes = st.builds(TransportAddress, st.ip_addresses(), st.integers(0, 0xFFFF),
 ways = st.builds(
     Way,
     source=st.none() | st.ip_addresses(),
-    interface=st.integers(0, 2**32 - 1),
+    interface=st.integers(0, 2**31 - 1),
     channel=st.integers(0, 0xFFFF),
     socket=st.integers(0, 0xFFFF),
 )

@@ -11,12 +11,14 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
-from warren.engine.userspace.places import socket_path, zone_index
+from warren.engine.userspace.listening import ControlSocket
+from warren.engine.userspace.places import control_path, socket_path, zone_index
 from warren.errors import MalformedPacket, OperationFailed, Unreachable
+from warren.model.datagrams import ControlEvent
 from warren.model.tunnel import TunnelChange, TunnelStatus
 from warren.proto import uapi
 
@@ -89,6 +91,9 @@ class UserspaceEngine:
 
     async def statistics(self) -> Mapping[str, int]:
         return {key: int(value) for key, value in (await self._ask(b"statistics=1\n\n")).pairs}
+
+    async def listen(self, heard: Callable[[ControlEvent], None]) -> ControlSocket:
+        return await ControlSocket.open(control_path(self._interface), heard)
 
     async def close(self) -> None:
         """Ask the process to end, and end it when it does not."""

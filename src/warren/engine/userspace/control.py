@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from warren.engine.userspace.places import zone_index
+from warren.engine.userspace.sockets import Sockets
 from warren.errors import OperationFailed
 from warren.linux.link import LinkState
 from warren.linux.udp import UdpPort
@@ -24,19 +25,21 @@ _log = logging.getLogger("warren.engine")
 
 
 class Control:
-    """``port`` is the open UDP port, None while the interface is down. ``clock_rate`` is how fast the injected clock
+    """``sockets`` has the UDP port; ``fwmark`` marks what leaves by it. ``clock_rate`` is how fast the injected clock
     runs.
     """
 
-    def __init__(self, plane: DataPlane, device: Device, clock: Callable[[], float], clock_rate: float) -> None:
-        self.port: UdpPort | None = None
+    def __init__(
+        self, plane: DataPlane, device: Device, sockets: Sockets, clock: Callable[[], float], clock_rate: float
+    ) -> None:
+        self.fwmark = 0
         self.clock_rate = clock_rate
+        self._sockets = sockets
         self._plane = plane
         self._device = device
         self._clock = clock
         self._link = LinkState(up=False, mtu=0)
         self._listen_port = 0
-        self._fwmark = 0
 
     def answer(self, text: bytes) -> bytes:
         """Answer one UAPI request; whatever is wrong with it, the answer is an errno and nothing has changed."""
@@ -55,11 +58,11 @@ class Control:
 
     def status(self) -> TunnelStatus:
         """The device's configuration with the port and mark that are really in use."""
-        return dataclasses.replace(self._device.status(), listen_port=self._listen_port, fwmark=self._fwmark)
+        return dataclasses.replace(self._device.status(), listen_port=self._listen_port, fwmark=self.fwmark)
 
     def statistics(self) -> dict[str, int]:
         """Every counter of the device and the loop, and which fast ways are in use (0 or 1)."""
-        sockets = self.port.sockets if self.port else []
+        sockets = self._sockets.port.sockets if self._sockets.port else []
         return {
             **self._device.counters,
             **self._plane.counters,
@@ -70,22 +73,22 @@ class Control:
 
     def _configure(self, change: TunnelChange) -> int:
         """Apply ``change``, the part that can fail first; returns an errno."""
-        fwmark = self._fwmark if change.fwmark is None else change.fwmark
+        fwmark = self.fwmark if change.fwmark is None else change.fwmark
         try:
             self._device.check(change)
             if change.listen_port == 0 or change.listen_port not in (None, self._listen_port):
                 self._open(change.listen_port, fwmark)
                 if self._link.up:
                     _log.info("listening on UDP port %d from now on", self._listen_port)
-            elif fwmark != self._fwmark and self.port is not None:
-                self.port.set_fwmark(fwmark)
+            if fwmark != self.fwmark:
+                self._sockets.set_fwmark(fwmark)
         except OperationFailed as error:
             _log.error("%s", error)
             return _errno_of(error)
         except OSError as error:
             _log.error("the firewall mark cannot be set: %s", error.strerror)
             return error.errno or errno.EIO
-        self._fwmark = fwmark
+        self.fwmark = fwmark
         self._device.configure(change, self._clock())
         return 0
 
@@ -93,7 +96,6 @@ class Control:
         """Open ``port`` and close the one before. A port that was chosen once is kept, also while the link is down."""
         opened = UdpPort.open(port, fwmark)
         self._plane.use_port(opened)
-        self.port = opened
         self._listen_port = opened.port
 
     def follow_link(self, link: LinkState) -> None:
@@ -108,15 +110,14 @@ class Control:
         elif before.up and not link.up:
             self._device.down(self._clock())
             self._plane.use_port(None)
-            self.port = None
             _log.info("the interface is down: the port is closed")
         elif link == before:
             self._device.forget_sources()  # an address or route changed: answers may have to leave from elsewhere
 
     def _up(self) -> None:
-        if self.port is None:
+        if self._sockets.port is None:
             try:
-                self._open(self._listen_port, self._fwmark)
+                self._open(self._listen_port, self.fwmark)
             except OperationFailed as error:
                 _log.error("%s", error)
                 return

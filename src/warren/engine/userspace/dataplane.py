@@ -20,12 +20,15 @@ from collections.abc import Callable
 
 from warren.engine.userspace.budget import Budget
 from warren.engine.userspace.control import Control
+from warren.engine.userspace.listener import Listener
+from warren.engine.userspace.sockets import Sockets
 from warren.engine.userspace.timestamps import TimestampFloor
 from warren.engine.userspace.uapi_server import UapiServer
 from warren.linux.inotify import RemovalWatch
 from warren.linux.link import LinkWatch
 from warren.linux.tun import FRAME_BYTES_MAX, Tun
 from warren.linux.udp import UdpPort, UdpSocket
+from warren.proto.wireguard.addresses import through_socket
 from warren.proto.wireguard.constants import INITIATION
 from warren.proto.wireguard.device import Device, Transmit
 from warren.proto.wireguard.events import Event, TimestampUsed
@@ -71,11 +74,15 @@ class DataPlane:
         self._datagrams = bytearray(_DATAGRAMS_BYTES)
         self._pending: list[Transmit] = []
         self._tun_bursts = self._udp_bursts = False  # whether the last turn brought more than one
-        self._sockets: dict[int, UdpSocket] = {}
+        self._blocked: UdpSocket | None = None  # the socket that is full, while transmits are pending
+        self._sockets = Sockets(self._poller)
         self._budget = Budget(HANDSHAKES_PER_SECOND, HANDSHAKES_AT_ONCE * 4, clock())
         self.counters: Counter[str] = Counter()
-        self.control = Control(self, device, clock, clock_rate)
+        self.control = Control(self, device, self._sockets, clock, clock_rate)
         self._uapi = UapiServer(tun.name, self._poller, self.control.answer)
+        self._listener = Listener(
+            tun.name, self._poller, device, self._sockets, lambda: self.control.fwmark, self.counters
+        )
         self._removal = RemovalWatch(self._uapi.path)
         for fd in (tun.fd, link.fileno(), self._removal.fileno(), self._wake_read):
             self._poller.register(fd, select.EPOLLIN)
@@ -110,8 +117,9 @@ class DataPlane:
     def close(self) -> None:
         """Close the socket, the interface and everything else this object opened or was given."""
         self._uapi.close()
+        self._listener.close()
         self._removal.close()
-        self.use_port(None)
+        self._sockets.close()
         self._link.close()
         self._tun.close()
         self._poller.close()
@@ -120,24 +128,22 @@ class DataPlane:
 
     def use_port(self, port: UdpPort | None) -> None:
         """Send and receive through ``port`` from now on; the one before is closed."""
-        for fd, sock in self._sockets.items():
-            self._poller.unregister(fd)
-            sock.close()
-        self._sockets = {} if port is None else {sock.fileno(): sock for sock in port.sockets}
-        for fd in self._sockets:
-            self._poller.register(fd, select.EPOLLIN)
         if self._pending:
+            self._unblock()
             self._pending.clear()
-            self._poller.modify(self._tun.fd, select.EPOLLIN)
+        self._sockets.use(port)
 
     def _serve(self, fd: int, mask: int, now: float) -> None:
         if fd == self._tun.fd:
             self._tun_readable(now)
-        elif fd in self._sockets:
+        elif fd in self._sockets.by_fd:
             if mask & select.EPOLLOUT:
                 self._resume()
             if mask & ~select.EPOLLOUT:
-                self._udp_readable(self._sockets[fd], now)
+                self._udp_readable(*self._sockets.by_fd[fd], now)
+        elif self._listener.owns(fd):
+            self._listener.handle(fd)
+            self._blocked_may_be_gone()
         elif self._uapi.owns(fd):
             self._uapi.handle(fd, mask)
             self._emit()
@@ -168,15 +174,22 @@ class DataPlane:
         device.flush(now)
         self._emit()
 
-    def _udp_readable(self, sock: UdpSocket, now: float) -> None:
-        """Take what the network brings, in the same manner."""
+    def _udp_readable(self, sock: UdpSocket, number: int, now: float) -> None:
+        """Take what the network brings, in the same manner. ``number`` is that of a socket handed over, else 0."""
         device, datagrams, receive = self._device, self._datagrams, sock.receive_into
+        control = device.control
         alone = not self._udp_bursts
         trains = 0
         while trains < TRAINS_PER_TURN and (received := receive(datagrams)) is not None:
             trains += 1
-            device.receive(datagrams, *received[:5], now)
-            if alone or received.length >= SUPER_PACKET_BYTES or not device.inbound_room():
+            length, stride, source, local, ecn, arrival = received
+            if number:
+                source = through_socket(source, number)
+            device.receive(datagrams, length, stride, source, local, ecn, now)
+            if control.waiting:
+                for datagram in control.take():
+                    self._listener.tell(datagram.datagram(arrival))
+            if alone or length >= SUPER_PACKET_BYTES or not device.inbound_room():
                 alone = False
                 self._deliver()
         self._udp_bursts = trains > 1
@@ -204,6 +217,8 @@ class DataPlane:
         for event in events:
             if not isinstance(event, TimestampUsed):
                 self.control.log_event(event)
+                if event.news is not None:
+                    self._listener.tell(event.news)
             elif self._floor is not None and not self._make_durable(self._floor, event.timestamp_ns):
                 return False
         return True
@@ -227,7 +242,7 @@ class DataPlane:
         if self._pending:
             self._defer(transmits)
             return
-        port = self.control.port
+        port = self._sockets.port
         if port is None:
             self.counters["udp_closed"] += len(transmits)
             return
@@ -249,19 +264,33 @@ class DataPlane:
     def _defer(self, transmits: list[Transmit]) -> None:
         """Keep transmits until the socket has room. Their bytes are copied: the device reuses its buffer."""
         if not self._pending:
-            self._poller.modify(self._tun.fd, 0)
-            for fd in self._sockets:
-                self._poller.modify(fd, select.EPOLLIN | select.EPOLLOUT)
+            self._block(transmits[0])
         room = _PENDING_MAX - len(self._pending)
         self._pending += [transmit._replace(data=bytes(transmit.data)) for transmit in transmits[:room]]
         self.counters["udp_queue_full"] += max(0, len(transmits) - room)
 
+    def _block(self, transmit: Transmit) -> None:
+        """Wait for room in the socket of ``transmit``; meanwhile the host is not read."""
+        self._poller.modify(self._tun.fd, 0)
+        port = self._sockets.port
+        self._blocked = port.socket_for(transmit.endpoint.address) if port is not None else None
+        if self._blocked is not None:
+            self._poller.modify(self._blocked.fileno(), select.EPOLLIN | select.EPOLLOUT)
+
+    def _unblock(self) -> None:
+        blocked, self._blocked = self._blocked, None
+        if blocked is not None and blocked.fileno() in self._sockets.by_fd:
+            self._poller.modify(blocked.fileno(), select.EPOLLIN)
+        self._poller.modify(self._tun.fd, select.EPOLLIN)
+
     def _resume(self) -> None:
         pending, self._pending = self._pending, []
-        for fd in self._sockets:
-            self._poller.modify(fd, select.EPOLLIN)
-        self._poller.modify(self._tun.fd, select.EPOLLIN)
+        self._unblock()
         self._transmit(pending)
+
+    def _blocked_may_be_gone(self) -> None:
+        if self._blocked is not None and self._blocked.fileno() not in self._sockets.by_fd:
+            self._resume()
 
     def _link_changed(self) -> None:
         self._link.drain()

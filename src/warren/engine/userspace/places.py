@@ -13,6 +13,11 @@ def socket_path(interface: str) -> Path:
     return SOCKET_DIRECTORY / f"{interface}.sock"
 
 
+def control_path(interface: str) -> Path:
+    """Where a controller listens. Not named ``.sock``: ``wg`` takes those for interfaces."""
+    return SOCKET_DIRECTORY / f"{interface}.control"
+
+
 def zone_index(zone: str) -> int:
     """The interface index of an IPv6 zone ("eth0" or "3"). Raises OSError when there is no such interface."""
     return int(zone) if zone.isdigit() else socket.if_nametoindex(zone)

@@ -11,7 +11,15 @@ from typing import NamedTuple
 
 from warren.model.datagrams import DATAGRAM_BYTES_MAX, ControlDatagram
 from warren.proto.stun.message import HEADER_BYTES, Method
-from warren.proto.wireguard.addresses import SocketAddress, server_of, transport_address, way_of
+from warren.proto.turn.channel import CHANNEL_MAX, CHANNEL_MIN
+from warren.proto.wireguard.addresses import (
+    SocketAddress,
+    pack_local,
+    server_of,
+    socket_address,
+    transport_address,
+    way_of,
+)
 from warren.proto.wireguard.ratelimit import RateLimiter
 from warren.proto.wireguard.relays import Relays
 
@@ -38,6 +46,19 @@ class Arrival(NamedTuple):
     def datagram(self, local: bytes) -> ControlDatagram:
         """It as the controller hears it; ``local`` may say more than it knows itself: the interface."""
         return ControlDatagram(self.data, transport_address(self.source), way_of(self.source, local))
+
+
+def routed(datagram: ControlDatagram) -> tuple[SocketAddress, bytes]:
+    """The address and ``local`` by which ``datagram`` leaves. Raises ValueError when it cannot: it has no bytes or too
+    many, no such channel exists, or its source is of the other family.
+    """
+    way = datagram.way
+    if not 0 < len(datagram.data) <= DATAGRAM_BYTES_MAX or not (
+        way.channel == 0 or CHANNEL_MIN <= way.channel <= CHANNEL_MAX
+    ):
+        raise ValueError("a control datagram is too short or long, or its channel is none")
+    address = socket_address(datagram.remote, way)
+    return address, pack_local(way, address[0])
 
 
 class ControlQueue:

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 from warren.identity.keys import PublicKey
 from warren.model.tunnel import TunnelChange, TunnelStatus
+from warren.proto.wireguard.addresses import way_of
 from warren.proto.wireguard.admission import Admission
 from warren.proto.wireguard.allowed_ips import AllowedIps
 from warren.proto.wireguard.configuration import Configuration
@@ -202,6 +203,11 @@ class Device:
         """
         self._handshakes.listening = listening
         self.control.listen(listening)
+
+    def sockets_in_use(self) -> set[int]:
+        """The numbers of the sockets by which peers are reached, our own (0) included."""
+        endpoints = [peer.endpoint for peer in self._peers.values() if peer.endpoint is not None]
+        return {way_of(endpoint.address).socket for endpoint in endpoints}
 
     # Events.
 
