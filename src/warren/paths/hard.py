@@ -28,6 +28,7 @@ from warren.paths.events import SocketsDone, SocketsWanted
 from warren.paths.nat import Situation, Verdict, verdict
 from warren.paths.pacing import Bucket
 from warren.paths.pair import ANSWER_S, NEVER, Pair
+from warren.paths.pairing import target
 from warren.paths.values import Base
 
 if TYPE_CHECKING:
@@ -153,7 +154,8 @@ class Hard:
     # The hard side of a birthday
 
     def _ask_for_sockets(self, now: float) -> None:
-        base = next((one for one in self.context.bases if one.kind == "host" and _is4(one.address)), None)
+        remote = self._easy_address()
+        base = None if remote is None else self._base_towards(remote)[0]
         if base is None:
             self._done()
             return
@@ -185,11 +187,12 @@ class Hard:
         if remote is None or not self._sockets:
             self._wake = NEVER
             return
+        translated = self._base_towards(remote)[1]
         while self._next_socket < len(self._sockets):
             if not self._opener.take(now):
                 self._wake = now + max(self._opener.wait(now), 0.005)
                 return
-            self._send(self._sockets[self._next_socket], remote, now)
+            self._send(self._sockets[self._next_socket], translated, now)
             self._next_socket += 1
         self._next_socket = 0
         self._wake = now + REFRESH_S
@@ -201,6 +204,15 @@ class Hard:
                 if one.kind == kind and _is4(one.address.ip):
                     return one.address
         return None
+
+    def _base_towards(self, remote: TransportAddress) -> tuple[Base | None, TransportAddress]:
+        """The first of our addresses from which ``remote`` can be sent to, and how it is written there (NAT64)."""
+        for base in self.context.bases:
+            if base.kind == "host":
+                translated = target(base, remote, self.context.around)
+                if translated is not None:
+                    return base, translated
+        return None, remote
 
     # The easy side
 
@@ -214,8 +226,7 @@ class Hard:
                 self._wake = now
 
     def _probe_next(self, now: float) -> None:
-        base = next((one for one in self.context.bases if one.kind == "host" and _is4(one.address)), None)
-        while base is not None and len(self._tried) < self.context.settings.hard_probes:
+        while len(self._tried) < self.context.settings.hard_probes:
             if not self._targets and not self._more_targets():
                 break
             if not self._bucket.take(now):
@@ -223,7 +234,9 @@ class Hard:
                 return
             remote = self._targets.popleft()
             self._tried.add(remote.port)
-            self._send(base, remote, now)
+            base, translated = self._base_towards(remote)
+            if base is not None:
+                self._send(base, translated, now)
         self._wake = NEVER
         self._ends = min(self._ends, now + ANSWER_S)
 

@@ -202,7 +202,8 @@ def verdict(a: Situation, b: Situation) -> Verdict:
         return Verdict(True, "lan", "They are on one network, where nothing stands between them.")
     found = [_of_family(a, b, 6), _of_family(a, b, 4)]
     best = min(found, key=lambda one: (MEANS.index(one.by), one.why.startswith(_NO_FAMILY)))
-    if best.direct or (a.relay and b.relay):
+    # The relay of one suffices if the other can send UDP to it; over TCP each needs its own.
+    if best.direct or (a.relay and b.relay) or (a.relay and b.udp) or (b.relay and a.udp):
         return best
     without = "neither reaches" if not (a.relay or b.relay) else "one of them does not reach"
     return Verdict(False, "none", f"{best.why.removesuffix('.')}, and {without} a relay.")
