@@ -23,6 +23,7 @@ _SECTIONS: Final = {
         "down": ("warren.cli.down", "Stop the agent, or leave one network."),
         "status": ("warren.cli.status", "Show the networks of this machine, and who is in them."),
         "ping": ("warren.cli.ping", "See whether another member answers, and by which path."),
+        "doctor": ("warren.cli.doctor", "Find out how this host is connected, and what to change."),
         "install": ("warren.cli.install", "Run the agent as a systemd service."),
     },
     "Networks": {
@@ -34,6 +35,7 @@ _SECTIONS: Final = {
     },
     "More": {
         "tunnel": ("warren.cli.tunnel", "Run a WireGuard tunnel from a wg-quick config."),
+        "lab": ("warren.cli.lab", "Rehearse networks: sites, NATs and bad links inside this machine."),
         "demo": ("warren.cli.demo", "Show a network at work between hosts inside this machine."),
         "completion": ("warren.cli.completion", "Print the completion script for bash, zsh or fish."),
     },

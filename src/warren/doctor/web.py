@@ -1,0 +1,167 @@
+"""Looks at coordinators and relays by TCP: whether they answer, whether it is they, and what stands in between."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import hmac
+import os
+import ssl
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+from warren.api.trust import establish_trust
+from warren.doctor.observed import TcpSeen
+from warren.errors import OperationFailed, Unreachable
+from warren.identity.signing import VerifyKey
+from warren.log import printable
+
+_HEAD_BYTES_MAX: Final = 8192
+_CONNECT_WITHIN_S: Final = 5.0
+_PORTAL_STATUS: Final = 511  # RFC 6585 §6
+
+
+@dataclass(frozen=True, slots=True)
+class CoordinatorTarget:
+    """A coordinator, by the key that a ticket or NetworkSpec names."""
+
+    name: str
+    url: str
+    key: VerifyKey
+
+
+@dataclass(frozen=True, slots=True)
+class TlsTarget:
+    """A relay with TLS."""
+
+    name: str
+    host: str
+    port: int
+    certificate_sha256: bytes | None
+    """None: one that certificate authorities vouch for."""
+
+
+async def look_at_coordinator(target: CoordinatorTarget) -> TcpSeen:
+    """Whether it answers and proves itself; through the proxy of the environment, if there is one."""
+    try:
+        trusted = await establish_trust([target.url], target.key)
+    except Unreachable as error:
+        return await _with_portal(TcpSeen(name=target.name, place=target.url, outcome="silent", detail=str(error)))
+    except OperationFailed as error:
+        return await _with_portal(TcpSeen(name=target.name, place=target.url, outcome="wrong", detail=str(error)))
+    return TcpSeen(name=target.name, place=target.url, outcome="good", clock_offset_s=round(trusted.offset_s, 3))
+
+
+async def look_at_tls(target: TlsTarget) -> TcpSeen:
+    """Whether a relay answers with its own certificate, connected to directly."""
+    place = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if target.certificate_sha256 is None:
+        context.load_default_certs()
+    else:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # the pin is compared below
+    try:
+        async with asyncio.timeout(_CONNECT_WITHIN_S):
+            _, writer = await asyncio.open_connection(
+                target.host, target.port, ssl=context, server_hostname=target.host
+            )
+    except ssl.SSLError as error:
+        reason = getattr(error, "verify_message", "") or error.reason or "no TLS"
+        return TcpSeen(
+            name=target.name,
+            place=place,
+            outcome="wrong",
+            detail=f"who answers at {place} does not prove to be the relay ({reason})",
+        )
+    except TimeoutError:
+        return _silent(target.name, place, "no answer")
+    except OSError as error:
+        return _silent(target.name, place, os.strerror(error.errno) if error.errno else "its name is not known")
+    try:
+        tls = writer.get_extra_info("ssl_object")
+        leaf = tls.getpeercert(binary_form=True) or b""
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(1.0):
+                await writer.wait_closed()
+    pin = target.certificate_sha256
+    if pin is None or hmac.compare_digest(hashlib.sha256(leaf).digest(), pin):
+        return TcpSeen(name=target.name, place=place, outcome="good")
+    return TcpSeen(
+        name=target.name,
+        place=place,
+        outcome="wrong",
+        detail=f"the certificate that arrives from {place} is not the relay's but one of {_subject(leaf)}",
+    )
+
+
+def _silent(name: str, place: str, why: str) -> TcpSeen:
+    return TcpSeen(name=name, place=place, outcome="silent", detail=f"{place} cannot be reached ({why})")
+
+
+def _subject(certificate: bytes) -> str:
+    """Whose certificate it is and who issued it, for people."""
+    from cryptography import x509
+
+    try:
+        parsed = x509.load_der_x509_certificate(certificate)
+        subject, issuer = parsed.subject.rfc4514_string(), parsed.issuer.rfc4514_string()
+    except ValueError:
+        return "nobody that can be read"
+    return printable(f"{subject or 'nobody'}, issued by {issuer or 'nobody'}")[:200]
+
+
+async def _with_portal(seen: TcpSeen) -> TcpSeen:
+    """``seen`` with the captive portal that may be the reason."""
+    host = urlsplit(seen.place).hostname or ""
+    try:
+        async with asyncio.timeout(_CONNECT_WITHIN_S):
+            portal = await portal_at(host)
+    except (OSError, TimeoutError, ValueError):
+        portal = ""
+    return TcpSeen(name=seen.name, place=seen.place, outcome=seen.outcome, detail=seen.detail, portal=portal)
+
+
+async def portal_at(host: str, port: int = 80) -> str:
+    """Where who answers plain HTTP for ``host`` sends browsers, when that is elsewhere (RFC 8952 §1); "sign in" when it
+    says by its status that one has to. Empty: no portal. Raises OSError when nobody answers.
+    """
+    reader, writer = await asyncio.open_connection(host, port)
+    try:
+        shown = f"[{host}]" if ":" in host else host
+        writer.write(f"GET / HTTP/1.1\r\nHost: {shown}\r\nConnection: close\r\n\r\n".encode())
+        await writer.drain()
+        head = b""
+        while b"\r\n\r\n" not in head and len(head) < _HEAD_BYTES_MAX:
+            more = await reader.read(_HEAD_BYTES_MAX)
+            if not more:
+                break
+            head += more
+    finally:
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+    return portal_in_untrusted(head, host)
+
+
+def portal_in_untrusted(head: bytes, host: str) -> str:
+    """The same, of the head of an answer."""
+    lines = head.partition(b"\r\n\r\n")[0].decode("latin-1").splitlines()
+    words = lines[0].split() if lines else []
+    if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].isdigit():
+        return ""
+    status = int(words[1])
+    if status == _PORTAL_STATUS:
+        return "sign in"
+    location = next((line.partition(":")[2].strip() for line in lines[1:] if line.lower().startswith("location:")), "")
+    try:
+        elsewhere = urlsplit(location).hostname
+    except ValueError:
+        return ""
+    if status in range(300, 400) and elsewhere and elsewhere.removeprefix("www.") != host.removeprefix("www."):
+        return printable(location)[:200]
+    return ""
