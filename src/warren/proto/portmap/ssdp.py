@@ -64,8 +64,8 @@ def location_untrusted(url: str) -> Location:
         raise MalformedPacket("a URL that is not plain HTTP")
     host, port = authority, "80"
     if authority.startswith("["):
-        host, _, after = authority[1:].partition("]")
-        if after and not after.startswith(":"):
+        host, bracket, after = authority[1:].partition("]")
+        if not bracket or (after and not after.startswith(":")):
             raise MalformedPacket("a URL without a host")
         port = after[1:] or port
     elif ":" in authority:
