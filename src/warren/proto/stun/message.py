@@ -169,8 +169,8 @@ def decode_untrusted(data: Buffer, limit: int = MESSAGE_BYTES_MAX) -> Message:
     end = len(data)
     if not HEADER_BYTES <= end <= limit:
         raise MalformedPacket("a STUN message is as long as its header at least, and not longer than a datagram")
-    kind, length, cookie, transaction = _header.unpack_from(data)
-    if kind >= 0x4000 or cookie != MAGIC_COOKIE:
+    kind, length, magic, transaction = _header.unpack_from(data)
+    if kind >= 0x4000 or magic != MAGIC_COOKIE:
         raise MalformedPacket("not a STUN message")
     if length & 3 or length != end - HEADER_BYTES:
         raise MalformedPacket("the length of a STUN message is not that of its datagram")

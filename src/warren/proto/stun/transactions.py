@@ -64,7 +64,7 @@ class TimedOut:
 
 
 class _Transaction:
-    __slots__ = ("accepts", "at", "data", "interval_s", "remote", "schedule", "sent", "sent_at", "tag")
+    __slots__ = ("accepts", "at", "data", "interval_s", "remote", "schedule", "sent", "sent_at", "whose")
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class _Transaction:
         accepts: Callable[[Message, TransportAddress], bool] | None,
     ) -> None:
         self.data = data
-        self.tag = tag
+        self.whose = tag
         self.remote = remote
         self.schedule = schedule
         self.accepts = accepts
@@ -136,12 +136,12 @@ class Transactions:
             return False
         del self._running[message.transaction]
         rtt_s = now - transaction.sent_at if transaction.sent == 1 else None
-        self._events.append(Answered(transaction.tag, message, remote, rtt_s))
+        self._events.append(Answered(transaction.whose, message, remote, rtt_s))
         return True
 
-    def cancel(self, tag: Hashable) -> None:
-        """Forget the requests of ``tag``; neither answers nor their absence are told."""
-        for number in [number for number, running in self._running.items() if running.tag == tag]:
+    def cancel(self, whose: Hashable) -> None:
+        """Forget the requests that were started with this tag; neither answers nor their absence are told."""
+        for number in [number for number, running in self._running.items() if running.whose == whose]:
             del self._running[number]
 
     def handle_timeout(self, now: float) -> None:
@@ -154,7 +154,7 @@ class Transactions:
                 self._send(transaction, now)
             else:
                 del self._running[number]
-                self._events.append(TimedOut(transaction.tag))
+                self._events.append(TimedOut(transaction.whose))
 
     def next_deadline(self) -> Deadline | None:
         while self._heap:
@@ -183,7 +183,7 @@ class Transactions:
         else:
             transaction.at = now + schedule.last_wait * schedule.rto_s
         heapq.heappush(self._heap, (transaction.at, transaction.data[8:20]))
-        self._transmits.append(Request(transaction.data, transaction.remote, transaction.tag))
+        self._transmits.append(Request(transaction.data, transaction.remote, transaction.whose))
 
 
 def _same_method(request: bytes, method: int) -> bool:

@@ -147,4 +147,4 @@ def test_every_request_ends_in_exactly_one_event_or_a_cancellation(steps: list[t
 
 
 def _tags(transactions: Transactions) -> set[object]:
-    return {running.tag for running in transactions._running.values()}
+    return {running.whose for running in transactions._running.values()}
