@@ -49,6 +49,7 @@ class MemoryEngine:
         self._fwmark = 0
         self._listener: MemoryControlPort | None = None
         self._closed = False
+        self._device.drain_by(self._deliver)
         self._device.up(network.now)
 
     @property
@@ -115,10 +116,13 @@ class MemoryEngine:
             source = through_socket(source, number)
         local = pack_local(Way(train.destination.ip), source[0])
         self._device.receive(bytearray(train.data), len(train.data), train.stride, source, local, train.ecn, now)
-        for frame in self._device.take_frames():
-            self.delivered += _packets(frame)
+        self._deliver()
         self._device.handshake_work(now, self._device.pending_handshakes)
         self._emit()
+
+    def _deliver(self) -> None:
+        for frame in self._device.take_frames():
+            self.delivered += _packets(frame)
 
     def next_deadline(self) -> float | None:
         deadline = self._device.next_deadline()

@@ -78,6 +78,7 @@ class DataPlane:
         self._sockets = Sockets(self._poller)
         self._budget = Budget(HANDSHAKES_PER_SECOND, HANDSHAKES_AT_ONCE * 4, clock())
         self.counters: Counter[str] = Counter()
+        device.drain_by(self._deliver)
         self.control = Control(self, device, self._sockets, clock, clock_rate)
         self._uapi = UapiServer(tun.name, self._poller, self.control.answer)
         self._listener = Listener(

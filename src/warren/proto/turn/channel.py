@@ -17,6 +17,7 @@ functions run for every train, so they ask the interpreter for a few operations 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 HEADER_BYTES: Final = 4
@@ -109,9 +110,9 @@ def rechannel_train(buffer: bytearray, length: int, stride: int, channel: int) -
 def unwrap_train_untrusted(buffer: bytearray, length: int, stride: int) -> tuple[list[Run], int]:
     """Take the headers out of the train ``buffer[:length]``, in place: its datagrams move together towards the front.
 
-    Returns the runs in the order of arrival, and how many datagrams were malformed (a length field that does not fit)
-    and left out. What is no ChannelData is a run with channel 0. Bytes outside of the runs are undefined afterwards.
-    Never raises for what is in the datagrams.
+    Returns the runs, those of one channel together and in the order of arrival, and how many datagrams were malformed
+    (a length field that does not fit) and left out. What is no ChannelData is a run with channel 0. Bytes outside of
+    the runs are undefined afterwards. Never raises for what is in the datagrams.
     """
     channel, size, last = _uniform(buffer, length, stride)
     if channel == 0 or size == 0:
@@ -127,9 +128,8 @@ def unwrap_train_untrusted(buffer: bytearray, length: int, stride: int) -> tuple
 
 
 def _unwrap_one_by_one(buffer: bytearray, length: int, stride: int) -> tuple[list[Run], int]:
-    runs: list[Run] = []
+    by_channel: dict[int, list[tuple[int, int]]] = {}  # where the data begins, and its size
     malformed = 0
-    to = 0
     for start in range(0, length, max(stride, 1)):
         end = min(start + stride, length)
         channel, at, size = 0, start, end - start
@@ -139,16 +139,27 @@ def _unwrap_one_by_one(buffer: bytearray, length: int, stride: int) -> tuple[lis
             if not 0 <= end - at - size <= PADDING_BYTES_MAX:
                 malformed += 1
                 continue
-        buffer[to : to + size] = buffer[at : at + size]
-        before = runs[-1] if runs else None
-        if (
-            before is not None
-            and before.channel == channel
-            and 0 < size <= before.stride
-            and (before.end - before.at) % before.stride == 0
-        ):
-            runs[-1] = before._replace(end=to + size)
-        else:
-            runs.append(Run(channel, to, to + size, size))
-        to += size
-    return runs, malformed
+        by_channel.setdefault(channel, []).append((at, size))
+    with memoryview(buffer) as view:
+        data = b"".join([view[at : at + size] for pieces in by_channel.values() for at, size in pieces])
+    buffer[: len(data)] = data
+    return list(_runs(by_channel)), malformed
+
+
+def _runs(by_channel: dict[int, list[tuple[int, int]]]) -> Iterator[Run]:
+    """The runs of data that lie back to back from the start of a buffer."""
+    end = 0
+    for channel, pieces in by_channel.items():
+        at, stride = end, 0
+        for _, size in pieces:
+            # A datagram of another size than those before it may only be shorter, and is then the last.
+            if end > at and (size == 0 or size > stride or (end - at) % stride):
+                yield Run(channel, at, end, stride)
+                at = end
+            if end == at:
+                stride = size
+            end += size
+            if size == 0:
+                yield Run(channel, at, at, 0)
+        if end > at:
+            yield Run(channel, at, end, stride)

@@ -7,6 +7,7 @@ look at each frame checks every packet (WireGuard §2, §3: cryptokey routing of
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable
 
 from warren.proto.datapath import Coalescer
 from warren.proto.ip.coalesce import MAX_FRAME, MAX_RUNS, MAX_TRAIN
@@ -21,9 +22,13 @@ CAPACITY_BYTES = MAX_TRAIN + 2 * MAX_RUNS * MAX_FRAME
 
 
 class Delivery:
-    """The frames of one device that wait for the host. A change of peer moves on to the next of a few coalescers."""
+    """The frames of one device that wait for the host. A change of peer moves on to the next of a few coalescers.
 
-    __slots__ = ("_allowed_ips", "_coalescers", "_counters", "_frames", "_peer", "_used")
+    ``drain`` is called when all of them are in use, to :meth:`take` the frames at once: a train of a relay may have
+    packets of many peers.
+    """
+
+    __slots__ = ("_allowed_ips", "_coalescers", "_counters", "_frames", "_peer", "_used", "drain")
 
     def __init__(
         self, coalescer: type[Coalescer], udp: bool, allowed_ips: AllowedIps[Peer], counters: dict[str, int]
@@ -34,6 +39,7 @@ class Delivery:
         self._used = 0  # coalescers already emptied since the last take; the next one is in use when _peer is set
         self._peer: Peer | None = None
         self._frames: list[memoryview] = []
+        self.drain: Callable[[], None] | None = None
 
     def room(self) -> bool:
         """Whether one more train of any peer surely fits."""
@@ -43,10 +49,13 @@ class Delivery:
         """Take the plaintexts of a train of ``peer``, as :meth:`Coalescer.add` does."""
         if peer is not self._peer or not self._coalescers[self._used].room():
             if self._peer is not None:
-                if self._used + 1 == COALESCERS:
+                if self._used + 1 < COALESCERS:
+                    self._collect()
+                elif self.drain is not None:
+                    self.drain()
+                else:
                     self._counters["inner_no_room"] += 1
                     return
-                self._collect()
             self._peer = peer
         dropped = self._coalescers[self._used].add(buffer, at, end, stride, lengths)
         if dropped:

@@ -115,6 +115,12 @@ class Device:
         self.take_frames = self._delivery.take
         self.wake_at = self._timers.wake_at
 
+    def drain_by(self, drain: Callable[[], None]) -> None:
+        """Let ``drain``, which takes the frames, be called also within ``receive``, when one train has packets of so
+        many peers that its frames do not wait until afterwards. Without it they are dropped.
+        """
+        self._delivery.drain = drain
+
     # Configuration.
 
     def check(self, change: TunnelChange) -> None:

@@ -27,7 +27,8 @@ from warren.proto.wireguard.transport import OPEN_AUTH, OPEN_FOREIGN, OPEN_LIMIT
 TRAIN_BYTES_MAX = 1 << 16
 DATAGRAM_BYTES_MIN = HEADER_BYTES
 """A bare STUN header; everything of WireGuard's and all ChannelData with either inside is longer."""
-_DATAGRAMS_MAX = TRAIN_BYTES_MAX // DATAGRAM_BYTES_MIN
+_DATAGRAMS_MAX = TRAIN_BYTES_MAX // KEEPALIVE_BYTES
+"""Shorter datagrams than a keepalive are no data messages."""
 
 _header = struct.Struct("<II")  # type and three zero bytes; receiver index
 _FAILURES = {
@@ -71,14 +72,21 @@ class Inbound:
 
         Data messages are opened in place. Never raises for what is in the datagrams.
         """
-        if stride < DATAGRAM_BYTES_MIN or length < DATAGRAM_BYTES_MIN:
+        if stride >= KEEPALIVE_BYTES and length >= KEEPALIVE_BYTES:
+            kind, index = _header.unpack_from(buffer)
+            if kind == DATA:
+                pair = self._sessions.get(index)
+                if pair is not None and now < pair.receive_until:
+                    self._open(pair, buffer, 0, length, stride, source, local, ecn, now)
+                    return
+        elif stride < DATAGRAM_BYTES_MIN or length < DATAGRAM_BYTES_MIN:
             if length:
                 self._counters["udp_malformed"] += -(-length // max(1, stride))
             return
         if _CHANNEL_DATA_MIN <= buffer[0] <= _CHANNEL_DATA_MAX:
             self._unwrap(buffer, length, stride, source, local, ecn, now)
         else:
-            self._take(buffer, 0, length, stride, source, local, ecn, now)
+            self._one_by_one(range(0, length, stride), buffer, length, stride, source, local, ecn, now)
 
     def _unwrap(
         self, buffer: bytearray, length: int, stride: int, source: SocketAddress, local: bytes, ecn: int, now: float
@@ -107,8 +115,8 @@ class Inbound:
         ecn: int,
         now: float,
     ) -> None:
-        """Take a train that does not begin with ChannelData."""
-        if end - at >= KEEPALIVE_BYTES:
+        """Take what was in ChannelData, or between it."""
+        if stride >= KEEPALIVE_BYTES and end - at >= KEEPALIVE_BYTES:
             kind, index = _header.unpack_from(buffer, at)
             if kind == DATA:
                 pair = self._sessions.get(index)

@@ -60,7 +60,7 @@ def test_an_unwrapped_train_is_one_run() -> None:
     st.lists(st.tuples(channels | st.just(0), st.binary(min_size=1, max_size=9), st.integers(0, 3)), max_size=12),
     st.integers(16, 20),
 )
-def test_datagrams_of_several_channels_and_foreign_ones_keep_their_order(
+def test_datagrams_of_several_channels_and_foreign_ones_come_by_channel_in_their_order(
     content: list[tuple[int, bytes, int]], stride: int
 ) -> None:
     # Whatever the data, each datagram but the last is filled up to the stride: as ChannelData it is then malformed.
@@ -78,7 +78,17 @@ def test_datagrams_of_several_channels_and_foreign_ones_keep_their_order(
             expected.append((channel, data))
         else:
             malformed += 1
+    order = list(dict.fromkeys(channel for channel, _ in expected))
+    expected.sort(key=lambda one: order.index(one[0]))
     assert unwrapped(train, stride) == (expected, malformed)
+
+
+def test_two_channels_by_turns_are_two_runs() -> None:
+    train = bytearray(b"".join(channel_data(0x4000 + i % 2, bytes([i]) * 50) for i in range(10)) + b"\0\1stun")
+    assert unwrap_train_untrusted(train, len(train), 54) == (
+        [Run(0x4000, 0, 250, 50), Run(0x4001, 250, 500, 50), Run(0, 500, 506, 6)],
+        0,
+    )
 
 
 @pytest.mark.parametrize("sizes", [(5, 5, 5), (5, 6, 7, 8), (8, 5, 8), (6, 6, 1), (5, 6)])
