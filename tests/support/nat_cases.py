@@ -30,6 +30,7 @@ BEHAVIOURS = [
     behaviour_from_text_untrusted(",".join(words)) for words in itertools.product(MAPPINGS, FILTERINGS, ALLOCATIONS)
 ]
 """All 27 NATs of RFC 4787."""
+CARRIERS = (FULL_CONE, ADDRESS_RESTRICTED, PORT_RESTRICTED, *BEHAVIOURS[-3:])
 PLACES = ("homes", "homes", "homes", "homes", "dual stack", "one LAN", "one NAT", "CGN", "one CGN", "NAT64", "no UDP")
 WAIT_S = {"open": 15, "lan": 15, "punched": 15, "predicted": 45, "birthday": 240}
 """How long a direct path may take under loss; a birthday has three attempts."""
@@ -148,6 +149,18 @@ def behaviour(world: World) -> Behaviour:
     return replace(chance.choice(BEHAVIOURS), hairpin=chance.random() < 0.5)
 
 
+def _node(
+    world: World,
+    name: str,
+    network: Network,
+    address: str,
+    situation: Situation,
+    relays: tuple[RelayServer, ...],
+    port: int,
+) -> PathNode:
+    return PathNode(world, name, [(network, IPv4Address(address))], situation=situation, relays=relays, port=port)
+
+
 Places = tuple[PathNode, PathNode, tuple[Situation, Situation]]
 
 
@@ -222,7 +235,14 @@ def one_nat(world: World, relays: tuple[RelayServer, ...]) -> Places:
     for name, n in (("a", 5), ("b", 6)):
         behind_it = world.site(v4=inner, above=outer, link=Link(0.001), outside=IPv4Address(f"10.0.0.{n}"))
         made.append(
-            PathNode(world, name, [(behind_it, IPv4Address("192.168.1.5"))], situation=situation, relays=relays)
+            PathNode(
+                world,
+                name,
+                [(behind_it, IPv4Address("192.168.1.5"))],
+                situation=situation,
+                relays=relays,
+                port=5000 + n,
+            )
         )
     whole = replace(situation, v4=behind(inner, one))
     for node in made:
@@ -232,9 +252,8 @@ def one_nat(world: World, relays: tuple[RelayServer, ...]) -> Places:
 
 def cgn(world: World, relays: tuple[RelayServer, ...]) -> Places:
     """A home behind a carrier's NAT, and another home."""
-    home, carrier, other = behaviour(world), behaviour(world), behaviour(world)
-    while not (home.translated and carrier.translated):
-        home, carrier = behaviour(world), behaviour(world)
+    home, carrier = Behaviour(filtering=world.chance.choice(FILTERINGS)), world.chance.choice(CARRIERS)
+    other = behaviour(world)
     outer = world.site(v4=carrier, link=link(world))
     inner = world.site(v4=home, above=outer, link=Link(0.001), outside=IPv4Address("100.64.0.9"))
     situation_a, situation_b = Situation(v4=behind(home, carrier)), Situation(v4=other)
@@ -254,7 +273,7 @@ def one_cgn(world: World, relays: tuple[RelayServer, ...]) -> Places:
         home = Behaviour(filtering=world.chance.choice(FILTERINGS))
         inner = world.site(v4=home, above=outer, link=Link(0.001), outside=IPv4Address(f"100.64.0.{n}"))
         situation = Situation(v4=behind(home, carrier), outside4="1")
-        node = PathNode(world, name, [(inner, IPv4Address("192.168.1.7"))], situation=situation, relays=relays)
+        node = _node(world, name, inner, "192.168.1.7", situation, relays, port=5000 + n)
         made.append((node, situation))
     (a, situation_a), (b, situation_b) = made
     return a, b, (situation_a, situation_b)

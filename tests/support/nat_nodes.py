@@ -101,6 +101,7 @@ class PathNode:
         settings: Settings | None = None,
         around: Surroundings | None = None,
         stun: tuple[RelayServer, ...] | None = None,
+        port: int = PORT,
     ) -> None:
         self.world = world
         self.name = name
@@ -109,7 +110,7 @@ class PathNode:
         self.relays = relays
         self.stun = relays if stun is None else stun
         self.around = around or Surroundings()
-        self.port = PORT
+        self.port = port
         self.uplinks = [Uplink(network, address, number) for number, (network, address) in enumerate(uplinks, 1)]
         self.machine = Connectivity(node=self.key, random=world.chance.randbytes, settings=settings, now=world.now)
         self.peers: dict[bytes, PathNode] = {}

@@ -7,7 +7,7 @@ sent to. The oracle (paths/nat.py) says from what both tell of their NATs whethe
 by          the easy side                                           the hard side
 ==========  ======================================================  =================================================
 predicted   probes the ports around the one from which the hard     goes on with its usual checks: its NAT gave them
-            side was last seen, further away with every burst       a port close to that one
+            side was last seen, near ones and then further away     a port close to that one
 birthday    probes random ports of the hard side's address; with    opens many sockets and sends from each: so many
             1,024 probes against 256 sockets 98 % of attempts hit   ports lead in
 ==========  ======================================================  =================================================
@@ -36,8 +36,12 @@ if TYPE_CHECKING:
 
 AFTER_S: Final = 1.5
 """Into a round: by then the usual checks have found what they can find."""
-BURST: Final = 64
-"""Predicted ports on each side of the last one seen, in one burst."""
+NEAR: Final = (range(1, 33), range(1, 33), range(33, 65), range(1, 33), range(65, 129), range(1, 65), range(129, 257))
+"""How far from the port seen last the bursts of a prediction go, on both sides. The nearest are tried more than once:
+probes get lost.
+"""
+DRAW: Final = 64
+"""Random ports drawn at once."""
 OPENERS_PER_S: Final = 200.0
 REFRESH_S: Final = 8.0
 """The sockets of a birthday send again, so that no NAT forgets them."""
@@ -70,7 +74,7 @@ class Hard:
         self._sent: deque[tuple[bytes, float]] = deque()
         self._tried: set[int] = set()
         self._targets: deque[TransportAddress] = deque()
-        self._bursts = 0
+        self._bursts = self._probes = 0
         self._sockets: tuple[Base, ...] = ()
         self._next_socket = 0
         self._asked = False
@@ -133,7 +137,7 @@ class Hard:
             self._wake = now + AFTER_S
             return
         self.context.hard_busy.add(self)
-        self._bursts = 0
+        self._bursts = self._probes = 0
         self._tried.clear()
         self._targets.clear()
         if not mine.known:
@@ -226,13 +230,14 @@ class Hard:
                 self._wake = now
 
     def _probe_next(self, now: float) -> None:
-        while len(self._tried) < self.context.settings.hard_probes:
+        while self._probes < self.context.settings.hard_probes:
             if not self._targets and not self._more_targets():
                 break
             if not self._bucket.take(now):
                 self._wake = now + max(self._bucket.wait(now), 0.005)
                 return
             remote = self._targets.popleft()
+            self._probes += 1
             self._tried.add(remote.port)
             base, translated = self._base_towards(remote)
             if base is not None:
@@ -241,20 +246,21 @@ class Hard:
         self._ends = min(self._ends, now + ANSWER_S)
 
     def _more_targets(self) -> bool:
+        seen_addresses = self._seen_addresses()
         self._bursts += 1
         if self.role == "predict":
-            near = range((self._bursts - 1) * BURST + 1, self._bursts * BURST + 1)
-            for seen in self._seen_addresses()[:2]:
-                for far in near:
-                    self._targets.extend(
-                        TransportAddress(seen.ip, port)
-                        for port in (seen.port + far, seen.port - far)
-                        if PORT_MIN <= port <= 65_535 and port not in self._tried
-                    )
+            if self._bursts > len(NEAR):
+                return False
+            for far in NEAR[self._bursts - 1]:
+                self._targets.extend(
+                    TransportAddress(seen.ip, port)
+                    for seen in seen_addresses[:2]
+                    for port in (seen.port + far, seen.port - far)
+                    if PORT_MIN <= port <= 65_535
+                )
         else:
-            seen_addresses = self._seen_addresses()
-            drawn = self.context.random(2 * BURST)
-            for at in range(0, 2 * BURST if seen_addresses else 0, 2):
+            drawn = self.context.random(2 * DRAW)
+            for at in range(0, 2 * DRAW if seen_addresses else 0, 2):
                 port = int.from_bytes(drawn[at : at + 2])
                 if port >= PORT_MIN and port not in self._tried:
                     self._targets.append(TransportAddress(seen_addresses[0].ip, port))

@@ -27,8 +27,8 @@ one is known and filters by port, the other is random        ``birthday``
 neither is known                                             ``relay`` (*)
 ===========================================================  ===============
 
-(*) but for one that filters nothing and another whose port depends on the address alone and that does not filter by
-port: the first is found where it was last seen, answers from elsewhere, and is heard (``punched``).
+(*) but for one that filters nothing and another that does not filter by port, if the port of either depends on the
+address alone: the first is found where a server saw it, answers from elsewhere, and is heard (``punched``).
 """
 
 from __future__ import annotations
@@ -93,7 +93,9 @@ SYMMETRIC_SEQUENTIAL: Final = Behaviour("apdm", "apdf", "sequential")
 
 
 def behind(inner: Behaviour, outer: Behaviour) -> Behaviour:
-    """Two NATs in a row (a home behind a CGN) as one: the worse of each trait counts."""
+    """Two NATs in a row (a home behind a CGN) as one: the worse of each trait counts. Together they may let more in than
+    that: if only one of them filters, and the other maps by destination.
+    """
     mapping = _MAPPINGS[max(_MAPPINGS.index(inner.mapping), _MAPPINGS.index(outer.mapping))]
     filtering = _FILTERINGS[max(_FILTERINGS.index(inner.filtering), _FILTERINGS.index(outer.filtering))]
     # Of a port that the inner one keeps, the outer one decides. If the outer one keeps ports, the inner one does.
@@ -242,7 +244,7 @@ def _between(a: Behaviour, b: Behaviour) -> tuple[Means, str]:
         return "punched", f"{stands} answers in."
     if not (a.known or b.known):
         for one, other in ((a, b), (b, a)):
-            if one.filtering == "eif" and other.mapping == "adm" and other.filtering != "apdf":
+            if one.filtering == "eif" and other.filtering != "apdf" and "adm" in {one.mapping, other.mapping}:
                 return "punched", "One NAT passes on what anybody sends, and the other lets the answer in."
         return "relay", "Both NATs use another outside port for every destination: neither can tell where to send to."
     easy, hard = (a, b) if a.known else (b, a)

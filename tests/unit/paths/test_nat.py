@@ -72,6 +72,7 @@ def test_the_table_names_every_pair() -> None:
         (Behaviour("adm", "adf", "random"), PORT_RESTRICTED, "birthday"),
         (Behaviour("adm", "adf", "sequential"), ADDRESS_RESTRICTED, "punched"),
         (Behaviour("adm", "eif", "random"), Behaviour("adm", "adf", "random"), "punched"),
+        (Behaviour("adm", "eif", "random"), Behaviour("apdm", "adf", "random"), "punched"),
         (Behaviour("adm", "eif", "random"), Behaviour("adm", "apdf", "random"), "relay"),
         (Behaviour("apdm", "eif", "random"), Behaviour("apdm", "eif", "random"), "relay"),
         # Ports that are kept are known, whatever the mapping.
