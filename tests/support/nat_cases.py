@@ -10,7 +10,9 @@ from tests.support.nat_nodes import PathNode, RelayServer
 from tests.support.nat_world import Link, Network, World
 from warren.model.tunnel import IPAddress
 from warren.paths.nat import (
+    ADDRESS_RESTRICTED,
     FIREWALLED,
+    FULL_CONE,
     OPEN,
     PORT_RESTRICTED,
     Behaviour,

@@ -93,8 +93,8 @@ SYMMETRIC_SEQUENTIAL: Final = Behaviour("apdm", "apdf", "sequential")
 
 
 def behind(inner: Behaviour, outer: Behaviour) -> Behaviour:
-    """Two NATs in a row (a home behind a CGN) as one: the worse of each trait counts. Together they may let more in than
-    that: if only one of them filters, and the other maps by destination.
+    """Two NATs in a row (a home behind a CGN) as one: the worse of each trait counts. Together they may let more in
+    than that, if only one of them filters and the other maps by destination.
     """
     mapping = _MAPPINGS[max(_MAPPINGS.index(inner.mapping), _MAPPINGS.index(outer.mapping))]
     filtering = _FILTERINGS[max(_FILTERINGS.index(inner.filtering), _FILTERINGS.index(outer.filtering))]
