@@ -123,7 +123,10 @@ async def ask_to_connect(sock: socket.socket, proxy: Proxy, host: str, port: int
     as long as the proxy does.
     """
     loop = asyncio.get_running_loop()
-    target = f"[{host}]:{port}" if ":" in host else f"{host.encode('idna').decode()}:{port}"
+    try:
+        target = f"[{host}]:{port}" if ":" in host else f"{host.encode('idna').decode()}:{port}"
+    except UnicodeError:
+        raise OperationFailed(f"{_harmless(host)} is not the name of a host") from None
     request = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n"
     if proxy.username is not None:
         login = base64.b64encode(f"{proxy.username}:{proxy.password}".encode()).decode()
@@ -152,7 +155,10 @@ def _judge_untrusted(head: bytes, proxy: Proxy, target: str) -> None:
         raise OperationFailed(f"what answers at {proxy} is no HTTP proxy: check its address and port")
     number, reason = int(status[1]), _harmless((status[2] or b"").decode(errors="replace"))
     told = f"{number} {reason}".strip()
-    headers = {name.lower(): _harmless(value.decode(errors="replace")) for name, value in _HEADER.findall(head)}
+    headers: dict[bytes, str] = {}
+    for name, value in _HEADER.findall(head):
+        before = headers.get(name.lower(), "")
+        headers[name.lower()] = before + ("," if before else "") + _harmless(value.decode(errors="replace"))
     if 200 <= number < 300:
         end = max(head.find(b"\r\n\r\n") + 4, head.find(b"\n\n") + 2)
         if len(head) > end:
