@@ -32,14 +32,13 @@ def own_addresses() -> frozenset[IPAddress]:
 def usual_address(family: int) -> IPAddress | None:
     """The address by which this host talks to others; None: it has none of this family.
 
-    Without a default route the first that is neither of the link nor of loopback, or else loopback itself.
+    Without a default route the first that is neither of the link nor of loopback; loopback itself only on a host that
+    has nothing else.
     """
     kind = socket.AF_INET if family == 4 else socket.AF_INET6
     with contextlib.suppress(OSError), socket.socket(kind, socket.SOCK_DGRAM) as probe:
         probe.connect(_FAR_AWAY[family])
         return ip_address(probe.getsockname()[0])
-    mine = sorted(
-        (one for one in own_addresses() if one.version == family and not one.is_link_local),
-        key=lambda one: (one.is_loopback, int(one)),
-    )
-    return mine[0] if mine else None
+    mine = [one for one in own_addresses() if not one.is_link_local]
+    outer = [one for one in mine if not one.is_loopback] or mine
+    return min((one for one in outer if one.version == family), key=int, default=None)

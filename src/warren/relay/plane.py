@@ -168,7 +168,7 @@ class Plane:
     @property
     def addresses(self) -> tuple[IPAddress, ...]:
         """Of relayed addresses, as peers see them."""
-        return tuple(self._outside)
+        return tuple(sorted(self._outside, key=lambda one: one.version))
 
     def watch(self, fd: int, ready: Callable[[], None]) -> None:
         """Call ``ready`` when ``fd`` can be read."""
