@@ -128,6 +128,7 @@ def _open_link(
     coordinators: Sequence[Coordinator],
     since: Callable[[], int],
     enrol: EnrolRequest | None,
+    proxy: str | None,
 ) -> Link:
     return NodeLink(
         network=network,
@@ -137,6 +138,7 @@ def _open_link(
         enrol=enrol,
         version=__version__,
         random=random.SystemRandom(),
+        proxy=proxy,
     )
 
 

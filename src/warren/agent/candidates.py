@@ -7,7 +7,7 @@ deprecated or not usable.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from ipaddress import IPv6Network
 from typing import Literal
@@ -15,8 +15,9 @@ from typing import Literal
 from warren.agent.config import AgentConfig, Stated
 from warren.linux.netlink_values import Address, Link, Route
 from warren.model.documents import Candidate
-from warren.model.tunnel import IPAddress, IPNetwork, TransportAddress
+from warren.model.tunnel import IPAddress, IPNetwork
 from warren.paths.candidates import Underlay
+from warren.paths.values import RemoteCandidate
 from warren.proto.control.messages import Interface
 
 Reachability = Literal["unknown", "hidden", "hidden-dual-stack", "public"]
@@ -56,11 +57,11 @@ class Surroundings:
 
     def on_link(self) -> tuple[IPNetwork, ...]:
         """The prefixes of the links that the host is on, each once; link-local ones left out."""
-        networks = (address.value.network for address in self._usable())
+        networks = (address.value.network for address in self.usable())
         return tuple(dict.fromkeys(network for network in networks if network.prefixlen < network.max_prefixlen))
 
     def underlay(self) -> Underlay:
-        versions = {address.value.version for address in self._usable()}
+        versions = {address.value.version for address in self.usable()}
         return Underlay(4 in versions, 6 in versions, self.nat64, self.on_link())
 
     def mtu(self) -> int:
@@ -69,7 +70,8 @@ class Surroundings:
         mtus = [link.mtu for link in self.links if link.up and (link.name in ways or not ways)]
         return max(_MTU_LEAST, min(_MTU_USUAL, min(mtus, default=1500) - _OVERHEAD_BYTES))
 
-    def _usable(self) -> list[Address]:
+    def usable(self) -> list[Address]:
+        """Addresses of links that are up, but for loopback and link-local ones."""
         up = {link.name for link in self.links if link.up}
         return [
             address
@@ -80,7 +82,7 @@ class Surroundings:
     def offered(self, config: AgentConfig) -> list[IPAddress]:
         """The addresses at which others may find this host, IPv6 and global ones first."""
         found = [
-            address.value.ip for address in self._usable() if address.lasting and not config.ignores(address.interface)
+            address.value.ip for address in self.usable() if address.lasting and not config.ignores(address.interface)
         ]
         return sorted(dict.fromkeys(found), key=lambda ip: (not ip.is_global, ip.version == 4))
 
@@ -101,10 +103,10 @@ def candidates(
     return tuple(found.values())[:CANDIDATES_MAX]
 
 
-def outside(theirs: Sequence[TransportAddress], overlays: Iterable[IPNetwork]) -> tuple[TransportAddress, ...]:
+def outside(theirs: Iterable[RemoteCandidate], overlays: Iterable[IPNetwork]) -> tuple[RemoteCandidate, ...]:
     """A peer's candidates without those inside ``overlays``: its packets must not be sent into a tunnel again."""
     inside = tuple(overlays)
-    return tuple(address for address in theirs if not any(address.ip in network for network in inside))
+    return tuple(one for one in theirs if not any(one.address.ip in network for network in inside))
 
 
 def interfaces(surroundings: Surroundings) -> tuple[Interface, ...]:

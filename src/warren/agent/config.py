@@ -15,6 +15,19 @@ Everything is optional::
     rotate_days = 7  # a fresh WireGuard key this often; 0: never
     announce_hours = 24  # so long before it takes over
 
+    [reach]  # how others are reached
+    port_mapping = true  # ask gateways for a port (UPnP, NAT-PMP, PCP)
+    hard_nat = true  # try ports by the hundred where a NAT leaves no other way
+    relays = true  # use the network's relays
+
+    [proxy]  # an HTTP proxy; without it HTTPS_PROXY and NO_PROXY count
+    url = "http://user:password@proxy.example:3128"
+
+    [relay]  # relay for other members, where the network lets this node
+    enabled = false
+    udp_port = 3478
+    tls_port = 443  # default: no TLS
+
     [network.home]  # by the network's name
     listen_port = 51821
     dns = false
@@ -39,6 +52,7 @@ from msgspec import Meta
 from warren.errors import OperationFailed, UsageError
 from warren.model.documents import NAME_PATTERN
 from warren.model.tunnel import IPAddress, IPNetwork, TransportAddress
+from warren.reach.proxy import proxy_from
 
 FILE_NAME: Final = "agent.toml"
 SYSTEM_FILE: Final = Path("/etc/warren") / FILE_NAME
@@ -68,12 +82,31 @@ class _Network(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     dns: bool | None = None
 
 
+class _Reach(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    port_mapping: bool = True
+    hard_nat: bool = True
+    relays: bool = True
+
+
+class _Proxy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    url: Annotated[str, Meta(max_length=1024)]
+
+
+class _Relay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    enabled: bool = False
+    udp_port: Port = 3478
+    tls_port: Port | None = None
+
+
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     dns: bool = True
     listen_port: Port | None = None
     ignored_interfaces: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = _USUALLY_IGNORED
     public: _Public = _Public()
     keys: _Keys = _Keys()
+    reach: _Reach = _Reach()
+    proxy: _Proxy | None = None
+    relay: _Relay = _Relay()
     network: dict[Name, _Network] = {}
 
 
@@ -109,6 +142,14 @@ class Stated:
 
 
 @dataclass(frozen=True, slots=True)
+class OwnRelay:
+    """The relay that this node is to be for others."""
+
+    udp_port: int
+    tls_port: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class AgentConfig:
     """What :func:`load` gives. Durations in seconds."""
 
@@ -120,6 +161,13 @@ class AgentConfig:
     """How long a WireGuard key is used; 0: for ever."""
     announce_s: float = 86_400.0
     """How long the next key is known to all before it is used."""
+    port_mapping: bool = True
+    hard_nat: bool = True
+    relays: bool = True
+    proxy: str | None = field(default=None, repr=False)
+    """The URL of an HTTP proxy, maybe with a password in it; None: as the environment says."""
+    relay: OwnRelay | None = None
+    """None: this node relays for nobody."""
     dns_of: Mapping[str, bool] = field(default_factory=dict)
     listen_port_of: Mapping[str, int] = field(default_factory=dict)
 
@@ -211,6 +259,11 @@ def _convert(file: _File) -> AgentConfig:
         ),
         rotate_s=file.keys.rotate_days * 86_400,
         announce_s=file.keys.announce_hours * 3600,
+        port_mapping=file.reach.port_mapping,
+        hard_nat=file.reach.hard_nat,
+        relays=file.reach.relays,
+        proxy=None if file.proxy is None else _proxy(file.proxy.url),
+        relay=OwnRelay(file.relay.udp_port, file.relay.tls_port) if file.relay.enabled else None,
         dns_of={name: one.dns for name, one in file.network.items() if one.dns is not None},
         listen_port_of={name: one.listen_port for name, one in file.network.items() if one.listen_port is not None},
     )
@@ -231,6 +284,14 @@ def _stated_address(text: str) -> StatedAddress:
     if ip.is_unspecified or ip.is_loopback or ip.is_multicast or ip.is_link_local:
         raise _Unusable(keys, f"nobody else can reach this node at {ip}")
     return StatedAddress(ip, port)
+
+
+def _proxy(url: str) -> str:
+    try:
+        proxy_from(url)
+    except UsageError as error:
+        raise _Unusable(["proxy", "url"], error) from None
+    return url
 
 
 def _gateway(text: str) -> IPAddress:

@@ -18,14 +18,15 @@ from warren import log
 from warren.agent.clock import KeptTime, NetworkClock
 from warren.agent.state import NetworkState
 from warren.agent.world import Link, World
-from warren.api.node import Connected, Disconnected, Event, Published, Refused, UpdateReceived
-from warren.errors import problem_line
+from warren.api.node import Connected, Disconnected, Event, Published, Refused, RelayAccessReceived, UpdateReceived
+from warren.errors import MalformedPacket, problem_line
 from warren.identity.signing import VerifyKey
 from warren.model.documents import Coordinator, NodeRecord, Verified
+from warren.model.envelope import unpack_envelope_untrusted
 from warren.model.netmap import Applied, NetworkMap
 from warren.model.tunnel import IPAddress
 from warren.proto.control.messages import Refused as Problem
-from warren.proto.control.messages import Report
+from warren.proto.control.messages import RelayCredential, Report
 
 INFORMED_S: Final = 60.0
 """So long after a connection was lost the node counts as knowing what others announced."""
@@ -55,6 +56,8 @@ class News:
     documents: bool = False
     """The map is another one."""
     connected: bool = False
+    relay_access: bool = False
+    """The credentials for relays are others."""
     refused: Refused | None = None
 
 
@@ -76,11 +79,14 @@ class Coordination:
         self.coordinators = tuple(coordinators) or state.settings.coordinators
         """Those of the NetworkSpec once it is known, before that those of the ticket."""
         self.link: Link | None = None
+        self.relay_access: tuple[RelayCredential, ...] = state.relay_access()
+        """What is needed to use the relays of the NetworkSpec."""
         self._world = world
         self._events: deque[Event] = deque()
         self._room = asyncio.Event()
         self._room.set()
         self._published = 0
+        self._carried: deque[bytes] = deque(maxlen=_EVENTS_MAX)
         self._informed_until = world.clock() + INFORMED_S
         self._load(state)
 
@@ -113,6 +119,14 @@ class Coordination:
     def report(self, report: Report) -> None:
         if self.link is not None:
             self.link.report(report)
+
+    def signal(self, node: bytes, data: bytes) -> bool:
+        """To another member, by the coordinator. False: none is connected."""
+        return self.link is not None and self.link.signal(node, data)
+
+    def learned(self, envelope: bytes) -> None:
+        """A member sent a document; :meth:`take` looks whether it is worth anything."""
+        self._carried.append(envelope)
 
     def network_changed(self) -> None:
         """What was in vain may work now."""
@@ -171,12 +185,28 @@ class Coordination:
                 case Refused():
                     self._refused(event)
                     news.refused = event
+                case RelayAccessReceived(credentials):
+                    self.relay_access = credentials
+                    news.relay_access = True
                 case _:
-                    pass  # signals are for paths through NATs
+                    pass  # signals are dealt with when they come
         self._room.set()
+        news.documents |= self._take_carried()
         if news.documents:
             self._take_spec()
         return news
+
+    def _take_carried(self) -> bool:
+        """Records that members sent. While an update of the coordinator is half here, they wait."""
+        put = []
+        while self._carried and not self.documents.staging:
+            with contextlib.suppress(MalformedPacket):
+                envelope = unpack_envelope_untrusted(self._carried.popleft())
+                put += [envelope] if envelope.kind == NodeRecord.KIND else []
+        if not put:
+            return False
+        applied = self.documents.apply(revision=self.documents.revision, whole=False, more=False, put=put, drop=())
+        return bool(applied.changed)
 
     def _connected(self, event: Connected) -> None:
         wall_s = self._world.wall_clock()

@@ -28,7 +28,8 @@ from warren.linux.netlink_values import Address, Route
 from warren.model.documents import NetworkSpec
 from warren.model.netmap import Member, NetworkMap
 from warren.model.policy import ResolvedRule, resolve
-from warren.model.tunnel import IPNetwork, TransportAddress
+from warren.model.tunnel import IPNetwork
+from warren.paths.values import RemoteCandidate
 
 State = Literal["starting", "up", "expired", "revoked"]
 
@@ -50,7 +51,9 @@ class WantedPeer:
     key: PublicKey
     next_key: PublicKey | None
     allowed_ips: tuple[IPNetwork, ...]
-    candidates: tuple[TransportAddress, ...]
+    candidates: tuple[RemoteCandidate, ...] = ()
+    nat: str = ""
+    """What it says of its NAT."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +219,14 @@ def _peers(
             allowed.append(_alone(member.address4))
         allowed = [network for network in (*allowed, *routed.get(node, ())) if network not in given]
         given.update(allowed)
-        found[node] = WantedPeer(node, member.name, key, after, tuple(allowed), member.candidates)
+        nat = "" if member.record is None else member.record.nat
+        found[node] = WantedPeer(node, member.name, key, after, tuple(allowed), _candidates(member), nat)
     return found
+
+
+def _candidates(member: Member) -> tuple[RemoteCandidate, ...]:
+    kinds = () if member.record is None else (candidate.kind for candidate in member.record.candidates)
+    return tuple(RemoteCandidate(kind, address) for kind, address in zip(kinds, member.candidates, strict=True))
 
 
 @lru_cache(maxsize=1 << 16)

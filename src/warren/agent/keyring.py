@@ -44,6 +44,12 @@ class Keyring:
         return self._read().current
 
     @property
+    def privates(self) -> tuple[PrivateKey, ...]:
+        """The present one, and the next one if there is one."""
+        keys = self._read()
+        return (keys.current,) if keys.next is None else (keys.current, keys.next)
+
+    @property
     def public(self) -> PublicKey:
         return self._pair()[0]
 

@@ -18,11 +18,11 @@ from warren import log
 from warren.agent import naming
 from warren.agent.apply import Ledger
 from warren.agent.candidates import Surroundings
+from warren.agent.connecting import Connecting
 from warren.agent.coordination import Coordination, why
 from warren.agent.desired import Wanted, wanted
 from warren.agent.due import Due
 from warren.agent.keyring import Keyring
-from warren.agent.peering import Peering
 from warren.agent.plane import Plane
 from warren.agent.reaching import AUDIT_S, RETRY_S, Reaching
 from warren.agent.saving import Saver
@@ -31,7 +31,7 @@ from warren.agent.state import NetworkState
 from warren.agent.status import membership, report
 from warren.agent.telling import Telling
 from warren.agent.world import Link
-from warren.api.node import EnrolRequest, Event
+from warren.api.node import EnrolRequest, Event, SignalReceived
 from warren.errors import OperationFailed, Unreachable, WarrenError
 from warren.identity.signing import VerifyKey
 from warren.model.documents import Coordinator
@@ -77,7 +77,17 @@ class NetworkRunner:
         self._ledger = Ledger(self.name)
         self._saver = Saver(state, self._ledger)
         self._plane = Plane(self.name, self._world, self.wake)
-        self._peering = Peering(self.name, returns=enrol is None)
+        self._connecting = Connecting(
+            network,
+            self._key.verify_key,
+            shared,
+            self._coordination,
+            self._keyring,
+            self._plane,
+            self.wake,
+            returns=enrol is None,
+        )
+        self._peering = self._connecting.peering
         self._reaching = Reaching(
             network,
             shared,
@@ -87,7 +97,7 @@ class NetworkRunner:
             self._ledger,
             self._saver,
             self._plane,
-            self._peering,
+            self._connecting,
         )
         self._telling = Telling(
             network,
@@ -200,6 +210,7 @@ class NetworkRunner:
         """Links, addresses or routes of the host may have changed."""
         self._due.host = True
         self._coordination.network_changed()
+        self._connecting.reach.network_changed()
         self._wake.set()
 
     def config_changed(self) -> None:
@@ -209,7 +220,10 @@ class NetworkRunner:
         self._wake.set()
 
     def note(self, event: Event) -> None:
-        """Something came from the link; the next turn deals with it."""
+        """Something came from the link; the next turn deals with it, but for signals, which are in a hurry."""
+        if isinstance(event, SignalReceived):
+            self._connecting.reach.signal_received(event.node, event.data)
+            return
         self._coordination.note(event)
         self._wake.set()
 
@@ -225,6 +239,7 @@ class NetworkRunner:
             coordinators=self._coordination.coordinators,
             since=lambda: self._coordination.documents.revision,
             enrol=self._enrol,
+            proxy=self._shared.config.proxy,
         )
         async with link:
             self.use_link(link)
@@ -260,10 +275,12 @@ class NetworkRunner:
 
     async def let_go(self) -> None:
         """Stop looking after the data plane; it goes on."""
+        await self._connecting.close()
         await self._plane.let_go()
 
     async def remove(self) -> list[str]:
         """Take away what was made in the host; returns what failed, one sentence each."""
+        await self._connecting.close()
         failures = await self._reaching.remove()
         self._shared.release(self.network)
         return failures
@@ -321,6 +338,7 @@ class NetworkRunner:
         if news.documents:
             self._saver.documents_due = True
             self._documents_count += 1
+        self._saver.relay_access_due |= news.relay_access
         if news.connected:
             self._telling.connected(self._due)
         if news.refused is not None and news.refused.final and self.enrolling and not self.joined.done():

@@ -1,21 +1,21 @@
-"""The peers of one network as the engine has them: kept as wanted, each at the address and by the key that works."""
+"""The peers of one network as the engine has them: kept as wanted, each on the path and by the key that works."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Final
 
 from warren import log
-from warren.agent.candidates import outside
 from warren.agent.desired import WantedPeer
-from warren.agent.peers import Course, KeyTrial, tunnel_change
+from warren.agent.peers import Course, KeyTrial, pointed, tunnel_change
+from warren.agent.watch import PeerWatch, State
 from warren.agent.world import DataPlane
 from warren.identity.keys import PrivateKey, PublicKey
-from warren.model.tunnel import IPNetwork, PeerStatus, TransportAddress
-from warren.paths.candidates import Underlay, rank, reaches
-from warren.paths.endpoints import SESSION_S, EndpointChooser, State
+from warren.model.tunnel import PeerStatus, TunnelChange
+from warren.reach.reach import Reach
 
 POLL_S: Final = 3.0
 """How often the engine is asked how the peers are, at most; a large network is asked less often."""
@@ -28,7 +28,6 @@ the one before, and would find out after 15 s. Not all of a large network at onc
 """
 GREET_S: Final = 10.0
 _NEWS_PER_MINUTE: Final = 20
-_NS: Final = 1_000_000_000
 
 _log = log.get("agent")
 
@@ -37,10 +36,6 @@ _log = log.get("agent")
 class Here:
     """What of this node counts for reaching others."""
 
-    underlay: Underlay
-    candidates: tuple[TransportAddress, ...]
-    overlays: tuple[IPNetwork, ...]
-    """Where an encrypted packet must not go: into a tunnel."""
     private_key: PrivateKey
     listen_port: int
     known: bool
@@ -51,23 +46,22 @@ class Here:
 
 @dataclass(slots=True)
 class _Known:
-    """A peer's machines, and what they were last told."""
+    """A peer's machines, and what was last said of it."""
 
-    chooser: EndpointChooser
     trial: KeyTrial
-    told: tuple[object, ...] = ()
-    status: PeerStatus | None = None
+    watch: PeerWatch = field(default_factory=PeerWatch)
+    state: State = "unknown"
     said: State = "unknown"
 
 
 class Peering:
     """Single owner. ``now`` is a clock that never goes back, ``wall_ns`` what handshakes are dated with."""
 
-    def __init__(self, network: str, *, returns: bool) -> None:
+    def __init__(self, network: str, reach: Reach, *, returns: bool) -> None:
         """``returns``: the others know this node from before, so that it makes sense to call them at once."""
         self.holders: dict[PublicKey, bytes] = {}
         """Whose each key in the engine is."""
-        self._network = network
+        self._reach = reach
         self._returns = returns
         self._greets = False
         self._greeted: frozenset[bytes] = frozenset()
@@ -76,6 +70,7 @@ class Peering:
         self._asked_at: float | None = None
         self._hurry = False
         self._news = _News(network)
+        self._one_at_a_time = asyncio.Lock()
 
     def forget_engine(self) -> None:
         """Another data plane begins: it knows nobody."""
@@ -90,22 +85,37 @@ class Peering:
 
         Raises Unreachable or OperationFailed; nothing is then changed.
         """
-        status = await engine.status()
-        present = {peer.public_key: peer for peer in status.peers}
-        self._recognise(wanted, present)
-        self._greets |= self._returns and status.private_key is None  # it has just begun: nothing was adopted
-        self._greet(wanted, here, now)
-        courses = {node: self._course(peer, here, present, now, wall_ns) for node, peer in wanted.items()}
-        change = tunnel_change(wanted, courses, self.holders, status, here.private_key, here.listen_port)
-        if change is not None:
-            await engine.configure(change)
-        self.holders = {courses[node].key: node for node in wanted}
+        async with self._one_at_a_time:
+            status = await engine.status()
+            present = {peer.public_key: peer for peer in status.peers}
+            self._recognise(wanted, present)
+            self._greets |= self._returns and status.private_key is None  # it has just begun: nothing was adopted
+            self._greet(wanted, here, now)
+            self._reach.traffic(status)
+            courses = {node: self._course(peer, here, present, now, wall_ns) for node, peer in wanted.items()}
+            change = tunnel_change(wanted, courses, self.holders, status, here.private_key, here.listen_port)
+            if change is not None:
+                await engine.configure(change)
+            self.holders = {courses[node].key: node for node in wanted}
         self._news.flush(now)
         self._asked_at = now
         self._hurry = change is not None
         return change is not None
 
-    def _recognise(self, wanted: Mapping[bytes, WantedPeer], present: Collection[PublicKey]) -> None:
+    async def point(self, engine: DataPlane, nodes: Iterable[bytes]) -> None:
+        """Send the packets of these peers the way that was found for them, at once.
+
+        Raises Unreachable or OperationFailed; nothing is then changed.
+        """
+        async with self._one_at_a_time:
+            known = [(node, self._peers[node]) for node in nodes if node in self._peers]
+            courses = [self._directed(node, one.trial.key, one.watch) for node, one in known]
+            changes = tuple(pointed(course) for course in courses if course.endpoint is not None)
+            if changes:
+                await engine.configure(TunnelChange(peers=changes))
+                self._hurry = True
+
+    def _recognise(self, wanted: Mapping[bytes, WantedPeer], present: Mapping[PublicKey, PeerStatus]) -> None:
         """Whose the keys are that the engine has: what was told to it, else what the documents say (an adoption)."""
         for node in self._peers.keys() - wanted.keys():
             del self._peers[node]
@@ -113,14 +123,18 @@ class Peering:
             if node not in self._peers:
                 announced = peer.next_key is not None and peer.next_key in present and peer.key not in present
                 key = peer.next_key if announced and peer.next_key is not None else peer.key
-                self._peers[node] = _Known(EndpointChooser(), KeyTrial(key))
+                self._peers[node] = _Known(KeyTrial(key))
                 self.holders.setdefault(key, node)
+                if (adopted := present.get(key)) is not None and adopted.endpoint is not None:
+                    self._reach.adopt(node, adopted.endpoint, adopted.way)
 
     def _greet(self, wanted: Mapping[bytes, WantedPeer], here: Here, now: float) -> None:
         if self._greets and here.known and wanted:
             self._greets = False
             self._greet_until = now + GREET_S
             self._greeted = frozenset(islice((node for node, peer in wanted.items() if peer.candidates), GREETED_MAX))
+            for node in self._greeted:
+                self._reach.want(node)
         elif self._greeted and now >= self._greet_until:
             self._greeted = frozenset()
 
@@ -128,34 +142,38 @@ class Peering:
         self, peer: WantedPeer, here: Here, present: Mapping[PublicKey, PeerStatus], now: float, wall_ns: int
     ) -> Course:
         known = self._peers[peer.node]
-        chooser = known.chooser
         status = present.get(known.trial.key)
-        told = (peer.candidates, here.underlay, here.candidates, here.overlays)
         if status is not None:
-            known.status = status
-            chooser.observe(status, wall_ns, now)
-        if told != known.told:
-            known.told = told
-            ranked = rank(outside(peer.candidates, here.overlays), here.underlay)
-            initiate = bool(ranked) and not reaches(here.candidates, peer.candidates)
-            chooser.offer(ranked, must_initiate=initiate)
-        alive = status is not None and bool(status.last_handshake_ns) and _age_s(status, wall_ns) < SESSION_S
-        doubtful = chooser.state == "unreachable" or not here.informed
-        key = known.trial.choose(peer, alive=alive, doubtful=doubtful, now=now)
+            known.watch.observe(status, wall_ns, now)
+        known.state = known.watch.state(now, announced=bool(peer.candidates), lost=self._reach.lost(peer.node))
+        doubtful = known.state == "unreachable" or not here.informed
+        key = known.trial.choose(peer, alive=known.watch.alive, doubtful=doubtful, now=now)
         self._tell(known, peer)
-        if not here.known:
+        return self._directed(peer.node, key, known.watch)
+
+    def _directed(self, node: bytes, key: PublicKey, watch: PeerWatch) -> Course:
+        found = self._reach.course(node)
+        if found is None:
             return Course(key)
-        return Course(key, chooser.wanted(), chooser.must_initiate or (peer.node in self._greeted and not alive))
+        return Course(key, found.endpoint, node in self._greeted and not watch.alive, found.way)
 
     def _tell(self, known: _Known, peer: WantedPeer) -> None:
-        state = known.chooser.state
-        if state != known.said:
-            if state == "connected":
-                where = known.status.endpoint if known.status is not None else None
-                self._news.tell(f"{peer.name} is connected{f' at {where}' if where else ''}")
-            elif state == "unreachable":
-                self._news.tell(f"{peer.name} does not answer")
-            known.said = state
+        if known.state != known.said:
+            if known.state == "connected":
+                path = self._reach.path(peer.node)
+                self._news.tell(f"{peer.name} is connected{f', {path}' if path else ''}")
+            elif known.state == "unreachable":
+                why = self._reach.why(peer.node) if self._reach.lost(peer.node) else ""
+                self._news.tell(f"{peer.name} does not answer{f': {why}' if why else ''}")
+            known.said = known.state
+
+    def turned(self, wanted: Mapping[bytes, WantedPeer]) -> frozenset[bytes]:
+        """Peers that are known by the key that they announced."""
+        return frozenset(
+            node
+            for node, known in self._peers.items()
+            if (peer := wanted.get(node)) is not None and known.trial.key == peer.next_key
+        )
 
     def ask_now(self) -> None:
         """Have :meth:`settle` due at once."""
@@ -165,27 +183,16 @@ class Peering:
         """When :meth:`settle` is due at the latest."""
         if self._asked_at is None:
             return 0.0
-        pause = SOON_S if self._hurry else max(POLL_S, POLL_PER_PEER_S * len(self._peers))
-        deadlines = (known.chooser.next_deadline() for known in self._peers.values())
-        soonest = min((at for at in deadlines if at is not None), default=None)
-        usual = self._asked_at + pause
-        return usual if soonest is None else max(self._asked_at + SOON_S / 4, min(usual, soonest))
+        return self._asked_at + (SOON_S if self._hurry else max(POLL_S, POLL_PER_PEER_S * len(self._peers)))
 
     def seen(self, node: bytes) -> tuple[State, PeerStatus | None]:
         """How a wanted peer is, and what the engine said of it last."""
         known = self._peers.get(node)
-        return ("unknown", None) if known is None else (known.chooser.state, known.status)
+        return ("unknown", None) if known is None else (known.state, known.watch.seen)
 
     def signature(self) -> Sequence[object]:
-        """Changes when a peer's state or endpoint does: then it is worth a report."""
-        return [
-            (node, known.chooser.state, None if known.status is None else known.status.endpoint)
-            for node, known in self._peers.items()
-        ]
-
-
-def _age_s(status: PeerStatus, wall_ns: int) -> float:
-    return (wall_ns - status.last_handshake_ns) / _NS
+        """Changes when a peer's state or path does: then it is worth a report."""
+        return [(node, known.state, self._reach.path(node)) for node, known in self._peers.items()]
 
 
 class _News:

@@ -12,9 +12,10 @@ from typing import Final
 
 from warren.agent.desired import WantedPeer
 from warren.identity.keys import PresharedKey, PrivateKey, PublicKey
-from warren.model.tunnel import PeerChange, PeerStatus, TransportAddress, TunnelChange, TunnelStatus
-from warren.paths.endpoints import KEEPALIVE_S
+from warren.model.tunnel import PLAIN, PeerChange, PeerStatus, TransportAddress, TunnelChange, TunnelStatus, Way
 
+KEEPALIVE_S: Final = 25
+"""WireGuard's usual interval for a peer that is to be kept awake."""
 TRY_KEY_S: Final = 20.0
 """How long a key is tried on a peer that does not answer and has two: a round of quick tries of its candidates."""
 _NO_PSK: Final = PresharedKey(bytes(32))
@@ -28,6 +29,8 @@ class Course:
     endpoint: TransportAddress | None = None
     """None: leave what is there."""
     keep_open: bool = False
+    way: Way = PLAIN
+    """How packets get to the endpoint."""
 
 
 def tunnel_change(
@@ -79,6 +82,8 @@ def _new(peer: WantedPeer, course: Course) -> PeerChange:
     return PeerChange(
         course.key,
         endpoint=course.endpoint,
+        way=None if course.endpoint is None else course.way,
+        pinned=True,
         persistent_keepalive_s=KEEPALIVE_S if course.keep_open else None,
         replace_allowed_ips=True,
         allowed_ips=peer.allowed_ips,
@@ -88,16 +93,24 @@ def _new(peer: WantedPeer, course: Course) -> PeerChange:
 def _changed(peer: WantedPeer, course: Course, old: PeerStatus) -> PeerChange | None:
     same_networks = set(peer.allowed_ips) == set(old.allowed_ips)
     keepalive = KEEPALIVE_S if course.keep_open else 0
+    same_way = course.endpoint is None or (course.endpoint, course.way) == (old.endpoint, old.way)
     change = PeerChange(
         course.key,
         preshared_key=None if old.preshared_key is None or old.preshared_key.is_zero else _NO_PSK,
-        endpoint=None if course.endpoint == old.endpoint else course.endpoint,
+        endpoint=None if same_way else course.endpoint,
+        way=None if same_way else course.way,
+        pinned=None if old.pinned else True,
         persistent_keepalive_s=None if keepalive == old.persistent_keepalive_s else keepalive,
         replace_allowed_ips=not same_networks,
         allowed_ips=() if same_networks else peer.allowed_ips,
         renamed_from=None if old.public_key == course.key else old.public_key,
     )
     return None if change == PeerChange(course.key) else change
+
+
+def pointed(course: Course) -> PeerChange:
+    """The change that only sends a peer's packets the way of ``course``, if the engine has that peer."""
+    return PeerChange(course.key, update_only=True, endpoint=course.endpoint, way=course.way, pinned=True)
 
 
 class KeyTrial:

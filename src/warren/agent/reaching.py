@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
 from typing import Final
 
 from warren import log
 from warren.agent.apply import Host, Ledger
 from warren.agent.candidates import Surroundings, candidates
+from warren.agent.connecting import Connecting
 from warren.agent.coordination import Coordination
 from warren.agent.desired import Wanted
 from warren.agent.due import Due
 from warren.agent.keyring import Keyring
-from warren.agent.peering import Here, Peering
+from warren.agent.peering import Here
 from warren.agent.plan import Item, Mtu, Policy, Up
 from warren.agent.plane import Plane
 from warren.agent.saving import Saver
@@ -22,8 +22,10 @@ from warren.errors import OperationFailed, WarrenError
 from warren.identity.signing import VerifyKey
 from warren.l3.firewall import ruleset
 from warren.l3.table import PolicyTable
+from warren.model.documents import Candidate
 from warren.model.netmap import Member
-from warren.model.tunnel import IPAddress, TransportAddress
+from warren.model.tunnel import IPAddress
+from warren.reach.gather import all_candidates
 
 RETRY_S: Final = 5.0
 """Before what failed is tried again."""
@@ -52,10 +54,11 @@ class Reaching:
         ledger: Ledger,
         saver: Saver,
         plane: Plane,
-        peering: Peering,
+        connecting: Connecting,
     ) -> None:
         self.plane = plane
-        self.peering = peering
+        self.connecting = connecting
+        self.peering = connecting.peering
         self._network = network
         self._shared = shared
         self._world = shared.world
@@ -162,10 +165,9 @@ class Reaching:
         engine = self.plane.engine
         if engine is None:
             return
+        await self.connecting.listen()
+        self.connecting.keep(want, surroundings, self.port(), known=self._known)
         here = Here(
-            underlay=surroundings.underlay(),
-            candidates=self.candidates(surroundings),
-            overlays=self._shared.overlays(),
             private_key=self._keyring.private,
             listen_port=self.port(),
             informed=self._coordination.informed,
@@ -182,10 +184,10 @@ class Reaching:
             due.at.pop("peers", None)
             self._ledger.done("peers")
 
-    def candidates(self, surroundings: Surroundings) -> tuple[TransportAddress, ...]:
-        """Of this node."""
-        found = candidates(surroundings, self._shared.config, self.port(), self._shared.overlays())
-        return tuple(TransportAddress(ip_address(one.address), one.port) for one in found)
+    def candidates(self, surroundings: Surroundings) -> tuple[Candidate, ...]:
+        """Of this node: what shows in the host, then what others see."""
+        own = candidates(surroundings, self._shared.config, self.port(), self._shared.overlays())
+        return all_candidates(own, self.connecting.reach.candidates())
 
     def port(self) -> int:
         """The port this node listens on: the stated one, else one that was chosen once and is kept."""

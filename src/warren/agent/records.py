@@ -26,6 +26,7 @@ class Content:
     next_key: PublicKey | None
     candidates: tuple[Candidate, ...]
     reachability: Reachability = "unknown"
+    nat: str = ""
 
     @classmethod
     def of(cls, record: NodeRecord) -> Content:
@@ -35,6 +36,7 @@ class Content:
             None if following is None else PublicKey(following),
             record.candidates,
             record.reachability,
+            record.nat,
         )
 
 
@@ -76,6 +78,7 @@ class OwnRecord:
                 next_wireguard_key=None if content.next_key is None else content.next_key.raw,
                 candidates=content.candidates,
                 reachability=content.reachability,
+                nat=content.nat,
             ),
             self._key,
         )

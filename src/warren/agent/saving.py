@@ -29,6 +29,8 @@ class Saver:
         self._retry_at: float | None = None
         self.documents_due = False
         """The map has changed since it was written."""
+        self.relay_access_due = False
+        """There are other credentials for relays than those that were written."""
 
     def note(self, now: float, **changes: object) -> None:
         """Remember changed settings, and write them before returning if the disk takes them."""
@@ -56,6 +58,9 @@ class Saver:
                 documents = coordination.documents
                 self._state.write_documents(documents.revision, documents.envelopes())
                 self.documents_due = False
+            if self.relay_access_due:
+                self._state.write_relay_access(coordination.relay_access)
+                self.relay_access_due = False
             self._state.write(fresh)
         except OperationFailed as error:
             self._failed(error, now)

@@ -7,6 +7,7 @@
     STATE/data-plane/                the greatest handshake timestamp (engine/userspace/timestamps.py)
     STATE/networks/ID/settings       port, interface, record number, time: small, written when one changes
     STATE/networks/ID/documents      the map as signed documents, each verified again when read
+    STATE/networks/ID/relay-access   names and passwords for relays, as the coordinator gave them last
 
 A damaged file is put aside and started anew: documents are fetched again, and settings are chosen again. Documents of
 an old backup are merely old: the coordinator's newer ones replace them, and the own record's number goes on above
@@ -32,9 +33,10 @@ from warren.errors import MalformedPacket, OperationFailed
 from warren.identity.signing import VerifyKey
 from warren.model.documents import Coordinator
 from warren.model.envelope import Envelope, check_envelope_untrusted
+from warren.proto.control.messages import RelayCredential
 
 NETWORKS: Final = "networks"
-_SETTINGS, _DOCUMENTS = "settings", "documents"
+_SETTINGS, _DOCUMENTS, _RELAY_ACCESS = "settings", "documents", "relay-access"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,6 +64,7 @@ class _Documents(msgspec.Struct, frozen=True, kw_only=True):
 
 _settings_decoder = msgspec.json.Decoder(Settings)
 _documents_decoder = msgspec.msgpack.Decoder(_Documents)
+_access_decoder = msgspec.msgpack.Decoder(tuple[RelayCredential, ...])
 
 
 class NetworkState:
@@ -110,6 +113,23 @@ class NetworkState:
         self._make()
         content = msgspec.msgpack.encode(_Documents(revision=revision, envelopes=envelopes))
         kept.write(self._directory / _DOCUMENTS, content)
+
+    def relay_access(self) -> tuple[RelayCredential, ...]:
+        """The last credentials for relays; some may have run out."""
+        path = self._directory / _RELAY_ACCESS
+        try:
+            content = kept.read(path)
+            return () if content is None else _access_decoder.decode(content)
+        except (msgspec.DecodeError, RecursionError):
+            self.warnings.append(str(kept.put_aside(path)))
+        except kept.Damaged as damage:
+            self.warnings.append(str(damage))
+        return ()
+
+    def write_relay_access(self, credentials: tuple[RelayCredential, ...]) -> None:
+        """They replace what was kept before."""
+        self._make()
+        kept.write(self._directory / _RELAY_ACCESS, msgspec.msgpack.encode(credentials))
 
     def remove(self) -> None:
         """Forget the network; its keys are the key store's."""

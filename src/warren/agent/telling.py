@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Final
 
 from warren.agent.apply import Ledger
-from warren.agent.candidates import Surroundings, candidates, disagreements, reachability
+from warren.agent.candidates import Surroundings, disagreements, reachability
 from warren.agent.coordination import Coordination
 from warren.agent.desired import Wanted
 from warren.agent.due import Due
@@ -18,8 +19,11 @@ from warren.agent.state import NetworkState
 from warren.agent.status import View, report
 from warren.errors import OperationFailed
 from warren.identity.signing import SigningKey, VerifyKey
-from warren.model.documents import NodeRecord
+from warren.model.documents import Candidate, NodeRecord
+from warren.model.envelope import pack_envelope
 from warren.model.netmap import Member
+from warren.model.tunnel import TransportAddress
+from warren.paths.values import RemoteCandidate
 
 REPORT_SOON_S: Final = 1.0
 """After a change: more of them come together."""
@@ -70,10 +74,11 @@ class Telling:
         """Make and publish another record if it is to say something else."""
         self._surroundings = surroundings
         config = self._shared.config
-        found = candidates(surroundings, config, self._reaching.port(), self._shared.overlays())
+        reach = self._reaching.connecting.reach
+        found = self._reaching.candidates(surroundings)
         how = reachability(surroundings, config, self._coordination.observed)
         try:
-            content = Content(self._keyring.public, self._keyring.next_public, found, how)
+            content = Content(self._keyring.public, self._keyring.next_public, found, how, reach.nat())
         except OperationFailed as error:
             self._ledger.failed("record", error)
             return
@@ -81,7 +86,10 @@ class Telling:
             return
         version = self._record.next_version(own.record)
         self._saver.note(self._world.clock(), record_version=version)
-        self._coordination.publish(self._record.make(content, version, own.record))
+        record = self._record.make(content, version, own.record)
+        places = tuple(RemoteCandidate(one.kind, _address(one)) for one in found)
+        reach.set_record(pack_envelope(record.envelope), places, content.nat)
+        self._coordination.publish(record)
         if self._record.contested:
             copied = "its state was copied; let one of the two join anew"
             self._ledger.failed("record", f"another agent publishes with this node's key: {copied}")
@@ -127,7 +135,9 @@ class Telling:
             revision=coordination.documents.revision,
             reachability=reachability(self._surroundings, config, coordination.observed),
             stated=config.stated.lines(),
-            candidates=tuple(str(one) for one in reaching.candidates(self._surroundings)) if plane.interface else (),
+            candidates=tuple(str(_address(one)) for one in reaching.candidates(self._surroundings))
+            if plane.interface
+            else (),
             standing=coordination.standing,
             offset_s=coordination.clock.offset_s,
             tasks=self._ledger.tasks(),
@@ -137,3 +147,7 @@ class Telling:
             uptime_s=self._world.clock() - self._started,
             wall_s=self._world.wall_clock(),
         )
+
+
+def _address(candidate: Candidate) -> TransportAddress:
+    return TransportAddress(ip_address(candidate.address), candidate.port)

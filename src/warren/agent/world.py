@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 from typing import Protocol, Self
@@ -20,6 +20,12 @@ from warren.model.documents import Coordinator, NetworkSpec, NodeRecord, Verifie
 from warren.model.netmap import Member
 from warren.model.tunnel import IPAddress
 from warren.proto.control.messages import Report
+from warren.reach.alarm import Alarm, LoopAlarm, MakeAlarm
+from warren.reach.doors import Bridge
+from warren.reach.hosts import resolve_hosts
+from warren.reach.proxy import Proxy
+from warren.reach.relay_values import RelayPlace, Transport
+from warren.reach.streams import open_bridge
 
 
 class DataPlane(Engine, Protocol):
@@ -51,6 +57,8 @@ class Link(Protocol):
 
     def report(self, report: Report) -> None: ...
 
+    def signal(self, to: bytes, data: bytes) -> bool: ...
+
     def retry_now(self) -> None: ...
 
     async def leave(self) -> None: ...
@@ -71,6 +79,7 @@ class OpenLink(Protocol):
         coordinators: Sequence[Coordinator],
         since: Callable[[], int],
         enrol: EnrolRequest | None,
+        proxy: str | None,
     ) -> Link: ...
 
 
@@ -89,6 +98,16 @@ class Names(Protocol):
         """Undo it; nothing happens when there is nothing."""
 
 
+def boot_clock() -> float:
+    """Seconds since the machine started; it counts while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_alarm(ring: Callable[[], None]) -> Alarm:
+    """An alarm by that clock."""
+    return LoopAlarm(boot_clock, ring)
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """Clocks in seconds: ``clock`` counts from boot, never goes back, and counts while the machine sleeps."""
@@ -101,7 +120,12 @@ class World:
     names: Names
     find_nat64: Callable[[], Awaitable[IPv6Network | None]]
     boot: str
-    clock: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME)
+    clock: Callable[[], float] = boot_clock
     wall_clock: Callable[[], float] = time.time
     random: random.Random = field(default_factory=random.SystemRandom)
     urandom: Callable[[int], bytes] = os.urandom
+    alarm: MakeAlarm = boot_alarm
+    """Of ``clock``."""
+    resolve_hosts: Callable[[Sequence[str]], Awaitable[Sequence[IPAddress]]] = resolve_hosts
+    open_bridge: Callable[[RelayPlace, Transport, Callable[[], int], Proxy | None], Awaitable[Bridge]] = open_bridge
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)

@@ -68,6 +68,11 @@ class NetworkMap:
     # What it knows
 
     @property
+    def staging(self) -> bool:
+        """Parts of an update are here whose end has not come yet."""
+        return self._staged is not None
+
+    @property
     def spec(self) -> NetworkSpec | None:
         held = self._held.get(DocumentKey("network"))
         return held.document if held is not None and isinstance(held.document, NetworkSpec) else None

@@ -8,7 +8,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from ipaddress import IPv4Network, IPv6Network, ip_interface
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface
 from pathlib import Path
 from typing import Self
 
@@ -18,8 +18,18 @@ from warren.agent.network import NetworkRunner
 from warren.agent.shared import Shared
 from warren.agent.state import NetworkState
 from warren.agent.world import World
-from warren.api.node import Connected, Disconnected, EnrolRequest, Event, Published, Refused, UpdateReceived
+from warren.api.node import (
+    Connected,
+    Disconnected,
+    EnrolRequest,
+    Event,
+    Published,
+    Refused,
+    SignalReceived,
+    UpdateReceived,
+)
 from warren.engine.memory import MemoryEngine, MemoryNetwork
+from warren.engine.memory_network import Train
 from warren.errors import OperationFailed, Unreachable
 from warren.identity.signing import SigningKey, VerifyKey
 from warren.identity.store import KeyStore
@@ -158,6 +168,7 @@ class FakeCoordinator:
         coordinators: Sequence[Coordinator],
         since: Callable[[], int],
         enrol: EnrolRequest | None,
+        proxy: str | None = None,
     ) -> FakeLink:
         assert network == self.key
         return FakeLink(self, node.verify_key, tuple(coordinators), enrol)
@@ -223,6 +234,15 @@ class FakeLink:
         messages.pack(report)
         self.reports.append(report)
 
+    def signal(self, to: bytes, data: bytes) -> bool:
+        """The coordinator hands it on at once."""
+        if self not in self.coordinator.links or self.coordinator.away:
+            return False
+        for link in self.coordinator.links:
+            if link._node.raw == to:
+                link.tell(SignalReceived(self._node.raw, data))
+        return True
+
     def retry_now(self) -> None:
         self.retries += 1
 
@@ -261,6 +281,30 @@ class FakePlane(MemoryEngine):
 
     async def wait_closed(self) -> None:
         await self.ended.wait()
+
+
+class FakeAlarm:
+    """An alarm of the network's clock: it rings while time passes there."""
+
+    def __init__(self, network: MemoryNetwork, ring: Callable[[], None]) -> None:
+        self._ring = ring
+        self._network = network
+        self._at: float | None = None
+        network.bind(self, (ip_address("127.0.0.1"),), 0)
+
+    def set(self, at: float | None) -> None:
+        self._at = at
+
+    def next_deadline(self) -> float | None:
+        return self._at
+
+    def handle_timeout(self) -> None:
+        if self._at is not None and self._at <= self._network.now:
+            self._at = None
+            self._ring()
+
+    def receive(self, train: Train) -> None:
+        raise AssertionError("nobody sends to a clock")
 
 
 class FakeNames:
@@ -353,6 +397,8 @@ class FakeHost:
             clock=lambda: self.underlay.now,
             wall_clock=self.wall_s,
             random=random.Random(self.ip),
+            urandom=random.Random(f"bytes of {self.ip}").randbytes,
+            alarm=lambda ring: FakeAlarm(self.underlay, ring),
         )
 
     def shared(self) -> Shared:
@@ -393,7 +439,14 @@ class FakeNode:
     async def turn(self) -> float:
         for event in self.link.take():
             self.runner.note(event)
-        return await self.runner.turn()
+        pause = await self.runner.turn()
+        await self.rest()
+        return pause
+
+    async def rest(self) -> None:
+        """Let what was begun go on."""
+        for _ in range(8):
+            await asyncio.sleep(0)
 
     async def kill(self) -> None:
         """As kill -9: nothing is cleaned up, the data plane goes on."""

@@ -10,6 +10,7 @@ from warren.agent.candidates import Surroundings, candidates, disagreements, int
 from warren.agent.config import AgentConfig, Stated, StatedAddress
 from warren.linux.netlink_values import Address, Link, Route
 from warren.model.tunnel import TransportAddress
+from warren.paths.values import RemoteCandidate
 
 LINKS = (
     Link("lo", 1, True, 65536, 65535),
@@ -63,9 +64,10 @@ def test_stated_addresses_come_first_each_place_once() -> None:
 
 
 def test_a_peers_place_inside_an_overlay_is_not_tried() -> None:
-    theirs = [TransportAddress(ip_address(text), 1) for text in ("192.168.7.5", "192.0.2.5", "fd99:0:0:1::1")]
+    places = [TransportAddress(ip_address(text), 1) for text in ("192.168.7.5", "192.0.2.5", "fd99:0:0:1::1")]
+    theirs = [RemoteCandidate("host", place) for place in places]
     overlays = [ip_network("192.168.7.0/24"), ip_network("fd99::/48")]
-    assert [str(one.ip) for one in outside(theirs, overlays)] == ["192.0.2.5"]
+    assert [str(one.address.ip) for one in outside(theirs, overlays)] == ["192.0.2.5"]
 
 
 def test_the_underlay() -> None:

@@ -8,7 +8,7 @@ from tests.unit.tunnel.fakes import private_key, public_key
 from warren.agent.desired import WantedPeer
 from warren.agent.peers import TRY_KEY_S, Course, KeyTrial, tunnel_change
 from warren.identity.keys import PresharedKey
-from warren.model.tunnel import PeerChange, PeerStatus, TransportAddress, TunnelChange, TunnelStatus
+from warren.model.tunnel import PLAIN, PeerChange, PeerStatus, TransportAddress, TunnelChange, TunnelStatus
 
 OWN = private_key("own")
 K1, K2, K3 = public_key("1"), public_key("2"), public_key("3")
@@ -25,7 +25,7 @@ def status(*peers: PeerStatus, key=OWN, port: int = 5000) -> TunnelStatus:  # ty
 
 
 def present(key=K1, endpoint=None, allowed=NET, keepalive: int = 0, psk=None) -> PeerStatus:  # type: ignore[no-untyped-def]
-    return PeerStatus(key, psk, endpoint, allowed, keepalive, 0, 0, 0)
+    return PeerStatus(key, psk, endpoint, allowed, keepalive, 0, 0, 0, pinned=True)
 
 
 def change(wanted, courses, holders, now) -> TunnelChange | None:  # type: ignore[no-untyped-def]
@@ -39,7 +39,15 @@ def test_agreement_is_no_change() -> None:
 
 def test_a_new_engine_is_told_everything() -> None:
     found = change({b"a": peer(b"a")}, {b"a": Course(K1, PLACE, keep_open=True)}, {}, TunnelStatus(None, 4, 0))
-    added = PeerChange(K1, endpoint=PLACE, persistent_keepalive_s=25, replace_allowed_ips=True, allowed_ips=NET)
+    added = PeerChange(
+        K1,
+        endpoint=PLACE,
+        way=PLAIN,
+        pinned=True,
+        persistent_keepalive_s=25,
+        replace_allowed_ips=True,
+        allowed_ips=NET,
+    )
     assert found == TunnelChange(private_key=OWN, listen_port=5000, peers=(added,), keep_sessions=True)
 
 

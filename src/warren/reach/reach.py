@@ -1,0 +1,438 @@
+"""Reaches the members of one network: drives path selection, relays and probes over one data plane.
+
+The machines decide (:mod:`warren.paths.connectivity`, :mod:`warren.reach.relays`); this moves their datagrams through
+the data plane's control port, wakes them in time, and does what needs a socket or a name server. Everything happens in
+callbacks of the event loop; nothing is polled.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from warren import log
+from warren.engine.base import ControlPort, Engine
+from warren.identity.keys import PublicKey
+from warren.model.datagrams import ControlDatagram, ControlEvent, PathWanted, PeerHeard
+from warren.model.tunnel import TransportAddress, TunnelStatus, Way
+from warren.paths import events as paths
+from warren.paths.connectivity import Connectivity
+from warren.paths.values import Base, CandidateKind, Path, RemoteCandidate, Surroundings
+from warren.proto.turn.client import TurnClient
+from warren.reach.courses import Course, Courses, base_of, host_base, way_of
+from warren.reach.doors import Doors, Owner, PeerFacts
+from warren.reach.errands import Errands
+from warren.reach.reflexive import Reflexive
+from warren.reach.relay_values import (
+    BasesChanged,
+    Came,
+    ChannelBound,
+    Reflected,
+    RelayPlace,
+    RelayStatus,
+    Transport,
+    UdpBlocked,
+)
+from warren.reach.relays import Relays
+
+_INBOX_MAX: Final = 4096
+"""Control datagrams that wait while one is dealt with; the rest is lost, as on a network."""
+_EARLY_MAX: Final = 256
+"""Peers that the data plane has packets for before this is told of them."""
+_ROUNDS_MAX: Final = 64
+"""So often in a row the machines may cause work for each other; then it is the event loop's turn."""
+
+_log = log.get("reach")
+
+
+@dataclass(frozen=True, slots=True)
+class _Adopted:
+    """Where a data plane that was taken over sends to."""
+
+    node: bytes
+    endpoint: TransportAddress
+    way: Way
+
+
+class Reach:
+    """One network's; :meth:`use` it on a data plane. Single owner, one event loop; never fails."""
+
+    def __init__(self, network: str, node: bytes, doors: Doors, owner: Owner) -> None:
+        """``network``: its name, for the log. ``node``: this node's key."""
+        self._network = network
+        self._doors = doors
+        self._owner = owner
+        self._paths = Connectivity(node=node, random=doors.random, now=doors.clock())
+        self._relays = Relays(doors.random, self._turn_client)
+        self._reflexive = Reflexive(doors.random)
+        self._courses = Courses(self._relays)
+        self._errands = Errands(doors, self._relays, lambda: self._port_number, self._work)
+        self._alarm = doors.alarm(self._work)
+        self._port: ControlPort | None = None
+        self._port_number = 0
+        self._bases: tuple[Base, ...] = ()
+        self._around = Surroundings()
+        self._peers: dict[bytes, PeerFacts] = {}
+        self._holders: dict[PublicKey, bytes] = {}
+        self._early: set[PublicKey] = set()
+        self._lost: set[bytes] = set()
+        self._mtus: dict[bytes, int] = {}
+        self._whys: dict[bytes, str] = {}
+        self._inbox: deque[ControlEvent | _Adopted] = deque(maxlen=_INBOX_MAX)
+        self._busy = False
+        self._told: object = None
+        self.udp_blocked = False
+
+    # From outside
+
+    async def use(self, engine: Engine, ended: Callable[[], None]) -> None:
+        """Work over ``engine`` from now on; ``ended`` is called when it does not listen to this any more. Raises
+        Unreachable, OperationFailed; there is then no engine.
+        """
+        self.leave()
+        port = await engine.listen(self._heard)
+        self._port = port
+        port.closed.add_done_callback(lambda _: ended())
+        self._work()
+
+    def leave(self) -> None:
+        """There is no data plane (any more)."""
+        port, self._port = self._port, None
+        if port is not None:
+            port.close()
+        self._alarm.set(None)
+
+    @property
+    def listens(self) -> bool:
+        """There is a data plane, and it is heard."""
+        return self._port is not None and not self._port.closed.done()
+
+    async def close(self) -> None:
+        """Give allocations back, and end what runs."""
+        self._relays.close(self._now)
+        self._errands.run(self._relays.take_wishes())
+        self._send_all()
+        self.leave()
+        await self._errands.close()
+
+    def set_bases(self, bases: tuple[Base, ...], around: Surroundings, port: int) -> None:
+        """The addresses of this host that packets may leave from, what is around it, and the tunnel's port."""
+        before, self._bases, self._around, self._port_number = self._bases, bases, around, port
+        self._set_bases(self._now)
+        if bases != before:
+            now = self._now
+            self._reflexive.keep(bases, self._relays.servers(), now)
+            if before:
+                self.network_changed()
+                return
+        self._work()
+
+    def network_changed(self) -> None:
+        """Routes of this host, or what is behind them, may be others: everything is looked at again at once."""
+        now = self._now
+        self._paths.network_changed(now)
+        self._relays.network_changed(now)
+        self._reflexive.network_changed(now)
+        self._work()
+
+    def set_relays(self, places: Iterable[RelayPlace]) -> None:
+        """These may be used, with their credentials."""
+        self._relays.keep(places, self._now)
+        self._work()
+
+    def set_peers(self, peers: Iterable[PeerFacts]) -> None:
+        """The members to be reached. Who is not named is forgotten."""
+        wanted = {peer.node: peer for peer in peers}
+        now = self._now
+        for node in [node for node in self._peers if node not in wanted]:
+            self._forget(node)
+        for node, peer in wanted.items():
+            if self._peers.get(node) != peer:
+                self._peers[node] = peer
+                if peer.check_keys:
+                    self._paths.set_peer(node, peer.check_keys, peer.candidates, peer.nat, now)
+                else:
+                    self._paths.remove_peer(node)
+        self._holders = {key: peer.node for peer in self._peers.values() for key in peer.keys}
+        early, self._early = self._early, set()
+        for node in {self._holders[key] for key in early if key in self._holders}:
+            self._paths.want(node, now)
+        self._work()
+
+    def set_record(self, envelope: bytes, candidates: tuple[RemoteCandidate, ...], nat: str) -> None:
+        """The own record as it goes along with signals, and what it says."""
+        self._paths.set_self(record=envelope, candidates=candidates, nat=nat)
+
+    def want(self, node: bytes) -> None:
+        """A path to that peer is wanted now."""
+        if node in self._peers:
+            self._paths.want(node, self._now)
+            self._work()
+
+    def adopt(self, node: bytes, endpoint: TransportAddress, way: Way) -> None:
+        """The data plane of before sends to that peer by this way: look whether it still works."""
+        self._inbox.append(_Adopted(node, endpoint, way))
+        self._work()
+
+    def traffic(self, status: TunnelStatus) -> None:
+        """What the data plane counts."""
+        now = self._now
+        for peer in status.peers:
+            node = self._holders.get(peer.public_key)
+            if node is not None:
+                self._paths.traffic(node, peer.tx_bytes, peer.rx_bytes, now)
+        self._work()
+
+    def signal_received(self, node: bytes, data: bytes) -> None:
+        """A signal of that member came by the coordinator."""
+        if node in self._peers:
+            self._paths.signal_received(node, data, self._now)
+            self._work()
+
+    # What is known
+
+    def course(self, node: bytes) -> Course | None:
+        """How packets to that peer are to travel; None: no path was ever found."""
+        return self._courses.course(node)
+
+    def path(self, node: bytes) -> Path | None:
+        """The path that is good now."""
+        return self._courses.path(node)
+
+    def lost(self, node: bytes) -> bool:
+        """A path was wanted, and none was found, or the last one is gone."""
+        return node in self._lost
+
+    def mtu(self, node: bytes) -> int | None:
+        """The largest inner packet that passes on that peer's path; None: not known."""
+        return self._mtus.get(node)
+
+    def why(self, node: bytes) -> str:
+        """What path selection last said of that peer."""
+        return self._whys.get(node, "")
+
+    def candidates(self) -> list[tuple[CandidateKind, TransportAddress]]:
+        """What others see of this node, the best first: outside addresses, then those at relays."""
+        found: list[tuple[CandidateKind, TransportAddress]] = [
+            ("srflx", mapped) for _, mapped in self._reflexive.mapped()
+        ]
+        found += [("relay", address) for leg in self._relays.legs() if leg.ready for address in leg.client.relayed]
+        return found
+
+    def relays(self) -> tuple[RelayStatus, ...]:
+        return self._relays.status()
+
+    def nat(self) -> str:
+        """What stands before this node, in the words of NodeRecord.nat; empty: not known."""
+        relay = any(leg.ready for leg in self._relays.legs())
+        found = self._reflexive.situation(self._port_number, udp=not self.udp_blocked, tcp=True, relay=relay)
+        return "" if found is None else str(found)
+
+    @property
+    def settled(self) -> bool:
+        """Relays have answered or not: the candidates will not change soon."""
+        return self._relays.settled
+
+    def explain(self, node: bytes) -> paths.PeerReport | None:
+        """None: it is not among the peers."""
+        return self._paths.explain(node, self._now)
+
+    # The work
+
+    @property
+    def _now(self) -> float:
+        return self._doors.clock()
+
+    def _heard(self, event: ControlEvent) -> None:
+        self._inbox.append(event)
+        self._work()
+
+    def _work(self) -> None:
+        """Do all that is due. Called within itself (an engine in memory answers at once) it leaves that to itself."""
+        if self._busy:
+            return
+        self._busy = True
+        try:
+            for _ in range(_ROUNDS_MAX):
+                now = self._now
+                while self._inbox:
+                    self._take(self._inbox.popleft(), now)
+                self._wake_machines(now)
+                self._take_relay_events(now)
+                self._take_path_events(now)
+                for base, mapped, server in self._reflexive.take_events():
+                    self._paths.set_mapped(base, mapped, now, server)
+                self._errands.run(self._relays.take_wishes())
+                if not self._send_all() and not self._inbox:
+                    break
+        finally:
+            self._busy = False
+        self._tell()
+        self._set_alarm()
+
+    def _wake_machines(self, now: float) -> None:
+        for machine in (self._paths, self._relays, self._reflexive):
+            deadline = machine.next_deadline()
+            if deadline is not None and deadline.at <= now:
+                machine.handle_timeout(now)
+
+    def _set_alarm(self) -> None:
+        machines = (self._paths, self._relays, self._reflexive)
+        deadlines = [one for machine in machines if (one := machine.next_deadline()) is not None]
+        self._alarm.set(min((one.at for one in deadlines), default=None) if self._port is not None else None)
+
+    def _tell(self) -> None:
+        told = (tuple(self.candidates()), self._relays.status(), self.udp_blocked)
+        if told != self._told:
+            self._told = told
+            self._owner.reach_changed()
+
+    # What comes
+
+    def _take(self, event: ControlEvent | _Adopted, now: float) -> None:
+        match event:
+            case ControlDatagram():
+                self._take_datagram(event, now)
+            case PeerHeard(key, remote, way):
+                node = self._holders.get(key)
+                if node is not None:
+                    self._hear(node, remote, way, now)
+            case PathWanted(key):
+                node = self._holders.get(key)
+                if node is not None:
+                    self._paths.want(node, now)
+                elif len(self._early) < _EARLY_MAX:
+                    self._early.add(key)
+            case _Adopted(node, remote, way):
+                self._hear(node, remote, way, now)
+
+    def _hear(self, node: bytes, remote: TransportAddress, way: Way, now: float) -> None:
+        place = self._place(remote, way)
+        if place is not None and node in self._peers:
+            self._paths.heard(node, place[1], place[0], now)
+
+    def _take_datagram(self, datagram: ControlDatagram, now: float) -> None:
+        data, remote, way = datagram.data, datagram.remote, datagram.way
+        bare = not way.channel
+        if bare and (self._reflexive.receive(data, remote, now) or self._relays.receive(data, remote, now)):
+            return
+        place = self._place(remote, way)
+        if place is not None:
+            self._paths.receive(data, place[1], place[0], now)
+
+    def _place(self, remote: TransportAddress, way: Way) -> tuple[Base, TransportAddress] | None:
+        """At which base something came, and from where; None: by a channel that nobody knows."""
+        if way.channel:
+            leg = self._relays.leg_at(remote)
+            peer = None if leg is None else leg.client.peer_of(way.channel)
+            return None if leg is None or peer is None else (leg.base, peer)
+        base = base_of(way, self._bases)
+        if base is None and way.source is not None:
+            base = host_base(way.source, way.interface)
+        return None if base is None else (base, remote)
+
+    # What the machines say
+
+    def _take_relay_events(self, now: float) -> None:
+        for event in self._relays.take_events():
+            match event:
+                case Came(base, peer, data):
+                    self._take_relayed(base, peer, data, now)
+                case ChannelBound(base):
+                    for node in self._courses.refresh(base):
+                        self._owner.course_changed(node)
+                case BasesChanged():
+                    self._set_bases(now)
+                case Reflected():
+                    self._reflexive.keep(self._bases, self._relays.servers(), now)
+                case UdpBlocked(blocked):
+                    self.udp_blocked = blocked
+                    _log.info("%s: UDP %s", self._network, "seems to be blocked here" if blocked else "passes")
+
+    def _take_relayed(self, base: Base, peer: TransportAddress, data: bytes, now: float) -> None:
+        """Something came without a channel: the next packets of that peer are to find one."""
+        leg = self._relays.leg(base)
+        if leg is None:
+            return
+        is_wireguard = data[:1] in {b"\x01", b"\x02", b"\x03", b"\x04"}
+        if is_wireguard or self._paths.receive(data, peer, base, now):
+            leg.client.bind(peer, now)
+
+    def _take_path_events(self, now: float) -> None:
+        for event in self._paths.take_events():
+            match event:
+                case paths.Selected(node, path, why):
+                    self._select(node, path, why, now)
+                case paths.Mtu(node, _, size):
+                    self._mtus[node] = size
+                    self._owner.reach_changed()
+                case paths.SignalWanted(node, data):
+                    self._owner.send_signal(node, data)
+                case paths.Learned(_, envelope):
+                    self._owner.learned(envelope)
+
+    def _select(self, node: bytes, path: Path | None, why: str, now: float) -> None:
+        before = self._courses.path(node)
+        self._whys[node] = why
+        (self._lost.add if path is None else self._lost.discard)(node)
+        if self._courses.select(node, path, now) or path is None:
+            self._owner.course_changed(node)
+        if before is not None and before.base.kind == "relay" and path != before:
+            self._relays.doubt(before.base, now)
+
+    def _set_bases(self, now: float) -> None:
+        ready = [leg for leg in self._relays.legs() if leg.ready]
+        relayed = tuple((leg.base.relay, address) for leg in ready for address in leg.client.relayed)
+        bases = (*self._bases, *(leg.base for leg in ready))
+        self._paths.set_bases(bases, now, replace(self._around, relayed=relayed))
+
+    def _forget(self, node: bytes) -> None:
+        del self._peers[node]
+        self._paths.remove_peer(node)
+        self._courses.forget(node)
+        self._lost.discard(node)
+        self._mtus.pop(node, None)
+        self._whys.pop(node, None)
+
+    # What goes
+
+    def _send_all(self) -> bool:
+        """Returns whether something was sent."""
+        sent = False
+        for check in self._paths.take_transmits():
+            sent = True
+            self._send_check(check)
+        for datagram in (*self._reflexive.take_transmits(), *self._relays.take_transmits()):
+            sent = True
+            self._send(datagram)
+        return sent
+
+    def _send_check(self, check: paths.Check) -> None:
+        if check.base.kind != "relay":
+            self._send(ControlDatagram(check.data, check.remote, way_of(check.base), check.dont_fragment))
+            return
+        leg = self._relays.leg(check.base)
+        if leg is None:
+            return
+        way = leg.way_to(check.remote)
+        if way is not None:
+            self._send(ControlDatagram(check.data, leg.server, way, check.dont_fragment))
+        else:
+            leg.client.send(check.remote, check.data, self._now)
+
+    def _send(self, datagram: ControlDatagram) -> None:
+        if self._port is not None:
+            self._port.send(datagram)
+
+    def _turn_client(self, server: TransportAddress, place: RelayPlace, transport: Transport, now: float) -> TurnClient:
+        return TurnClient(
+            server=server,
+            username=place.username,
+            password=place.password,
+            random=self._doors.random,
+            now=now,
+            reliable=transport != "udp",
+            name=place.name,
+        )
