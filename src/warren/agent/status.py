@@ -18,6 +18,8 @@ from warren.model.documents import NetworkSpec
 from warren.model.netmap import Member
 from warren.model.tunnel import PeerStatus
 from warren.proto.control import local, messages
+from warren.reach.reach import Reach
+from warren.reach.relay_values import RelayStatus
 
 _REPORT_BYTES_MAX: Final = messages.NODE_MESSAGE_BYTES_MAX - 4096
 _NS: Final = 1_000_000_000
@@ -50,6 +52,7 @@ class View:
     surroundings: Surroundings
     uptime_s: float
     wall_s: float
+    reach: Reach
 
 
 def membership(view: View) -> local.Membership:
@@ -79,6 +82,21 @@ def membership(view: View) -> local.Membership:
         tasks=view.tasks,
         peers=tuple(_peer(member, view) for member in view.wanted.members if member.key != view.node),
         warnings=view.warnings,
+        relays=tuple(map(_relay, view.reach.relays())),
+        nat=view.reach.nat(),
+        udp_blocked=view.reach.udp_blocked,
+    )
+
+
+def _relay(relay: RelayStatus) -> local.Relay:
+    return local.Relay(
+        name=relay.name,
+        state=relay.state,
+        transport=relay.transport,
+        address="" if relay.address is None else str(relay.address),
+        relayed=tuple(map(str, relay.relayed)),
+        rtt_ms=None if relay.rtt_s is None else round(relay.rtt_s * 1000, 3),
+        why=relay.why,
     )
 
 
@@ -119,7 +137,10 @@ def _link(view: View) -> local.CoordinatorLink:
 
 def _peer(member: Member, view: View) -> local.Peer:
     state, seen = view.peering.seen(member.membership.node)
+    place = view.reach.place(member.membership.node)
     endpoint = "" if seen is None or seen.endpoint is None else str(seen.endpoint)
+    rtt_ms = place.rtt_ms if place.rtt_ms is not None else None if seen is None else _rtt_ms(seen)
+    path = place.path if place.path != "none" or not endpoint or state != "connected" else "direct"
     return local.Peer(
         id=str(member.key),
         name=member.name,
@@ -129,13 +150,16 @@ def _peer(member: Member, view: View) -> local.Peer:
         routes=member.membership.routes,
         lease_ends=_moment(member.membership.not_after),
         state="unknown" if member.record is None else state,
-        path="direct" if endpoint else "none",
-        endpoint=endpoint,
-        rtt_ms=None if seen is None else _rtt_ms(seen),
+        path=path,
+        endpoint=place.endpoint or endpoint,
+        rtt_ms=rtt_ms,
         handshake_age_s=None if seen is None else _age_s(seen, view.wall_s),
         tx_bytes=0 if seen is None else seen.tx_bytes,
         rx_bytes=0 if seen is None else seen.rx_bytes,
         candidates=tuple(str(address) for address in member.candidates),
+        relay=place.relay,
+        mtu=place.mtu,
+        why=place.why,
     )
 
 

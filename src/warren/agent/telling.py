@@ -146,6 +146,7 @@ class Telling:
             surroundings=self._surroundings,
             uptime_s=self._world.clock() - self._started,
             wall_s=self._world.wall_clock(),
+            reach=reaching.connecting.reach,
         )
 
 

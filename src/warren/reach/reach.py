@@ -24,6 +24,7 @@ from warren.proto.turn.client import TurnClient
 from warren.reach.courses import Course, Courses, base_of, host_base, way_of
 from warren.reach.doors import Doors, Owner, PeerFacts
 from warren.reach.errands import Errands
+from warren.reach.places import Place, place_of
 from warren.reach.reflexive import Reflexive
 from warren.reach.relay_values import (
     BasesChanged,
@@ -234,6 +235,10 @@ class Reach:
     def settled(self) -> bool:
         """Relays have answered or not: the candidates will not change soon."""
         return self._relays.settled
+
+    def place(self, node: bytes) -> Place:
+        """How packets to that peer travel now."""
+        return place_of(self.explain(node), self._relays.status())
 
     def explain(self, node: bytes) -> paths.PeerReport | None:
         """None: it is not among the peers."""

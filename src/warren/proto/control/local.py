@@ -47,15 +47,37 @@ class Peer(_Value, frozen=True, kw_only=True):
     state: Literal["connected", "idle", "unreachable", "unknown"]
     """``connected``: a session is alive. ``idle``: nothing was sent lately. ``unreachable``: handshakes are not
     answered, or no candidate suits this host. ``unknown``: it has not published a NodeRecord yet."""
-    path: Literal["direct", "none"]
+    path: Literal["direct", "relayed", "none"]
     endpoint: str
     """Where its packets go; empty: nowhere."""
     rtt_ms: float | None
-    """Of the last handshake."""
+    """Of the path as the last checks found it, else of the last handshake."""
     handshake_age_s: float | None
     tx_bytes: int
     rx_bytes: int
     candidates: tuple[str, ...]
+    relay: str = ""
+    """Whose relay the path goes through; empty: none."""
+    mtu: int | None = None
+    """The largest packet that is known to fit the path, in bytes; None: not measured."""
+    why: str = ""
+    """Why it is on this path, or on none; a sentence, or empty."""
+
+
+class Relay(_Value, frozen=True, kw_only=True):
+    """A relay that this node may use."""
+
+    name: str
+    state: Literal["ready", "asking", "standby", "failed"]
+    """``standby``: it answers, and better ones are in use."""
+    transport: Literal["udp", "tls", "tcp"] | None
+    address: str
+    """Where it answers; empty: nowhere yet."""
+    relayed: tuple[str, ...]
+    """Where it takes packets for this node."""
+    rtt_ms: float | None
+    why: str
+    """What is wrong, a sentence; empty: nothing."""
 
 
 class Membership(_Value, frozen=True, kw_only=True):
@@ -85,6 +107,10 @@ class Membership(_Value, frozen=True, kw_only=True):
     tasks: tuple[Task, ...]
     peers: tuple[Peer, ...]
     warnings: tuple[str, ...]
+    relays: tuple[Relay, ...] = ()
+    nat: str = ""
+    """What stands between this node and the Internet, as it tells others; empty: not known."""
+    udp_blocked: bool = False
 
 
 class AgentStatus(_Value, frozen=True, kw_only=True):
