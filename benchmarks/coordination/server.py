@@ -35,7 +35,7 @@ class Coordinator:
 
     async def start(self) -> dict[str, Any]:
         """Returns what it announces once it serves. Raises OperationFailed when it does not."""
-        command = [sys.executable, "-m", "warren", "coordinator", "run", "--json", "--network", NETWORK]
+        command = [sys.executable, "-m", "warren", "coordinator", "run", "--json", "--no-relay", "--network", NETWORK]
         command += ["--state", str(self._directory / "state"), "--database", self._database]
         command += ["--listen", self.url.removeprefix("https://"), "--url", self.url]
         with (self._directory / "coordinator.log").open("ab") as log:

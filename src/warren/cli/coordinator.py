@@ -65,6 +65,23 @@ def command() -> None:
 @click.option("--tls-certificate", metavar="FILE", type=click.Path(path_type=Path), help="Own certificate, PEM.")
 @click.option("--tls-key", metavar="FILE", type=click.Path(path_type=Path), help="Its key, PEM.")
 @click.option("--network", metavar="NAME", help="Make this network unless it is there, and print a ticket to it.")
+@click.option("--relay/--no-relay", default=True, help="Also relay for members without a direct path (the default).")
+@click.option(
+    "--relay-udp-port",
+    metavar="PORT",
+    type=click.IntRange(0, 65_535),
+    default=3478,
+    show_default=True,
+    help="Of the relay, for UDP and TCP; 0: none.",
+)
+@click.option(
+    "--relay-tls-port",
+    metavar="PORT",
+    type=click.IntRange(0, 65_535),
+    default=443,
+    show_default=True,
+    help="Of the relay, for networks that block UDP; 0: none.",
+)
 @click.option(
     "--connections-per-source",
     metavar="N",
@@ -83,6 +100,9 @@ def run(
     tls_certificate: Path | None,
     tls_key: Path | None,
     network: str | None,
+    relay: bool,
+    relay_udp_port: int,
+    relay_tls_port: int,
     connections_per_source: int,
     as_json: bool,
 ) -> None:
@@ -109,22 +129,31 @@ def run(
             certificate=tls_certificate,
             key=tls_key,
             network=None if network is None else _name(network),
+            relay_ports=(relay_udp_port or None, relay_tls_port or None) if relay else None,
             connections_per_source=connections_per_source,
             announce=_print_json if as_json else _print_text,
         )
 
 
-def _serve(*, connections_per_source: int, announce: Callable[[Ready], None], **settings: Any) -> None:
+def _serve(
+    *,
+    relay_ports: tuple[int | None, int | None] | None,
+    connections_per_source: int,
+    announce: Callable[[Ready], None],
+    **settings: Any,
+) -> None:
     import asyncio
 
     from warren.coordinator import app
     from warren.coordinator.limits import Limits, Rate
+    from warren.coordinator.own_relay import OwnRelay
 
     limits = Limits(
         unproven_per_source=connections_per_source,
         requests=Rate(burst=max(200, 4 * connections_per_source), per_s=max(50, connections_per_source)),
     )
-    asyncio.run(app.run(app.Configuration(**settings, limits=limits), announce))
+    relay = None if relay_ports is None else OwnRelay(*relay_ports)
+    asyncio.run(app.run(app.Configuration(**settings, relay=relay, limits=limits), announce))
 
 
 @command.group("token", no_args_is_help=False, subcommand_metavar="COMMAND …")
@@ -296,6 +325,7 @@ def _print_json(ready: Ready) -> None:
 
 def _print_text(ready: Ready) -> None:
     click.echo(f"coordinator {ready.key}\nreached at  {', '.join(ready.urls)}")
+    click.echo(f"relays at   {', '.join(ready.relay) or 'no port'}")
     if ready.access is not None:
         click.echo(
             "\nWho has this access string administers the coordinator. It is shown this once and good for a day;"

@@ -21,6 +21,7 @@ from warren.coordinator import serve
 from warren.coordinator.addresses import urls_for
 from warren.coordinator.limits import Limits
 from warren.coordinator.operator import network_ticket
+from warren.coordinator.own_relay import OwnRelay, relaying
 from warren.coordinator.service import Service
 from warren.coordinator.store import open_store
 from warren.coordinator.tls import Certificates, make_certificate, own_directory
@@ -31,6 +32,7 @@ from warren.coordinator.web.metrics import Metrics
 from warren.coordinator.web.node_session import Nodes
 from warren.errors import OperationFailed, UsageError, WarrenError
 from warren.model.tickets import Access, access_text
+from warren.relay import serve as relays
 
 _log = log.get("coordinator")
 
@@ -57,6 +59,8 @@ class Configuration:
     key: Path | None = None
     network: str | None = None
     """A network to make, with one ticket, unless it is there."""
+    relay: OwnRelay | None = None
+    """The relay that it brings; None: none."""
     limits: Limits = field(default_factory=Limits)
 
 
@@ -72,6 +76,8 @@ class Ready:
     network: str | None
     ticket: str | None = field(repr=False)
     """Only when the network has no member yet."""
+    relay: tuple[str, ...] = ()
+    """What its own relay serves, such as ``UDP 3478``; empty: there is none."""
 
 
 async def run(configuration: Configuration, announce: Callable[[Ready], None]) -> None:
@@ -86,8 +92,11 @@ async def run(configuration: Configuration, announce: Callable[[Ready], None]) -
         urls = configuration.urls or urls_for(listening)
         if not urls:
             raise UsageError("this machine has no address that others can use; say how they reach it with --url")
-        async with _started(configuration, urls) as service:
-            await _serve(configuration, sockets, urls, service, announce)
+        async with (
+            _started(configuration, urls) as service,
+            relaying(configuration.relay, service, configuration.state, urls) as relay,
+        ):
+            await _serve(configuration, sockets, urls, service, relay, announce)
     finally:
         for one in sockets:
             one.close()
@@ -133,12 +142,14 @@ async def _serve(
     sockets: list[socket.socket],
     urls: tuple[str, ...],
     service: Service,
+    relay: relays.Ready | None,
     announce: Callable[[Ready], None],
 ) -> None:
     certificates = _certificates(configuration, service)
     limits = _within_files(configuration.limits)
     web = assemble(service, sockets, urls=urls, certificates=certificates, limits=limits)
     ready = await _prepare(configuration, service, urls, tuple(str(one) for one in web.server.addresses))
+    ready = dataclasses.replace(ready, relay=_served_by(relay))
     with _signals(service, web.server, certificates):
         async with asyncio.TaskGroup() as group:
             background = [group.create_task(work) for work in (web.hub.run(), service.run(), _watch(certificates))]
@@ -208,6 +219,13 @@ async def _prepare(
     return Ready(
         key=str(key), listening=listening, urls=urls, access=access, network=configuration.network, ticket=ticket
     )
+
+
+def _served_by(relay: relays.Ready | None) -> tuple[str, ...]:
+    if relay is None:
+        return ()
+    ports = {"UDP": relay.udp_port, "TCP": relay.tcp_port, "TLS": relay.tls_port}
+    return tuple(f"{name} {port}" for name, port in ports.items() if port is not None)
 
 
 def _counted(service: Service) -> Mapping[str, float]:

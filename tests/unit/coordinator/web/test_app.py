@@ -225,7 +225,7 @@ def test_the_command_prints_what_to_paste(
 @pytest.mark.parametrize("module", ["litestar", "sqlalchemy", "alembic"])
 def test_a_part_of_the_extra_that_is_not_installed_is_named(tmp_path: Path, module: str) -> None:
     code = f"import sys, warren.cli; sys.modules[{module!r}] = None; sys.exit(warren.cli.run(sys.argv[1:]))"
-    command = ["coordinator", "run", "--state", str(tmp_path), "--listen", "127.0.0.1:0"]
+    command = ["coordinator", "run", "--state", str(tmp_path), "--listen", "127.0.0.1:0", "--no-relay"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(
         [sys.executable, "-c", code, *command], capture_output=True, text=True, check=False, timeout=60, env=environment
