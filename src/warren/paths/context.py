@@ -6,9 +6,11 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from warren.errors import MalformedPacket
 from warren.model.tunnel import TransportAddress
 from warren.paths.checks import TRANSACTION_BYTES, Request, label_of, seal_answer, seal_request
 from warren.paths.events import Check, Event
+from warren.paths.nat import Situation
 from warren.paths.pacing import Bucket
 from warren.paths.values import Base, RemoteCandidate, Settings, Surroundings
 
@@ -64,6 +66,13 @@ class Context:
         self.transmits: deque[Check] = deque(maxlen=TRANSMITS_MAX)
         self.answers: dict[tuple[Base, TransportAddress, bool], Check] = {}
         self.events: deque[Event] = deque(maxlen=EVENTS_MAX)
+
+    def situation(self) -> Situation | None:
+        """What we tell of our own NAT."""
+        try:
+            return Situation.from_text_untrusted(self.nat) if self.nat else None
+        except MalformedPacket:
+            return None
 
     def send_check(
         self,

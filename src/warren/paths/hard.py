@@ -21,7 +21,6 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Final, Literal
 
-from warren.errors import MalformedPacket
 from warren.model.tunnel import IPAddress, TransportAddress
 from warren.paths.context import Context
 from warren.paths.events import SocketsDone, SocketsWanted
@@ -90,15 +89,8 @@ class Hard:
         return None if sides is None else verdict(*sides)
 
     def _situations(self) -> tuple[Situation, Situation] | None:
-        if not (self.context.nat and self.peer.nat):
-            return None
-        try:
-            return (
-                Situation.from_text_untrusted(self.context.nat),
-                Situation.from_text_untrusted(self.peer.nat),
-            )
-        except MalformedPacket:
-            return None
+        ours, theirs = self.context.situation(), self.peer.situation()
+        return None if ours is None or theirs is None else (ours, theirs)
 
     def round_began(self, now: float) -> None:
         if not self.busy and self.context.settings.hard and self._wake == NEVER:
@@ -111,7 +103,7 @@ class Hard:
             return
         if not self.busy:
             self._begin(now)
-        elif now >= self._ends or self._is_direct():
+        elif now >= self._ends or self.peer.choice.is_direct():
             self._end(now)
         elif self.role == "open":
             self._open_next(now)
@@ -121,13 +113,10 @@ class Hard:
     def next_at(self) -> float:
         return min(self._wake, self._ends)
 
-    def _is_direct(self) -> bool:
-        return self.peer.selected is not None and not self.peer.selected.relayed
-
     def _begin(self, now: float) -> None:
         self._wake = NEVER
         sides = self._situations()
-        if sides is None or self._is_direct() or not self.peer.is_wanted(now):
+        if sides is None or self.peer.choice.is_direct() or not self.peer.is_wanted(now):
             return
         by = verdict(*sides).by
         mine = sides[0].v4
@@ -204,7 +193,7 @@ class Hard:
     def _easy_address(self) -> TransportAddress | None:
         """Where the easy side's NAT lets its port be seen."""
         for kind in ("mapped", "srflx", "stated", "host"):
-            for one in self.peer.all_candidates():
+            for one in self.peer.candidates():
                 if one.kind == kind and _is4(one.address.ip):
                     return one.address
         return None
@@ -270,17 +259,13 @@ class Hard:
         """Where the hard side was seen, the latest first: sources of its authentic requests, as our relays name them or
         in person, and only without any of those what its record says.
         """
-        pairs = [pair for pair in self.peer.pairs.values() if _is4(pair.remote.ip) and pair.kind != "relay"]
+        pairs = [pair for pair in self.peer.pairs if _is4(pair.remote.ip) and pair.kind != "relay"]
         heard = sorted((pair for pair in pairs if pair.heard_at > -NEVER), key=lambda pair: -pair.heard_at)
         if heard:
             return [pair.remote for pair in heard]
-        return [one.address for one in self.peer.all_candidates() if one.kind == "srflx" and _is4(one.address.ip)]
+        return [one.address for one in self.peer.candidates() if one.kind == "srflx" and _is4(one.address.ip)]
 
     # Both
-
-    def answered(self, base: Base, remote: TransportAddress) -> Pair:
-        """A probe was answered: it is a pair now."""
-        return self.peer.found(base, remote)
 
     def selected(self, pair: Pair | None) -> None:
         """What is in use now; sockets that are not are given back."""
@@ -307,7 +292,7 @@ class Hard:
         self._sent.append((self.context.send_check(self.peer, base, remote, now), now))
 
     def _end(self, now: float) -> None:
-        if self._is_direct():
+        if self.peer.choice.is_direct():
             self.failures = 0
         else:
             self.again_at = now + min(AGAIN_MAX_S, self.context.settings.hard_again_s * 2**self.failures)
@@ -318,7 +303,7 @@ class Hard:
             self.peer.drop_sockets()
             self.context.events.append(SocketsDone(self.peer.node, None))
         self._done()
-        if not self._is_direct():
+        if not self.peer.choice.is_direct():
             self._wake = self.again_at
 
     def _done(self) -> None:

@@ -22,7 +22,6 @@ the moment in which the other side opens its own.
 """
 RTO_MIN_S: Final = 0.35
 RTO_MAX_S: Final = 2.0
-_SAMPLES_MAX: Final = 1 << 30
 PENALTY_S: Final = 30.0
 PENALTY_MAX_S: Final = 480.0
 FORGIVEN_S: Final = 900.0
@@ -48,6 +47,7 @@ class Pair:
         "nominated_at",
         "note",
         "outstanding",
+        "probes",
         "rank",
         "remote",
         "sent",
@@ -75,6 +75,8 @@ class Pair:
         self.unanswered = 0
         """Checks since the last answer."""
         self.outstanding: deque[tuple[bytes, float]] = deque(maxlen=OUTSTANDING_MAX)
+        self.probes: deque[tuple[bytes, float]] = deque(maxlen=OUTSTANDING_MAX)
+        """The same for probes of the path MTU, which say nothing about whether the path works."""
         self.sent = self.answered = 0
         self.sent_at = self.answered_at = self.heard_at = self.nominated_at = -NEVER
         self.answered_sent_at = -NEVER
@@ -114,11 +116,14 @@ class Pair:
             self.tries = 0
         self.due = min(self.due, at)
 
-    def was_sent(self, transaction: bytes, now: float) -> bytes | None:
+    def was_sent(self, transaction: bytes, now: float, *, probe: bool = False) -> bytes | None:
         """Returns the transaction that is not waited for any more, if there is one."""
-        dropped = self.outstanding[0][0] if len(self.outstanding) == OUTSTANDING_MAX else None
-        self.outstanding.append((transaction, now))
+        waiting = self.probes if probe else self.outstanding
+        dropped = waiting[0][0] if len(waiting) == OUTSTANDING_MAX else None
+        waiting.append((transaction, now))
         self.sent += 1
+        if probe:
+            return dropped
         self.tries += 1
         self.unanswered += 1
         self.sent_at = now
@@ -131,25 +136,19 @@ class Pair:
         else:
             self.var += (abs(sample - self.srtt) - self.var) / 4
             self.srtt += (sample - self.srtt) / 8
-        self.answered = min(self.answered + 1, _SAMPLES_MAX)
+        self.answered += 1
         self.answered_at = now
         self.answered_sent_at = max(self.answered_sent_at, sent_at)
         self.mapped = mapped
         self.state = "valid"
         self.unanswered = sum(1 for _, sent in self.outstanding if sent > self.answered_sent_at)
-        for one in self.outstanding:
-            if one[0] == transaction:
-                self.outstanding.remove(one)
-                break
+        for waiting in (self.outstanding, self.probes):
+            if (transaction, sent_at) in waiting:
+                waiting.remove((transaction, sent_at))
 
     def next_try(self, now: float) -> float:
         """When to check again a pair that has not answered."""
         return now + TRY_S[min(self.tries, len(TRY_S)) - 1]
-
-    def lost_since(self, now: float) -> int:
-        """How many checks were sent after the last answered one and have had their time."""
-        patience = self.rto()
-        return sum(1 for _, sent in self.outstanding if sent > self.answered_sent_at and now - sent >= patience)
 
     def punish(self, now: float) -> None:
         """It was in use and failed: it has to wait before it is chosen over another that works."""

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from warren.paths.events import PeerReport
+from warren.paths.pair import Pair
 from warren.paths.peer import PeerPaths
+
+ORDER: Final = ("valid", "checking", "waiting", "failed")
 
 
 def report(peer: PeerPaths, now: float) -> PeerReport:
-    selected = peer.selected
+    selected = peer.choice.pair
+
+    def place(pair: Pair) -> tuple[bool, int, int]:
+        return pair is not selected, ORDER.index(pair.state), pair.rank
+
     state: Literal["direct", "relayed", "checking", "none", "idle"]
-    why = peer.why
+    why = peer.choice.why
     if selected is not None:
         state = "relayed" if selected.relayed else "direct"
     elif now < peer.round_until:
         state, why = "checking", "Nothing has answered yet."
     elif peer.rounds:
         state = "none"
-        tried = sum(1 for pair in peer.pairs.values() if pair.sent)
+        tried = sum(1 for pair in peer.pairs if pair.sent)
         if not peer.context.bases:
             why = "This host has no address to send from."
-        elif not peer.pairs:
+        elif not len(peer.pairs):
             why = "No address that the peer has published can be reached from here."
         else:
             why = f"None of the {tried} ways that were tried was answered."
@@ -34,8 +41,8 @@ def report(peer: PeerPaths, now: float) -> PeerReport:
         why=why,
         rtt_s=None if selected is None else selected.srtt,
         mtu=None if selected is None or selected.mtu is None else selected.mtu.proven,
-        since=None if selected is None else peer.selected_at,
+        since=None if selected is None else peer.choice.since,
         verdict=peer.hard.oracle(),
         hard=peer.hard.note,
-        pairs=tuple(pair.report(now) for pair in peer.reports()),
+        pairs=tuple(pair.report(now) for pair in sorted(peer.pairs, key=place)),
     )

@@ -61,15 +61,16 @@ class Signalling:
         context = self._context
         signal = Signal(asks, places(self._own_candidates()), context.nat, sockets)
         small = self._seal(peer, signal)
-        if peer.selected is not None and peer.doubt_since is None:
-            context.transmits.append(Check(peer.selected.base, peer.selected.remote, small))
+        pair = peer.choice.pair
+        if pair is not None and peer.choice.is_sound():
+            context.transmits.append(Check(pair.base, pair.remote, small))
             return
         whole = self._seal(peer, Signal(asks, signal.places, signal.nat, sockets, context.record))
         context.events.append(SignalWanted(peer.node, whole if len(whole) <= SIGNAL_BYTES_MAX else small))
         if len(small) > CARRIED_BYTES_MAX:
             return
-        able = [one for one in self._peers.values() if one is not peer and one.is_reached()]
-        able.sort(key=lambda one: -one.selected_at)
+        able = [one for one in self._peers.values() if one is not peer and one.choice.is_sound()]
+        able.sort(key=lambda one: -one.choice.since)
         for carrier in able[:CARRIERS_MAX]:
             self._hand_to(carrier, small, peer.node, onward=True)
 
@@ -93,7 +94,8 @@ class Signalling:
         return tuple(found.values())
 
     def _hand_to(self, hop: PeerPaths, signal: bytes, node: bytes, *, onward: bool) -> None:
-        if hop.selected is None:
+        pair = hop.choice.pair
+        if pair is None:
             return
         data = seal_carried(
             signal,
@@ -104,7 +106,7 @@ class Signalling:
             receiver=hop.label,
             sender=self._context.label,
         )
-        self._context.transmits.append(Check(hop.selected.base, hop.selected.remote, data))
+        self._context.transmits.append(Check(pair.base, pair.remote, data))
 
     # In
 
@@ -142,7 +144,7 @@ class Signalling:
                 yield peer
         elif to is not None and len(to) == KEY_BYTES and len(data) <= CARRIED_BYTES_MAX:
             target = self._peers.get(to)
-            able = target is not None and target is not hop and target.is_reached()
+            able = target is not None and target is not hop and target.choice.is_sound()
             if target is not None and able and self._allowed(self._carried, hop.node, now):
                 self._hand_to(target, data, hop.node, onward=False)
 
