@@ -27,6 +27,7 @@ from warren.linux.link import LinkWatch
 from warren.linux.tun import Tun
 from warren.linux.udp import TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX
 from warren.proto import datapath
+from warren.proto.turn.channel import HEADER_BYTES
 from warren.proto.wireguard.constants import DATA_OVERHEAD_BYTES
 from warren.proto.wireguard.device import Device
 
@@ -101,8 +102,8 @@ def _assemble(options: argparse.Namespace) -> DataPlane:
 
 
 def _segments_per_send(mtu: int) -> int:
-    """How many full packets, sealed, fit one UDP_SEGMENT send."""
-    return max(1, min(TRAIN_DATAGRAMS_MAX, TRAIN_BYTES_MAX // (mtu + DATA_OVERHEAD_BYTES)))
+    """How many full packets, sealed and wrapped for a relay, fit one UDP_SEGMENT send: one of 45 less than direct."""
+    return max(1, min(TRAIN_DATAGRAMS_MAX, TRAIN_BYTES_MAX // (mtu + DATA_OVERHEAD_BYTES + HEADER_BYTES)))
 
 
 def _clock(rate: float) -> Callable[[], float]:
