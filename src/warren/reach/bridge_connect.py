@@ -98,7 +98,11 @@ async def _race(host: str, port: int, what: str) -> socket.socket:
                 running, timeout=STAGGER_S if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
             failed = [task.exception() for task in done]
-            reasons += [str(getattr(error, "strerror", None) or error) for error in failed if error is not None]
+            for error in failed:
+                if isinstance(error, OSError):
+                    reasons.append(_reason(error))
+                elif error is not None:
+                    raise error
             winners = [task.result() for task in done if task.exception() is None]
             for late in winners[1:]:
                 late.close()

@@ -47,7 +47,10 @@ class Framing(Protocol):
 
 
 class TurnFraming:
-    """STUN messages as they are; ChannelData padded to multiples of four bytes."""
+    """STUN messages as they are; ChannelData padded to multiples of four bytes. One object for each stream."""
+
+    def __init__(self) -> None:
+        self._begun = False
 
     def pack(self, buffer: bytearray, length: int, stride: int) -> memoryview | bytes:
         if stride & 3 == 0 and length & 3 == 0 and channel_of_train(buffer, length, stride):
@@ -73,12 +76,17 @@ class TurnFraming:
                 if end - start >= CHANNEL_HEADER_BYTES or (end > start and not _may_begin(buffer[start])):
                     raise MalformedPacket("what comes in the stream is not TURN")
                 return trains, start
+            if not self._begun:
+                # No channel is bound before a STUN message said so. "HTTP" would be ChannelData, too.
+                if buffer[start] in _CHANNEL_FIRST:
+                    raise MalformedPacket("what comes in the stream is not TURN")
+                self._begun = True
             at = start + size
             if at > end:
                 return trains, start
-            if buffer[start] in _CHANNEL_FIRST:
-                at = _end_of_run(buffer, start, at, size, end)
             if size <= DATAGRAM_BYTES_MAX:
+                if buffer[start] in _CHANNEL_FIRST:
+                    at = _end_of_run(buffer, start, at, size, end)
                 trains.append(Train(view[start:at], size))
             start = at
 
@@ -135,15 +143,15 @@ class LengthFraming:
             at = start + 2 + size
             if at > end:
                 break
-            datagrams = [view[start + 2 : at]]
-            while buffer[at : at + 2] == head and at + 2 + size <= end:
-                datagrams.append(view[at + 2 : at + 2 + size])
-                at += 2 + size
-            last = int.from_bytes(buffer[at : at + 2]) if at + 2 <= end else 0
-            if 0 < last < size and at + 2 + last <= end:
-                datagrams.append(view[at + 2 : at + 2 + last])
-                at += 2 + last
             if 0 < size <= DATAGRAM_BYTES_MAX:
+                datagrams = [view[start + 2 : at]]
+                while buffer[at : at + 2] == head and at + 2 + size <= end:
+                    datagrams.append(view[at + 2 : at + 2 + size])
+                    at += 2 + size
+                last = int.from_bytes(buffer[at : at + 2]) if at + 2 <= end else 0
+                if 0 < last < size and at + 2 + last <= end:
+                    datagrams.append(view[at + 2 : at + 2 + last])
+                    at += 2 + last
                 trains.append(Train(b"".join(datagrams) if len(datagrams) > 1 else datagrams[0], size))
             start = at
         return trains, start
