@@ -24,7 +24,7 @@ Addresses = Sequence[str] | str
 AnyHost = TypeVar("AnyHost", bound=Host)
 
 MTU = 1500
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")  # a file name and a host name (RFC 1123 §2.1) at once
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]{0,31}")  # a file name and a host name (RFC 1123 §2.1) at once
 _ARTIFACTS = "_artifacts"  # beside the directories of the hosts, none of which can have this name
 _GRACE_S = 1.0
 _FIRST_INTERFACE_INDEX = 100  # above what a host makes by itself
@@ -188,5 +188,5 @@ class Lab:
 
 
 def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise UsageError(f"name {name!r}: use 1 to 32 letters, digits and '-', beginning with no '-'")

@@ -17,8 +17,8 @@ import shutil
 import socket
 import ssl
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any, Final
@@ -46,6 +46,16 @@ class Node:
     process: Process
 
 
+@dataclass(frozen=True, slots=True)
+class Relay:
+    """A relay that the members of a network may use; ``ports`` are options of ``warren network relay add``."""
+
+    name: str
+    addresses: tuple[str, ...]
+    secret: str = field(repr=False)
+    ports: tuple[str, ...] = ()
+
+
 class Network:
     """A coordinator on ``server`` and the nodes that joined its network ``name``. The lab ends all of it."""
 
@@ -57,12 +67,17 @@ class Network:
         self.access = ""
         self.coordinator: Process | None = None
         self.nodes: dict[str, Node] = {}
+        self.relays: list[Relay] = []
 
     # The coordinator
 
     def start(self, *options: str) -> None:
         """Start the coordinator and make the network. Raises OperationFailed when it does not come up."""
         self.run_coordinator(*options)
+        self.create()
+
+    def create(self) -> None:
+        """Make the network, on a coordinator that runs and whose ``access`` is known."""
         self.warren(self.server, "network", "create", self.name, *(["--ipv4", self.prefix4] if self.prefix4 else []))
 
     def run_coordinator(self, *options: str, host: Host | None = None) -> Process:
@@ -108,7 +123,7 @@ class Network:
             raise OperationFailed(f"the relay on {host.name} ended: {last_line(process)}")
         digest = host.call(_certificate_sha256, addresses[0], RELAY_TLS_PORT)
         ports = ["--tcp-port", str(RELAY_PORT), "--tls-port", str(RELAY_TLS_PORT), "--certificate-sha256", digest]
-        self.add_relay(name or host.name, addresses, secret, *ports)
+        self.add_relay(Relay(name or host.name, tuple(addresses), secret, tuple(ports)))
         return process
 
     def start_coturn(
@@ -117,13 +132,14 @@ class Network:
         """Run coturn on ``host`` in a relay's place, over UDP and TCP; as :meth:`start_relay`."""
         secret = secret or secrets.token_hex(32)
         process = coturn.start_coturn(host, addresses, secret=secret)
-        self.add_relay(name or host.name, addresses, secret, "--tcp-port", str(coturn.PORT))
+        self.add_relay(Relay(name or host.name, tuple(addresses), secret, ("--tcp-port", str(coturn.PORT))))
         return process
 
-    def add_relay(self, name: str, addresses: Sequence[str], secret: str, *options: str) -> None:
-        """``warren network relay add``."""
-        command = ["network", "relay", "add", self.name, name, *addresses, "--secret-file", "-", *options]
-        self.warren(self.server, *command, input=f"{secret}\n")
+    def add_relay(self, relay: Relay) -> None:
+        """Have the members use a relay that runs: ``warren network relay add``."""
+        command = ["network", "relay", "add", self.name, relay.name, *relay.addresses, *relay.ports]
+        self.warren(self.server, *command, "--secret-file", "-", input=f"{relay.secret}\n")
+        self.relays.append(relay)
 
     def relay_pids(self, host: Host) -> list[int]:
         """The processes on ``host`` that serve TURN over UDP, whoever started them."""
@@ -140,17 +156,19 @@ class Network:
             raise OperationFailed(f"no ticket in what `warren network invite` said: {said[:200]}")
         return found.group()
 
-    def join(self, host: Host, *, ticket: str | None = None, wait: bool = True) -> Node:
-        """Join ``host`` by a ticket and leave its agent running there."""
-        node = self.up(host, ticket or self.ticket(), wait=False)
+    def join(
+        self, host: Host, *, ticket: str | None = None, wait: bool = True, env: Mapping[str, str] | None = None
+    ) -> Node:
+        """Join ``host`` by a ticket and leave its agent running there, with ``env`` in its environment."""
+        node = self.up(host, ticket or self.ticket(), wait=False, env=env)
         if wait:
             self.wait_up(host)
         return node
 
-    def up(self, host: Host, *arguments: str, wait: bool = True) -> Node:
+    def up(self, host: Host, *arguments: str, wait: bool = True, env: Mapping[str, str] | None = None) -> Node:
         """Start the agent of ``host``: ``warren up`` with a ticket, or without when it is a member already."""
         command = [*warren_command(), "up", *arguments, *_state(host), "--name", host.name]
-        node = Node(host, host.name, host.start(command, name="agent"))
+        node = Node(host, host.name, host.start(command, name="agent", env=env))
         self.nodes[host.name] = node
         if wait:
             self.wait_up(host)

@@ -31,11 +31,13 @@ class Place:
 
     host: str
     pidfd: int
+    of_another: bool = False
+    """The lab is in a user namespace, which a program that enters from outside has to enter, too."""
 
     def enter(self) -> None:
         """Move the calling single-threaded process into the host's namespaces. The working directory stays."""
         directory = Path.cwd()
-        netns.join(self.pidfd, _HOST_NAMESPACES)
+        netns.join(self.pidfd, _HOST_NAMESPACES | (netns.CLONE_NEWUSER if self.of_another else 0))
         os.chdir(directory)
 
 

@@ -31,6 +31,8 @@ from warren.lab.site_kinds import OPEN, SiteKind, site_kind
 
 OUTSIDE: Final = "wan"
 INSIDE: Final = "lan"
+FIRST_HOST: Final = 10
+"""The number of a site's first host in its prefixes."""
 LAN: Final = "192.168.1.0/24"
 NAT64: Final = IPv6Network("64:ff9b::/96")  # RFC 6052 §2.1
 ATTACHMENTS_MAX: Final = 200
@@ -61,6 +63,11 @@ class Access:
     def lan6(self) -> IPv6Network:
         return IPv6Network(f"2a0c:d000:{self.number:x}:1::/64")
 
+    def inside(self, kind: SiteKind, lan: IPv4Network) -> tuple[IPv4Network | None, IPv6Network | None]:
+        """The prefixes of the LAN; ``lan`` is the private one."""
+        prefix4 = lan if kind.nat else self.public_lan4
+        return (prefix4 if "4" in kind.families else None), (self.lan6 if "6" in kind.families else None)
+
     def core(self, version: Version) -> str:
         return str((self.prefix4 if version == 4 else self.prefix6)[1])
 
@@ -71,6 +78,11 @@ class Access:
     def at(self, version: Version, address: str) -> str:
         """``address`` with the length of the prefix on the link to the core."""
         return f"{address}/{24 if version == 4 else 64}"
+
+
+def outside_families(kind: SiteKind) -> str:
+    """Of a site's outermost router: a NAT64 has IPv4 outside."""
+    return "46" if kind.families == "6" else kind.families
 
 
 class Internet:
@@ -150,11 +162,9 @@ class Site:
         self.lan: Bridge = lab.bridge(f"{name}-lan")
         self.router: Router = lab.router(f"{name}-router")
         self.carrier: Router | None = lab.router(f"{name}-carrier") if kind.carrier else None
-        families = "46" if kind.families == "6" else kind.families  # a NAT64 has IPv4 outside
-        self.access = internet._attach(self.outer, OUTSIDE, families, impairment, name)  # noqa: SLF001  one machine
-        self.prefix4 = None if kind.families == "6" else lan if kind.nat else self.access.public_lan4
-        self.prefix6 = self.access.lan6 if "6" in kind.families else None
-        self._numbers = itertools.count(10)
+        self.access = internet._attach(self.outer, OUTSIDE, outside_families(kind), impairment, name)  # noqa: SLF001
+        self.prefix4, self.prefix6 = self.access.inside(kind, lan)
+        self._numbers = itertools.count(FIRST_HOST)
         self._set_up()
 
     @property
