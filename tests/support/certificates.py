@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import hashlib
 import ssl
 from dataclasses import dataclass
@@ -56,8 +56,8 @@ def make_certificate(
     """Valid from yesterday to tomorrow; self-signed without an ``issuer``."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, common_name)])
-    now = datetime.datetime.now(datetime.UTC)
-    day = datetime.timedelta(days=1)
+    now = dt.datetime.now(dt.UTC)
+    day = dt.timedelta(days=1)
     builder = (
         x509.CertificateBuilder()
         .subject_name(subject)

@@ -98,11 +98,11 @@ async def _race(host: str, port: int, what: str) -> socket.socket:
                 running, timeout=STAGGER_S if waiting else None, return_when=asyncio.FIRST_COMPLETED
             )
             failed = [task.exception() for task in done]
-            for error in failed:
-                if isinstance(error, OSError):
-                    reasons.append(_reason(error))
-                elif error is not None:
-                    raise error
+            for failure in failed:
+                if isinstance(failure, OSError):
+                    reasons.append(_reason(failure))
+                elif failure is not None:
+                    raise failure
             winners = [task.result() for task in done if task.exception() is None]
             for late in winners[1:]:
                 late.close()

@@ -78,7 +78,7 @@ def test_the_environment_names_a_proxy() -> None:
     assert proxy_from_environment({"ALL_PROXY": "http://all:1"}) == Proxy("all", 1)
     assert proxy_from_environment({"HTTPS_PROXY": ""}) is None
     assert proxy_from_environment({}) is None
-    with pytest.raises(UsageError, match="^HTTPS_PROXY: the proxy"):
+    with pytest.raises(UsageError, match=r"^HTTPS_PROXY: the proxy"):
         proxy_from_environment({"HTTPS_PROXY": "socks5://proxy"})
 
 
