@@ -126,12 +126,11 @@ def test_values_are_bounded() -> None:
     assert len(answer["A"]) == igd.VALUE_MAX
 
 
-_XML = st.sampled_from(
-    [
-        "<service>", "</service>", "<serviceType>", "</serviceType>", *igd.CONNECTION_TYPES, "<controlURL>", "</controlURL>",
-        "/ctl", "http://192.168.1.1/", "<ActResponse>", "</ActResponse>", "<errorCode>", "</errorCode>", "718", "&#13;",
-    ]
-)  # fmt: skip
+_WORDS = (
+    "<service> </service> <serviceType> </serviceType> <controlURL> </controlURL> <ActResponse> </ActResponse> "
+    "<errorCode> </errorCode> /ctl http://192.168.1.1/ 718 &#13;"
+)
+_XML = st.sampled_from([*_WORDS.split(), *igd.CONNECTION_TYPES])
 
 
 @given(

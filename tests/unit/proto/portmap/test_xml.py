@@ -4,20 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.hostile_xml import EXTERNAL, LAUGHS, PARAMETER, QUADRATIC, REMOTE_DTD
 from warren.errors import MalformedPacket
 from warren.proto.portmap import xml
-
-LAUGHS = (
-    b'<?xml version="1.0"?><!DOCTYPE lolz [<!ENTITY lol "lol">'
-    + b"".join(
-        b'<!ENTITY lol%d "%s">' % (n, b"&lol%s;" % (b"" if n == 1 else str(n - 1).encode()) * 10) for n in range(1, 10)
-    )
-    + b"]><root>&lol9;</root>"
-)
-EXTERNAL = b'<!DOCTYPE root [<!ENTITY secret SYSTEM "file:///etc/passwd">]><root>&secret;</root>'
-REMOTE_DTD = b'<!DOCTYPE root SYSTEM "http://169.254.169.254/x.dtd"><root/>'
-PARAMETER = b'<!DOCTYPE root [<!ENTITY % p SYSTEM "http://192.168.1.66/x"> %p;]><root/>'
-QUADRATIC = b'<!DOCTYPE root [<!ENTITY a "' + b"a" * 30_000 + b'">]><root>' + b"&a;" * 20_000 + b"</root>"
 
 
 @pytest.mark.parametrize("data", [LAUGHS, EXTERNAL, REMOTE_DTD, PARAMETER, QUADRATIC], ids=lambda data: str(data[:40]))
