@@ -63,7 +63,7 @@ def targets_of(state: str | None, named: tuple[StunTarget, ...]) -> tuple[Target
         stun=named or tuple(dict.fromkeys(stun))[:_SERVERS_MAX],
         tls=tuple(dict.fromkeys(tls))[:_SERVERS_MAX],
         coordinators=tuple(coordinators.values())[:_SERVERS_MAX],
-        ignored=(*own, *AgentConfig().ignored_interfaces),
+        ignored=(*own, "w-*", *AgentConfig().ignored_interfaces),  # w-NAME is what the agent calls its interfaces
     )
     return targets, passed_over
 

@@ -77,14 +77,14 @@ def _udp(observed: Observed) -> Iterator[Finding]:
             "let UDP out (`nft list ruleset` shows the rules)",
         )
     elif not _udp_answered(observed):
-        relayed = any(seen.outcome == "good" for seen in observed.tcp)
-        servers = ", ".join(asked[:4])
+        by_tcp = any(seen.outcome == "good" for seen in observed.tcp)
+        relayed = any(seen.outcome == "good" and seen.role == "relay" for seen in observed.tcp)
         yield Finding(
             "UDP",
-            "bad",
-            f"no STUN server answers ({servers})" + (", though TCP gets out" if relayed else ""),
-            "UDP is blocked here, or those servers are down: there is no direct path to anybody"
-            + (", and members are reached by a relay over TCP only, if the network has one" if relayed else ""),
+            "warning" if relayed else "bad",
+            f"no STUN server answers ({', '.join(asked[:4])})" + (", though TCP gets out" if by_tcp else ""),
+            "UDP is blocked here, or those servers are down: there is no direct path to anybody, "
+            + ("and everything goes through a relay over TLS" if relayed else "and no relay over TLS answers either"),
             "let UDP out at the firewall, at least to the relays' port (3478)",
         )
 

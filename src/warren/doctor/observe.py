@@ -70,13 +70,8 @@ async def observe(targets: Targets, *, within_s: float = WITHIN_S, lifetime_s: f
         hops = group.create_task(watch.wait("the routers on the way", _hops(servers), ()))
         nat64 = group.create_task(watch.wait("the NAT64", _nat64(nics), ""))
         portmap = group.create_task(_portmap(gateways, watch))
-        tcp = [
-            group.create_task(watch.wait(target.name, look_at_coordinator(target), _slow(target.name, target.url)))
-            for target in targets.coordinators
-        ] + [
-            group.create_task(watch.wait(target.name, look_at_tls(target), _slow(target.name, target.host)))
-            for target in targets.tls
-        ]
+        tcp = [group.create_task(_coordinator(target, watch)) for target in targets.coordinators]
+        tcp += [group.create_task(_relay(target, watch)) for target in targets.tls]
     families = [
         await _with_lifetime(family, servers, lifetime_s) if lifetime_s else family
         for family in (ipv4.result(), ipv6.result())
@@ -117,8 +112,16 @@ class _Watch:
         return otherwise
 
 
-def _slow(name: str, place: str) -> TcpSeen:
-    return TcpSeen(name=name, place=place, outcome="silent", detail=f"{place} does not answer in time")
+async def _coordinator(target: CoordinatorTarget, watch: _Watch) -> TcpSeen:
+    detail = f"{target.url} does not answer in time"
+    slow = TcpSeen(role="coordinator", name=target.name, place=target.url, outcome="silent", detail=detail)
+    return await watch.wait(target.name, look_at_coordinator(target), slow)
+
+
+async def _relay(target: TlsTarget, watch: _Watch) -> TcpSeen:
+    place = f"{target.host} port {target.port}"
+    slow = TcpSeen(role="relay", name=target.name, place=place, outcome="silent", detail=f"{place} does not answer")
+    return await watch.wait(target.name, look_at_tls(target), slow)
 
 
 async def _resolved(targets: Sequence[StunTarget], watch: _Watch) -> tuple[TransportAddress, ...]:

@@ -76,8 +76,9 @@ class GatewaySeen(_Value, frozen=True, kw_only=True):
 
 
 class TcpSeen(_Value, frozen=True, kw_only=True):
-    """A coordinator or relay by TCP."""
+    """A coordinator, or a relay with TLS."""
 
+    role: Literal["coordinator", "relay"]
     name: str
     place: str
     outcome: Literal["good", "silent", "wrong"]

@@ -9,8 +9,10 @@ import hmac
 import os
 import ssl
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 from urllib.parse import urlsplit
+
+import msgspec
 
 from warren.api.trust import establish_trust
 from warren.doctor.observed import TcpSeen
@@ -48,59 +50,64 @@ async def look_at_coordinator(target: CoordinatorTarget) -> TcpSeen:
     try:
         trusted = await establish_trust([target.url], target.key)
     except Unreachable as error:
-        return await _with_portal(TcpSeen(name=target.name, place=target.url, outcome="silent", detail=str(error)))
+        return await _with_portal(_coordinator(target, "silent", str(error)))
     except OperationFailed as error:
-        return await _with_portal(TcpSeen(name=target.name, place=target.url, outcome="wrong", detail=str(error)))
-    return TcpSeen(name=target.name, place=target.url, outcome="good", clock_offset_s=round(trusted.offset_s, 3))
+        return await _with_portal(_coordinator(target, "wrong", str(error)))
+    return _coordinator(target, "good", clock_offset_s=round(trusted.offset_s, 3))
+
+
+def _coordinator(
+    target: CoordinatorTarget,
+    outcome: Literal["good", "silent", "wrong"],
+    detail: str = "",
+    clock_offset_s: float | None = None,
+) -> TcpSeen:
+    return TcpSeen(
+        role="coordinator",
+        name=target.name,
+        place=target.url,
+        outcome=outcome,
+        detail=detail,
+        clock_offset_s=clock_offset_s,
+    )
 
 
 async def look_at_tls(target: TlsTarget) -> TcpSeen:
     """Whether a relay answers with its own certificate, connected to directly."""
     place = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    if target.certificate_sha256 is None:
-        context.load_default_certs()
-    else:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE  # the pin is compared below
     try:
         async with asyncio.timeout(_CONNECT_WITHIN_S):
-            _, writer = await asyncio.open_connection(
-                target.host, target.port, ssl=context, server_hostname=target.host
-            )
+            leaf = await _leaf_of(target)
     except ssl.SSLError as error:
         reason = getattr(error, "verify_message", "") or error.reason or "no TLS"
-        return TcpSeen(
-            name=target.name,
-            place=place,
-            outcome="wrong",
-            detail=f"who answers at {place} does not prove to be the relay ({reason})",
-        )
+        return _relay(target, place, "wrong", f"who answers at {place} does not prove to be the relay ({reason})")
     except TimeoutError:
-        return _silent(target.name, place, "no answer")
+        return _relay(target, place, "silent", f"{place} does not answer")
     except OSError as error:
-        return _silent(target.name, place, os.strerror(error.errno) if error.errno else "its name is not known")
-    try:
-        tls = writer.get_extra_info("ssl_object")
-        leaf = tls.getpeercert(binary_form=True) or b""
-    finally:
-        writer.close()
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(1.0):
-                await writer.wait_closed()
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or "its name is not known"
+        return _relay(target, place, "silent", f"{place} cannot be reached ({why})")
     pin = target.certificate_sha256
     if pin is None or hmac.compare_digest(hashlib.sha256(leaf).digest(), pin):
-        return TcpSeen(name=target.name, place=place, outcome="good")
-    return TcpSeen(
-        name=target.name,
-        place=place,
-        outcome="wrong",
-        detail=f"the certificate that arrives from {place} is not the relay's but one of {_subject(leaf)}",
-    )
+        return _relay(target, place, "good")
+    detail = f"the certificate that arrives from {place} is not the relay's but one of {_subject(leaf)}"
+    return _relay(target, place, "wrong", detail)
 
 
-def _silent(name: str, place: str, why: str) -> TcpSeen:
-    return TcpSeen(name=name, place=place, outcome="silent", detail=f"{place} cannot be reached ({why})")
+async def _leaf_of(target: TlsTarget) -> bytes:
+    """The certificate (DER) that answers. Raises OSError; with a pin it is not trusted yet."""
+    context = ssl.create_default_context()
+    if target.certificate_sha256 is not None:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE  # its hash is compared by the caller
+    _, writer = await asyncio.open_connection(target.host, target.port, ssl=context, server_hostname=target.host)
+    try:
+        return bytes(writer.get_extra_info("ssl_object").getpeercert(binary_form=True) or b"")
+    finally:
+        writer.transport.abort()
+
+
+def _relay(target: TlsTarget, place: str, outcome: Literal["good", "silent", "wrong"], detail: str = "") -> TcpSeen:
+    return TcpSeen(role="relay", name=target.name, place=place, outcome=outcome, detail=detail)
 
 
 def _subject(certificate: bytes) -> str:
@@ -123,7 +130,7 @@ async def _with_portal(seen: TcpSeen) -> TcpSeen:
             portal = await portal_at(host)
     except (OSError, TimeoutError, ValueError):
         portal = ""
-    return TcpSeen(name=seen.name, place=seen.place, outcome=seen.outcome, detail=seen.detail, portal=portal)
+    return msgspec.structs.replace(seen, portal=portal)
 
 
 async def portal_at(host: str, port: int = 80) -> str:
