@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import re
-from signal import Signals
-
 import pytest
 
 from tests.support.reach_lab import World
@@ -48,3 +45,11 @@ def test_a_node_whose_network_blocks_udp_works_over_tls(world: World) -> None:
     world.wait_path(alice, bob, "relayed")
     assert tcp_transfer(alice, bob, world.address(bob), 8 * MEGABYTE).intact
     assert tcp_transfer(bob, alice, world.address(alice), 8 * MEGABYTE).intact
+
+
+@pytest.mark.timeout(240)
+def test_a_nat_with_random_ports_is_got_through_by_many_tries(world: World) -> None:
+    alice, bob = behind(world, "symmetric", "port-restricted")
+    world.pings(alice, bob, within_s=3.0)
+    world.wait_path(alice, bob, "direct", within_s=60.0)
+    assert tcp_transfer(alice, bob, world.address(bob), 8 * MEGABYTE).intact

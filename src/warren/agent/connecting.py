@@ -67,7 +67,8 @@ class Connecting:
             resolve=self._resolve,
             open_bridge=self._open_bridge,
         )
-        self.reach = Reach(coordination.name, node.raw, doors, self)
+        settings = paths.Settings(hard=shared.config.hard_nat)
+        self.reach = Reach(coordination.name, node.raw, doors, self, settings)
         self.peering = Peering(coordination.name, self.reach, returns=returns)
 
     # Each turn

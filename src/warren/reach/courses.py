@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from warren.model.tunnel import IPAddress, TransportAddress, Way
@@ -21,8 +22,10 @@ class Course:
 class Courses:
     """The selected path of each peer, and the way that follows from it. Single owner."""
 
-    def __init__(self, relays: Relays) -> None:
+    def __init__(self, relays: Relays, socket_way: Callable[[Base], Way | None]) -> None:
+        """``socket_way`` gives the data plane the socket of a base, and says how it sends from it."""
         self._relays = relays
+        self._socket_way = socket_way
         self._selected: dict[bytes, Path] = {}
         self._courses: dict[bytes, Course] = {}
 
@@ -65,7 +68,10 @@ class Courses:
         return True
 
     def _made(self, path: Path) -> Course | None:
-        if path.base.kind != "relay":
+        if path.base.kind == "socket":
+            through = self._socket_way(path.base)
+            return None if through is None else Course(path.remote, through, path)
+        if path.base.kind == "host":
             return Course(path.remote, way_of(path.base), path)
         leg = self._relays.leg(path.base)
         way = None if leg is None else leg.way_to(path.remote)
@@ -73,14 +79,12 @@ class Courses:
 
 
 def way_of(base: Base) -> Way:
-    """How packets leave from a base that is no relay's."""
-    return Way(source=base.address, interface=base.interface, socket=base.socket)
+    """How packets leave from an address of this host."""
+    return Way(source=base.address, interface=base.interface)
 
 
 def base_of(way: Way, bases: tuple[Base, ...]) -> Base | None:
     """The base at which something arrived by ``way``; None: at an address that is not among ``bases``."""
-    if way.socket:
-        return next((base for base in bases if base.socket == way.socket), None)
     hosts = [base for base in bases if base.kind == "host" and base.address == way.source]
     return next((base for base in hosts if base.interface == way.interface), hosts[0] if hosts else None)
 

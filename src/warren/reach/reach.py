@@ -19,11 +19,12 @@ from warren.model.datagrams import ControlDatagram, ControlEvent, PathWanted, Pe
 from warren.model.tunnel import TransportAddress, TunnelStatus, Way
 from warren.paths import events as paths
 from warren.paths.connectivity import Connectivity
-from warren.paths.values import Base, CandidateKind, Path, RemoteCandidate, Surroundings
+from warren.paths.values import Base, CandidateKind, Path, RemoteCandidate, Settings, Surroundings
 from warren.proto.turn.client import TurnClient
 from warren.reach.courses import Course, Courses, base_of, host_base, way_of
 from warren.reach.doors import Doors, Owner, PeerFacts
 from warren.reach.errands import Errands
+from warren.reach.mirrors import Mirrors, Throw
 from warren.reach.places import Place, place_of
 from warren.reach.reflexive import Reflexive
 from warren.reach.relay_values import (
@@ -37,6 +38,7 @@ from warren.reach.relay_values import (
     UdpBlocked,
 )
 from warren.reach.relays import Relays
+from warren.reach.sockets import PunchSockets
 
 _INBOX_MAX: Final = 4096
 """Control datagrams that wait while one is dealt with; the rest is lost, as on a network."""
@@ -60,15 +62,17 @@ class _Adopted:
 class Reach:
     """One network's; :meth:`use` it on a data plane. Single owner, one event loop; never fails."""
 
-    def __init__(self, network: str, node: bytes, doors: Doors, owner: Owner) -> None:
+    def __init__(self, network: str, node: bytes, doors: Doors, owner: Owner, settings: Settings | None = None) -> None:
         """``network``: its name, for the log. ``node``: this node's key."""
         self._network = network
         self._doors = doors
         self._owner = owner
-        self._paths = Connectivity(node=node, random=doors.random, now=doors.clock())
+        self._paths = Connectivity(node=node, random=doors.random, now=doors.clock(), settings=settings)
         self._relays = Relays(doors.random, self._turn_client)
         self._reflexive = Reflexive(doors.random)
-        self._courses = Courses(self._relays)
+        self._mirrors = Mirrors(doors.random)
+        self._sockets = PunchSockets(self._came_to_socket)
+        self._courses = Courses(self._relays, lambda base: self._sockets.hand_over(base, self._port))
         self._errands = Errands(doors, self._relays, lambda: self._port_number, self._work)
         self._alarm = doors.alarm(self._work)
         self._port: ControlPort | None = None
@@ -77,6 +81,7 @@ class Reach:
         self._around = Surroundings()
         self._peers: dict[bytes, PeerFacts] = {}
         self._holders: dict[PublicKey, bytes] = {}
+        self._seen_by_peers: dict[Base, TransportAddress] = {}
         self._early: set[PublicKey] = set()
         self._lost: set[bytes] = set()
         self._mtus: dict[bytes, int] = {}
@@ -113,6 +118,7 @@ class Reach:
     async def close(self) -> None:
         """Give allocations back, and end what runs."""
         self._relays.close(self._now)
+        self._sockets.close()
         self._errands.run(self._relays.take_wishes())
         self._send_all()
         self.leave()
@@ -136,6 +142,9 @@ class Reach:
         self._paths.network_changed(now)
         self._relays.network_changed(now)
         self._reflexive.network_changed(now)
+        self._mirrors.forget()
+        self._seen_by_peers.clear()
+        self._look_in_mirrors(now)
         self._work()
 
     def set_relays(self, places: Iterable[RelayPlace]) -> None:
@@ -219,6 +228,7 @@ class Reach:
         found: list[tuple[CandidateKind, TransportAddress]] = [
             ("srflx", mapped) for _, mapped in self._reflexive.mapped()
         ]
+        found += [("srflx", seen) for base, seen in self._seen_by_peers.items() if base in self._bases]
         found += [("relay", address) for leg in self._relays.legs() if leg.ready for address in leg.client.relayed]
         return found
 
@@ -267,8 +277,7 @@ class Reach:
                 self._wake_machines(now)
                 self._take_relay_events(now)
                 self._take_path_events(now)
-                for base, mapped, server in self._reflexive.take_events():
-                    self._paths.set_mapped(base, mapped, now, server)
+                self._take_mappings(now)
                 self._errands.run(self._relays.take_wishes())
                 if not self._send_all() and not self._inbox:
                     break
@@ -278,18 +287,18 @@ class Reach:
         self._set_alarm()
 
     def _wake_machines(self, now: float) -> None:
-        for machine in (self._paths, self._relays, self._reflexive):
+        for machine in (self._paths, self._relays, self._reflexive, self._mirrors):
             deadline = machine.next_deadline()
             if deadline is not None and deadline.at <= now:
                 machine.handle_timeout(now)
 
     def _set_alarm(self) -> None:
-        machines = (self._paths, self._relays, self._reflexive)
+        machines = (self._paths, self._relays, self._reflexive, self._mirrors)
         deadlines = [one for machine in machines if (one := machine.next_deadline()) is not None]
         self._alarm.set(min((one.at for one in deadlines), default=None) if self._port is not None else None)
 
     def _tell(self) -> None:
-        told = (tuple(self.candidates()), self._relays.status(), self.udp_blocked)
+        told = (tuple(self.candidates()), self._relays.status(), self.udp_blocked, self.nat())
         if told != self._told:
             self._told = told
             self._owner.reach_changed()
@@ -320,8 +329,11 @@ class Reach:
 
     def _take_datagram(self, datagram: ControlDatagram, now: float) -> None:
         data, remote, way = datagram.data, datagram.remote, datagram.way
-        bare = not way.channel
-        if bare and (self._reflexive.receive(data, remote, now) or self._relays.receive(data, remote, now)):
+        if not way.channel and (
+            self._reflexive.receive(data, remote, now)
+            or self._mirrors.receive(data, remote)
+            or self._relays.receive(data, remote, now)
+        ):
             return
         place = self._place(remote, way)
         if place is not None:
@@ -333,8 +345,8 @@ class Reach:
             leg = self._relays.leg_at(remote)
             peer = None if leg is None else leg.client.peer_of(way.channel)
             return None if leg is None or peer is None else (leg.base, peer)
-        base = base_of(way, self._bases)
-        if base is None and way.source is not None:
+        base = self._sockets.base_of(way.socket) if way.socket else base_of(way, self._bases)
+        if base is None and not way.socket and way.source is not None:
             base = host_base(way.source, way.interface)
         return None if base is None else (base, remote)
 
@@ -359,7 +371,7 @@ class Reach:
     def _take_relayed(self, base: Base, peer: TransportAddress, data: bytes, now: float) -> None:
         """Something came without a channel: the next packets of that peer are to find one."""
         leg = self._relays.leg(base)
-        if leg is None:
+        if leg is None or self._mirrors.came(base, peer, data):
             return
         is_wireguard = data[:1] in {b"\x01", b"\x02", b"\x03", b"\x04"}
         if is_wireguard or self._paths.receive(data, peer, base, now):
@@ -373,10 +385,36 @@ class Reach:
                 case paths.Mtu(node, _, size):
                     self._mtus[node] = size
                     self._owner.reach_changed()
+                case paths.Mapped(base, address):
+                    self._seen_by_peers[base] = address
+                case paths.SocketsWanted(node, count, base):
+                    self._paths.sockets_opened(node, self._sockets.open(node, count, base), now)
+                case paths.SocketsDone(node, keep):
+                    self._sockets.done(node, keep, self._port)
                 case paths.SignalWanted(node, data):
                     self._owner.send_signal(node, data)
                 case paths.Learned(_, envelope):
                     self._owner.learned(envelope)
+
+    def _take_mappings(self, now: float) -> None:
+        for base, mapped, server in self._reflexive.take_events():
+            self._paths.set_mapped(base, mapped, now, server)
+            self._look_in_mirrors(now)
+        for found in self._mirrors.take_events():
+            self._reflexive.mirrored(found)
+            self._paths.set_mapped(found.base, found.mapped, now, found.relayed)
+
+    def _look_in_mirrors(self, now: float) -> None:
+        for leg in self._relays.legs():
+            for relayed in leg.client.relayed if leg.ready and leg.transport == "udp" else ():
+                for base in self._bases:
+                    outside = self._reflexive.outside(base)
+                    if outside is not None and outside.ip.version == relayed.ip.version:
+                        self._mirrors.look(base, leg.base, relayed, outside, now)
+
+    def _came_to_socket(self, data: bytes, remote: TransportAddress, base: Base) -> None:
+        self._paths.receive(data, remote, base, self._now)
+        self._work()
 
     def _select(self, node: bytes, path: Path | None, why: str, now: float) -> None:
         before = self._courses.path(node)
@@ -392,6 +430,7 @@ class Reach:
         relayed = tuple((leg.base.relay, address) for leg in ready for address in leg.client.relayed)
         bases = (*self._bases, *(leg.base for leg in ready))
         self._paths.set_bases(bases, now, replace(self._around, relayed=relayed))
+        self._look_in_mirrors(now)
 
     def _forget(self, node: bytes) -> None:
         del self._peers[node]
@@ -409,13 +448,26 @@ class Reach:
         for check in self._paths.take_transmits():
             sent = True
             self._send_check(check)
+        for thing in self._mirrors.take_transmits():
+            sent = True
+            if isinstance(thing, Throw):
+                self._throw(thing.relay, thing.peer, thing.data)
+            else:
+                self._send(thing)
         for datagram in (*self._reflexive.take_transmits(), *self._relays.take_transmits()):
             sent = True
             self._send(datagram)
         return sent
 
     def _send_check(self, check: paths.Check) -> None:
-        if check.base.kind != "relay":
+        if check.base.kind == "socket":
+            way = self._sockets.way(check.base)
+            if way is not None:
+                self._send(ControlDatagram(check.data, check.remote, way, check.dont_fragment))
+            else:
+                self._sockets.send(check.base, check.remote, check.data)
+            return
+        if check.base.kind == "host":
             self._send(ControlDatagram(check.data, check.remote, way_of(check.base), check.dont_fragment))
             return
         leg = self._relays.leg(check.base)
@@ -426,6 +478,11 @@ class Reach:
             self._send(ControlDatagram(check.data, leg.server, way, check.dont_fragment))
         else:
             leg.client.send(check.remote, check.data, self._now)
+
+    def _throw(self, relay: Base, peer: TransportAddress, data: bytes) -> None:
+        leg = self._relays.leg(relay)
+        if leg is not None:
+            leg.client.send(peer, data, self._now)
 
     def _send(self, datagram: ControlDatagram) -> None:
         if self._port is not None:

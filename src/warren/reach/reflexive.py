@@ -7,10 +7,11 @@ from typing import Final
 
 from warren.model.datagrams import ControlDatagram
 from warren.model.tunnel import TransportAddress
-from warren.paths.nat import Allocation, Behaviour, Situation
+from warren.paths.nat import FIREWALLED, OPEN, Allocation, Behaviour, Filtering, Situation
 from warren.paths.values import Base
 from warren.proto.wireguard.timers import Deadline
 from warren.reach.courses import way_of
+from warren.reach.mirrors import Mirrored
 from warren.reach.probes import Answered, Probes
 
 AGAIN_S: Final = 120.0
@@ -28,6 +29,8 @@ class Reflexive:
         self._bases: tuple[Base, ...] = ()
         self._servers: tuple[TransportAddress, ...] = ()
         self._seen: dict[Base, dict[TransportAddress, TransportAddress]] = {}
+        self._mirrored: dict[Base, dict[TransportAddress, TransportAddress]] = {}
+        self._heard: dict[Base, bool] = {}
         self._fresh: list[tuple[Base, TransportAddress, TransportAddress]] = []
         self._again_at: float | None = None
 
@@ -41,7 +44,18 @@ class Reflexive:
     def network_changed(self, now: float) -> None:
         """What was seen need not hold any more."""
         self._probes.forget()
+        self._mirrored.clear()
+        self._heard.clear()
         self._ask(now, only_new=False)
+
+    def mirrored(self, found: Mirrored) -> None:
+        """What an allocation of our own showed (mirrors.py)."""
+        self._mirrored.setdefault(found.base, {})[found.relayed] = found.mapped
+        self._heard[found.base] = self._heard.get(found.base, False) or found.heard
+
+    def outside(self, base: Base) -> TransportAddress | None:
+        """How a server sees ``base``; None: none has answered."""
+        return next(iter(self._seen.get(base, {}).values()), None)
 
     def mapped(self) -> list[tuple[Base, TransportAddress]]:
         """The outside addresses of each base, IPv6 first, each once."""
@@ -54,7 +68,8 @@ class Reflexive:
         """
         for base, seen in self._seen.items():
             if base.address is not None and base.address.version == version and seen:
-                return _behaviour(base, list(seen.values()), port)
+                mapped = [*seen.values(), *self._mirrored.get(base, {}).values()]
+                return _behaviour(base, mapped, port, heard=self._heard.get(base, False))
         return None
 
     def situation(self, port: int, *, udp: bool, tcp: bool, relay: bool) -> Situation | None:
@@ -112,13 +127,17 @@ class Reflexive:
                 self._fresh.append((base, event.mapped, event.server))
 
 
-def _behaviour(base: Base, mapped: list[TransportAddress], port: int) -> Behaviour:
-    """The filtering is not known: the worst is taken (paths/nat.py)."""
+def _behaviour(base: Base, mapped: list[TransportAddress], port: int, *, heard: bool) -> Behaviour:
+    """``heard``: what came from another port of an address that was sent to was let in. Whether one that was never sent
+    to would be heard is not known: of a NAT the worse is taken, and without one there are firewalls that look at ports,
+    and none.
+    """
     if all(one.ip == base.address and one.port == port for one in mapped):
-        return Behaviour(filtering="apdf", translated=False)
+        return OPEN if heard else FIREWALLED
+    filtering: Filtering = "adf" if heard else "apdf"
     ports = sorted({one.port for one in mapped})
     preserving = ports == [port]
     if len(set(mapped)) == 1:
-        return Behaviour("eim", "apdf", "preserving" if preserving else "random")
+        return Behaviour("eim", filtering, "preserving" if preserving else "random")
     allocation: Allocation = "sequential" if ports[-1] - ports[0] <= _NEAR else "random"
-    return Behaviour("apdm", "apdf", "preserving" if preserving else allocation)
+    return Behaviour("apdm", filtering, "preserving" if preserving else allocation)
