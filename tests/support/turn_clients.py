@@ -41,9 +41,9 @@ class TurnAsker:
         self,
         exchange: Callable[[bytes], bytes],
         username: str = "u",
-        password: str = "p",
+        password: str = "p",  # noqa: S107
         *,
-        sha256: bool = True,  # noqa: S107
+        sha256: bool = True,
     ) -> None:
         self.exchange = exchange
         self.username = username

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from warren.errors import OperationFailed
+from warren.linux.udp import TRAIN_DATAGRAMS_MAX
 from warren.model.tunnel import IPAddress
 from warren.proto.turn.filter import PeerFilter
 from warren.proto.turn.server import TurnServer
@@ -29,6 +30,7 @@ from warren.proto.turn.server_values import (
     Closed,
     Opened,
     Settings,
+    SocketAddress,
     ToClient,
 )
 from warren.relay import metrics
@@ -40,12 +42,15 @@ from warren.relay.sockets import DATA_BUFFER_BYTES, TrainSocket, open_client, op
 from warren.relay.stream_door import StreamDoor
 from warren.relay.streams import Garbage, Message, Stream, Train, take_frames_untrusted
 
-TRAINS_PER_VISIT = 16
+READS_PER_VISIT = 64
 """At most, of one socket: small datagrams cost time, not bytes."""
+GATHERED_BYTES = 49_152
+"""Single datagrams are gathered up to here: what one call can send, with room for another."""
 TRAINS_PER_PORT_VISIT = 64
 OWN_ADDRESSES_EVERY_S = 10.0
 PATIENCE_MAX_S = 60.0
-_BUFFER_BYTES = 1 << 16
+_BUFFER_BYTES = 1 << 17  # what is gathered, and the largest train there is behind it
+_STREAM_READ_BYTES = 1 << 16
 _EVENTS_MAX = 256
 
 _log = logging.getLogger("warren.relay")
@@ -54,7 +59,7 @@ _log = logging.getLogger("warren.relay")
 class _Data:
     """What a file descriptor of the data path belongs to."""
 
-    __slots__ = ("allocation", "family", "share", "socket")
+    __slots__ = ("allocation", "bursts", "family", "share", "socket")
 
     def __init__(self, sock: TrainSocket, allocation: Allocation, share: Share, family: int) -> None:
         self.socket = sock
@@ -62,6 +67,8 @@ class _Data:
         self.share = share
         self.family = family
         """Of the relayed address; 0: it is the client's own socket."""
+        self.bursts = False
+        """Whether the last visit found more than one train."""
 
 
 class Plane:
@@ -79,6 +86,7 @@ class Plane:
         self._slow = select.epoll()
         """Everything but data: polled alone while the total rate is used up."""
         self._buffer = bytearray(_BUFFER_BYTES)
+        self._view = memoryview(self._buffer)
         self._ports: list[TrainSocket] = []
         self._port_by_fd: dict[int, int] = {}
         self._data: dict[int, _Data] = {}
@@ -295,30 +303,56 @@ class Plane:
             self._held_until = max(self._held_until, now + self._total.take(cost, now))
 
     def _serve(self, one: _Data, limit: int, now: float) -> int:
-        """Move what one socket holds, some ``limit`` bytes of it; returns what it cost."""
-        sock, allocation, family = one.socket, one.allocation, one.family
-        buffer, carrier = self._buffer, self._carrier
-        receive = sock.receive_into
-        cost = 0
-        for _ in range(TRAINS_PER_VISIT):
-            arrived = receive(buffer)
+        """Move what one socket holds, some ``limit`` bytes of it; returns what it cost.
+
+        A datagram that comes alone is moved at once. In a burst, single datagrams of one size from one place are
+        gathered: one call sends them all.
+        """
+        sock, buffer, view = one.socket, self._buffer, self._view
+        receive, move = sock.receive_into, self._move
+        gathers = one.bursts
+        held = stride = ecn = cost = reads = 0
+        source: SocketAddress = ()
+        while reads < READS_PER_VISIT:
+            arrived = receive(view[held:] if held else view)
             if arrived is None:
                 break
-            length, stride, source, _, ecn = arrived
-            cost += length + DATAGRAM_COST_BYTES * (length // stride if stride else 1)
-            if family:
-                relayed = allocation.relayed.get(family)
-                if relayed is not None:
-                    carrier.from_peer(relayed, source, memoryview(buffer)[:length], stride, ecn, now)
-            elif source == allocation.client.remote:
-                carrier.from_client(allocation, buffer, length, stride, ecn, now)
+            reads += 1
+            length, its_stride, its_source, _, its_ecn = arrived
+            cost += length + DATAGRAM_COST_BYTES * (length // its_stride if its_stride else 1)
+            fits = its_stride == stride or (length < stride and its_stride == length)
+            if held and fits and its_source == source and its_ecn == ecn:
+                held += length
             else:
-                client = Client(UDP, source, allocation.client.local, allocation.client.listener)
-                self._from_port(client, length, stride, ecn, now)
+                if held:
+                    move(one, source, held, stride, ecn, now)
+                    buffer[:length] = buffer[held : held + length]
+                held, stride, source, ecn = length, its_stride, its_source, its_ecn
+            if not gathers or held >= GATHERED_BYTES or held % (stride or 1) or held >= TRAIN_DATAGRAMS_MAX * stride:
+                move(one, source, held, stride, ecn, now)
+                held = 0
+                gathers = True
             if cost >= limit or sock.fileno() < 0:
                 break
-        self._emit(now)
+        if held:
+            move(one, source, held, stride, ecn, now)
+        one.bursts = reads > 1
+        if self.server.has_output:
+            self._emit(now)
         return cost
+
+    def _move(self, one: _Data, source: SocketAddress, length: int, stride: int, ecn: int, now: float) -> None:
+        """Pass on a train that lies in the buffer."""
+        allocation = one.allocation
+        if one.family:
+            relayed = allocation.relayed.get(one.family)
+            if relayed is not None:
+                self._carrier.from_peer(relayed, source, self._view[:length], stride, ecn, now)
+        elif source == allocation.client.remote:
+            self._carrier.from_client(allocation, self._buffer, length, stride, ecn, now)
+        else:
+            client = Client(UDP, source, allocation.client.local, allocation.client.listener)
+            self._from_port(client, length, stride, ecn, now)
 
     def _serve_other(self, fd: int, mask: int, now: float) -> None:
         index = self._port_by_fd.get(fd)
@@ -338,9 +372,9 @@ class Plane:
 
     def _port_readable(self, index: int, now: float) -> None:
         """Requests of clients that have no socket of their own yet, and data of those that got none."""
-        receive, buffer = self._ports[index].receive_into, self._buffer
+        receive, view = self._ports[index].receive_into, self._view
         for _ in range(TRAINS_PER_PORT_VISIT):
-            arrived = receive(buffer)
+            arrived = receive(view)
             if arrived is None:
                 break
             length, stride, source, local, ecn = arrived
@@ -352,7 +386,7 @@ class Plane:
         if allocation is not None:
             self._carrier.from_client(allocation, self._buffer, length, stride, ecn, now)
             return
-        view = memoryview(self._buffer)
+        view = self._view
         for at in range(0, length, stride or 1):
             if self._buffer[at] < 0x40:  # ChannelData of nobody, and anything else, is not worth a look
                 self.server.receive(bytes(view[at : min(at + stride, length)]), client, now)
@@ -367,7 +401,7 @@ class Plane:
                 self._end_stream(stream)
                 return
         share = stream.share
-        limit = _BUFFER_BYTES
+        limit = _STREAM_READ_BYTES
         if isinstance(share, Share):
             share.begin(self._turn)
             if share.deficit <= 0 or now < share.paused_until:

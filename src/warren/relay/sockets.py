@@ -122,7 +122,7 @@ class TrainSocket:
         address: SocketAddress = self._sock.getsockname()
         return address
 
-    def receive_into(self, buffer: bytearray) -> Arrived | None:
+    def receive_into(self, buffer: memoryview) -> Arrived | None:
         """One train into the start of ``buffer`` (64 KB); None when there is none now."""
         try:
             length, ancillary, flags, source = self._sock.recvmsg_into((buffer,), _ANCILLARY_BYTES)

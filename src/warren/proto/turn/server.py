@@ -200,6 +200,11 @@ class TurnServer:
             return Deadline(reserved, "a reserved port was not claimed")
         return None if self._wake_at is None else Deadline(self._wake_at, "an allocation was not refreshed")
 
+    @property
+    def has_output(self) -> bool:
+        """Whether there is anything to take."""
+        return bool(self._transmits or self._events)
+
     def take_transmits(self) -> list[Transmit]:
         transmits, self._transmits = self._transmits, []
         return transmits
