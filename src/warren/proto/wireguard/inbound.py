@@ -34,9 +34,9 @@ _header = struct.Struct("<II")  # type and three zero bytes; receiver index
 _FAILURES = {
     OPEN_AUTH: "data_forged",
     OPEN_REPLAY: "data_replayed",
-    OPEN_MALFORMED: "udp_malformed",
     OPEN_LIMIT: "data_over_limit",
 }
+_NO_DATA = (OPEN_FOREIGN, OPEN_MALFORMED)  # of another session, or no data message at all: STUN may be shorter
 _CHANNEL_DATA_MIN, _CHANNEL_DATA_MAX = CHANNEL_MIN >> 8, CHANNEL_MAX >> 8
 _MARKED = (1, 3)
 """Outer ECN bits that matter for the inner packet: ECT(1) and CE (RFC 6040 §4.2)."""
@@ -179,7 +179,7 @@ class Inbound:
             if length >= 0:
                 size += min(stride, end - at - i * stride)
                 data = data or length > 0
-            elif length == OPEN_FOREIGN:
+            elif length in _NO_DATA:
                 foreign.append(at + i * stride)
             else:
                 self._counters[_FAILURES[length]] += 1
