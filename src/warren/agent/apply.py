@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from warren import log
-from warren.agent.plan import Add, Change, Item, Mtu, Policy, Up, observed_on, plan
+from warren.agent.plan import Add, Change, Item, Mtu, PathMtu, Policy, Up, observed_on, plan
 from warren.errors import OperationFailed
 from warren.l3.table import PolicyTable
 from warren.linux.netlink import Netlink
@@ -78,7 +78,7 @@ class Host:
         lets nothing in, for when that is refused. Raises OperationFailed when the host cannot even be looked at.
         """
         names = [_task(item) for item in desired]
-        self._ledger.keep(names, ("address ", "route ", "interface ", "MTU "))
+        self._ledger.keep(names, ("address ", "route ", "interface ", "MTU ", "path MTU "))
         refused: set[Change] = set()
         count = 0
         for _ in range(_ROUNDS_MAX):
@@ -141,6 +141,9 @@ class Host:
                 await self._netlink.set_link(interface, up=True)
             case Route():
                 await self._netlink.add_route(item)
+            case PathMtu():
+                await self._netlink.remove_route(item.route)  # the network's own route carries on in between
+                await self._netlink.add_route(item.route)
 
     async def _remove(self, item: Item) -> None:
         match item:
@@ -148,6 +151,8 @@ class Host:
                 await self._netlink.remove_address(item)
             case Route():
                 await self._netlink.remove_route(item)
+            case PathMtu():
+                await self._netlink.remove_route(item.route)
             case _:
                 raise OperationFailed(f"{item} goes with its interface; it cannot be removed alone")
 

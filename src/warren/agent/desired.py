@@ -54,6 +54,8 @@ class WantedPeer:
     candidates: tuple[RemoteCandidate, ...] = ()
     nat: str = ""
     """What it says of its NAT."""
+    own: tuple[IPNetwork, ...] = ()
+    """Of ``allowed_ips`` those that are its own addresses, not routed through it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +219,11 @@ def _peers(
         allowed: list[IPNetwork] = [member.prefix6]
         if prefix4 is not None and member.address4 is not None and member.address4 in prefix4:
             allowed.append(_alone(member.address4))
+        own = tuple(network for network in allowed if network not in given)
         allowed = [network for network in (*allowed, *routed.get(node, ())) if network not in given]
         given.update(allowed)
         nat = "" if member.record is None else member.record.nat
-        found[node] = WantedPeer(node, member.name, key, after, tuple(allowed), _candidates(member), nat)
+        found[node] = WantedPeer(node, member.name, key, after, tuple(allowed), _candidates(member), nat, own)
     return found
 
 

@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 from warren.linux.netlink_values import PROTOCOL_KERNEL, Address, Link, Route
+from warren.model.tunnel import IPNetwork
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,15 +46,31 @@ class Policy:
         return "policy"
 
 
-Item = Policy | Mtu | Address | Up | Route
+@dataclass(frozen=True, slots=True)
+class PathMtu:
+    """A route of its own for some addresses of a peer, because less fits its path than the interface takes."""
+
+    network: IPNetwork
+    interface: str
+    value: int
+
+    @property
+    def route(self) -> Route:
+        return Route(self.network, self.interface, mtu=self.value)
+
+    def __str__(self) -> str:
+        return f"path MTU {self.value} to {self.network} on {self.interface}"
+
+
+Item = Policy | Mtu | Address | Up | Route | PathMtu
 
 # In this order things are added: nothing may come in before the policy stands, and routes need the interface up.
-_ORDER: tuple[type, ...] = (Policy, Mtu, Address, Up, Route)
+_ORDER: tuple[type, ...] = (Policy, Mtu, Address, Up, Route, PathMtu)
 
 
 @dataclass(frozen=True, slots=True)
 class Add:
-    """Put ``item`` in place; a policy or MTU takes the place of the one before."""
+    """Put ``item`` in place; a policy or an MTU takes the place of the one before."""
 
     item: Item
 
@@ -74,11 +91,13 @@ Change = Add | Remove
 
 def plan(desired: Sequence[Item], observed: Collection[Item]) -> list[Change]:
     """What turns ``observed`` into ``desired``. New things come before old ones go, so that a connection that both
-    serve lives on; only a policy, an MTU and the interface's state are replaced in place.
+    serve lives on; only a policy, MTUs and the interface's state are replaced in place.
     """
     present = set(observed)
     adding = sorted((item for item in dict.fromkeys(desired) if item not in present), key=_rank)
-    leaving = [item for item in present.difference(desired) if isinstance(item, (Address, Route))]
+    measured = {item.network for item in desired if isinstance(item, PathMtu)}
+    leaving: list[Item] = [item for item in present.difference(desired) if isinstance(item, (Address, Route))]
+    leaving += [item for item in present if isinstance(item, PathMtu) and item.network not in measured]
     leaving.sort(key=lambda item: (_rank(item), str(item)), reverse=True)
     return [*(Add(item) for item in adding), *(Remove(item) for item in leaving)]
 
@@ -94,7 +113,7 @@ def observed_on(
             found.update([Up(interface)] if link.up else [])
     found.update(address for address in addresses if address.interface == interface and not address.value.is_link_local)
     found.update(
-        route
+        PathMtu(route.network, interface, route.mtu) if route.mtu else route
         for route in routes
         if route.interface == interface and route.protocol != PROTOCOL_KERNEL and not route.network.is_multicast
     )

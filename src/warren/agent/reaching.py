@@ -13,7 +13,7 @@ from warren.agent.desired import Wanted
 from warren.agent.due import Due
 from warren.agent.keyring import Keyring
 from warren.agent.peering import Here
-from warren.agent.plan import Item, Mtu, Policy, Up
+from warren.agent.plan import Item, Mtu, PathMtu, Policy, Up
 from warren.agent.plane import Plane
 from warren.agent.saving import Saver
 from warren.agent.shared import Shared
@@ -69,6 +69,7 @@ class Reaching:
         self._saver = saver
         self._host: Host | None = None
         self._served: object = None
+        self._mtus: tuple[PathMtu, ...] = ()
         self._listen_port = 0
         self._known = False
         self._known_at: float | None = None
@@ -93,6 +94,9 @@ class Reaching:
     async def reach(self, want: Wanted, own: Member | None, surroundings: Surroundings, due: Due) -> None:
         """Do what is due. Raises WarrenError when the host cannot be looked at, or the data plane does not answer."""
         now = self._world.clock()
+        mtus = self._path_mtus(want, surroundings.mtu())
+        if mtus != self._mtus:
+            self._mtus, due.host = mtus, True
         if self._host is not None and (due.host or due.take("host", now)):
             due.host = False
             await self._make_host(self._host, want, surroundings)
@@ -126,10 +130,20 @@ class Reaching:
     async def _make_host(self, host: Host, want: Wanted, surroundings: Surroundings) -> None:
         interface = self.plane.interface
         items: list[Item] = [Policy(interface, "in place"), Mtu(interface, surroundings.mtu()), *want.addresses]
-        items += [Up(interface), *want.routes]
+        items += [Up(interface), *want.routes, *self._mtus]
         policy, closed = ruleset(interface, want.own, want.rules), ruleset(interface, want.own, None)
         await host.reach(items, policy, closed)
         self._check_forwarding(want)
+
+    def _path_mtus(self, want: Wanted, usual: int) -> tuple[PathMtu, ...]:
+        """For the peers whose paths take less than ``usual``: their own addresses, not what is behind them."""
+        reach, interface = self.connecting.reach, self.plane.interface
+        return tuple(
+            PathMtu(network, interface, mtu)
+            for node, peer in want.peers.items()
+            if (mtu := reach.mtu(node)) is not None and mtu < usual
+            for network in peer.own
+        )
 
     def _check_forwarding(self, want: Wanted) -> None:
         """Subnets behind this node are reached only if the host passes packets on; the operator switches that on."""

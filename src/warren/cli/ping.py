@@ -111,7 +111,7 @@ def _path_to(status: AgentStatus, address: IPv4Address | IPv6Address) -> tuple[s
             return "this machine", "none"
         for peer in network.peers:
             if any(address in place for place in _places(peer)):
-                return peer.state, f"{peer.path} {peer.endpoint}".strip()
+                return peer.state, f"relayed via {peer.relay}" if peer.relay else f"{peer.path} {peer.endpoint}".strip()
     return "", ""
 
 

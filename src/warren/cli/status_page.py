@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Final
 
@@ -10,7 +10,7 @@ import click
 
 from warren.cli import output
 from warren.cli.output import clean
-from warren.proto.control.local import AgentStatus, CoordinatorLink, Membership, Peer
+from warren.proto.control.local import AgentStatus, CoordinatorLink, Membership, Peer, Relay
 
 _COLOURS: Final = {
     "up": "green",
@@ -71,6 +71,10 @@ def _facts(network: Membership, now: datetime) -> Iterator[tuple[str, str]]:
     yield "coordinator", _coordinator(network.coordinator, now)
     if network.reachability != "unknown":  # nothing more to say than what follows
         yield "reachable", clean(network.reachability)
+    if network.udp_blocked:
+        yield "UDP", click.style("seems to be blocked in this network: members are reached by TCP only", fg="yellow")
+    if network.relays:
+        yield "relays", ", ".join(map(_relay, network.relays))
     if network.stated:
         yield "stated", _list(network.stated)
     if network.coordinator.observed:
@@ -99,6 +103,13 @@ def _coordinator(link: CoordinatorLink, now: datetime) -> str:
 
 def _peers(peers: tuple[Peer, ...], now: datetime, width: int | None) -> list[str]:
     ordered = sorted(peers, key=lambda peer: peer.name)
+    reasons = list(_reasons(ordered))
+    if reasons:
+        return [*_table(ordered, now, width), "", *reasons]
+    return _table(ordered, now, width)
+
+
+def _table(ordered: list[Peer], now: datetime, width: int | None) -> list[str]:
     titles = (*_TITLES[:2], *_WIDE_TITLES, *_TITLES[2:])
     rows = [_row(peer, now) for peer in ordered]
     wide = [[*row[:2], _list(peer.addresses), _path(peer), *row[2:]] for peer, row in zip(ordered, rows, strict=True)]
@@ -127,7 +138,29 @@ def _row(peer: Peer, now: datetime) -> list[str]:
 
 
 def _path(peer: Peer) -> str:
-    return f"{peer.path} {clean(peer.endpoint)}" if peer.endpoint else "none"
+    if peer.path == "relayed":
+        return f"relayed via {clean(peer.relay)}"
+    return f"direct {clean(peer.endpoint)}" if peer.path == "direct" else "none"
+
+
+def _reasons(peers: Iterable[Peer]) -> Iterator[str]:
+    """Why nobody is reached who is not."""
+    for peer in peers:
+        if peer.state == "unreachable" and peer.why:
+            yield f"  {click.style('no way'.ljust(_FACT_WIDTH), fg='red')}  {clean(peer.name)}: {clean(peer.why)}"
+
+
+def _relay(relay: Relay) -> str:
+    over = f" over {relay.transport.upper()}" if relay.transport in {"tls", "tcp"} else ""
+    match relay.state:
+        case "ready":
+            rtt = f" ({output.milliseconds(relay.rtt_ms)})" if relay.rtt_ms is not None else ""
+            return f"{clean(relay.name)}{over}{rtt}"
+        case "standby":
+            return f"{clean(relay.name)} (not needed)"
+        case "asking":
+            return f"{clean(relay.name)} (being asked{over})"
+    return click.style(f"{clean(relay.name)} ({clean(relay.why)})", fg="yellow")
 
 
 def _state(state: str) -> str:

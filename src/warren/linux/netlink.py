@@ -178,6 +178,8 @@ class KernelNetlink:
             "table": route.table,
             "proto": route.protocol,
         }
+        if route.mtu:
+            request["metrics"] = {"mtu": route.mtu}
         if route.gateway is not None:
             request["gateway"] = str(route.gateway)
         elif route.network.version == 4:
