@@ -22,7 +22,7 @@ from warren.errors import OperationFailed, Unreachable, UsageError, WarrenError
 from warren.identity.signing import VerifyKey
 from warren.model.documents import Ticket
 from warren.model.tickets import read_ticket
-from warren.proto.control.local import AgentStatus, Joined
+from warren.proto.control.local import AgentStatus, Explanation, Joined
 
 JOIN_WITHIN_S: Final = 30.0
 """How long joining may take before the ticket's bearer is told that nobody answered."""
@@ -276,6 +276,15 @@ class Agent:
             interfaces=interfaces(await self._shared.surroundings()),
             networks=tuple(runner.status() for runner in self._runners.values()),
         )
+
+    async def explain(self, name: str) -> Explanation:
+        """How it stands with the member called ``name``, as :meth:`resolve` reads names, and raises errors."""
+        self.resolve(name)
+        await asyncio.gather(*(runner.refresh() for runner in self._runners.values()))
+        found = [one for runner in self._runners.values() if (one := runner.explain(name)) is not None]
+        if not found:
+            raise OperationFailed(f"{name} is this machine itself")
+        return found[0]
 
     def resolve(self, name: str) -> tuple[str, ...]:
         """The addresses of the member called ``name``: its plain name, or NAME.NETWORK, with the suffix or without.

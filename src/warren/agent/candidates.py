@@ -17,6 +17,7 @@ from warren.linux.netlink_values import Address, Link, Route
 from warren.model.documents import Candidate
 from warren.model.tunnel import IPAddress, IPNetwork
 from warren.paths.candidates import Underlay
+from warren.paths.nat import OPEN, Situation
 from warren.paths.values import RemoteCandidate
 from warren.proto.control.messages import Interface
 
@@ -122,13 +123,20 @@ def interfaces(surroundings: Surroundings) -> tuple[Interface, ...]:
     )[:_INTERFACES_MAX]
 
 
-def reachability(surroundings: Surroundings, config: AgentConfig, observed: IPAddress | None) -> Reachability:
-    """How this node is connected, as far as that shows without asking others: stated addresses are taken at their word,
-    and a coordinator that sees a global IPv4 address which is not the host's sees a NAT.
+def reachability(
+    surroundings: Surroundings, config: AgentConfig, observed: IPAddress | None, found: Situation | None = None
+) -> Reachability:
+    """How this node is connected. Stated addresses are taken at their word; else counts what relays ``found``: whom
+    they reach unasked is public. Without any, a coordinator that sees a global IPv4 address which is not the host's
+    sees a NAT.
     """
     if config.stated.addresses:
         return "public"
     offered = surroundings.offered(config)
+    if found is not None and (found.v4 is not None or found.v6 is not None):
+        if OPEN in {found.v4, found.v6}:
+            return "public"
+        return "hidden-dual-stack" if found.v6 is not None else "hidden"
     if observed is not None and observed.version == 4 and observed.is_global and observed not in offered:
         return "hidden-dual-stack" if any(ip.version == 6 and ip.is_global for ip in offered) else "hidden"
     return "unknown"

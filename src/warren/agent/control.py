@@ -12,6 +12,8 @@ from warren import __version__
 from warren.agent.agent import Agent
 from warren.api.varlink_agent import (
     METHODS,
+    ExplainAnswer,
+    ExplainRequest,
     JoinAnswer,
     JoinRequest,
     LeaveRequest,
@@ -59,6 +61,9 @@ class _Handlers:
 
     async def resolve(self, request: ResolveRequest) -> ResolveAnswer:
         return ResolveAnswer(self._agent.resolve(request.name))
+
+    async def explain(self, request: ExplainRequest) -> ExplainAnswer:
+        return ExplainAnswer(await self._agent.explain(request.name))
 
     async def reload(self, _: Nothing) -> Nothing:
         self._agent.reload()

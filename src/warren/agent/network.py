@@ -22,6 +22,7 @@ from warren.agent.connecting import Connecting
 from warren.agent.coordination import Coordination, why
 from warren.agent.desired import Wanted, wanted
 from warren.agent.due import Due
+from warren.agent.explaining import explanation
 from warren.agent.keyring import Keyring
 from warren.agent.plane import Plane
 from warren.agent.reaching import AUDIT_S, RETRY_S, Reaching
@@ -36,7 +37,7 @@ from warren.errors import OperationFailed, Unreachable, WarrenError
 from warren.identity.signing import VerifyKey
 from warren.model.documents import Coordinator
 from warren.model.netmap import Member
-from warren.proto.control.local import Joined, Membership
+from warren.proto.control.local import Explanation, Joined, Membership
 from warren.proto.control.messages import Report
 
 TURN_PAUSE_MAX_S: Final = 1.0
@@ -180,6 +181,13 @@ class NetworkRunner:
             if member.name == label:
                 return tuple(str(ip) for ip in (member.address6, member.address4) if ip is not None)
         return ()
+
+    def explain(self, name: str) -> Explanation | None:
+        """How it stands with the live member that ``name`` means; None: it means nobody else here."""
+        if not self.addresses_of(name):
+            return None
+        label = name.rstrip(".").lower().partition(".")[0]
+        return explanation(self._telling.view(self._wanted, self.own), label)
 
     async def refresh(self) -> None:
         """Returns when a turn has asked the engine, so that :meth:`status` is of now; or soon, when that takes long."""

@@ -52,6 +52,8 @@ class View:
     surroundings: Surroundings
     uptime_s: float
     wall_s: float
+    now: float
+    """Of the clock that never goes back."""
     reach: Reach
 
 
@@ -78,17 +80,17 @@ def membership(view: View) -> local.Membership:
         reachability=view.reachability,
         stated=view.stated,
         candidates=view.candidates,
-        coordinator=_link(view),
+        coordinator=coordinator_link(view),
         tasks=view.tasks,
-        peers=tuple(_peer(member, view) for member in view.wanted.members if member.key != view.node),
+        peers=tuple(peer_of(member, view) for member in view.wanted.members if member.key != view.node),
         warnings=view.warnings,
-        relays=tuple(map(_relay, view.reach.relays())),
+        relays=tuple(map(relay_of, view.reach.relays())),
         nat=view.reach.nat(),
         udp_blocked=view.reach.udp_blocked,
     )
 
 
-def _relay(relay: RelayStatus) -> local.Relay:
+def relay_of(relay: RelayStatus) -> local.Relay:
     return local.Relay(
         name=relay.name,
         state=relay.state,
@@ -123,7 +125,7 @@ def report(view: View) -> messages.Report:
         peerings = peerings[: len(peerings) * 3 // 4]
 
 
-def _link(view: View) -> local.CoordinatorLink:
+def coordinator_link(view: View) -> local.CoordinatorLink:
     standing = view.standing
     return local.CoordinatorLink(
         url=standing.url,
@@ -135,7 +137,7 @@ def _link(view: View) -> local.CoordinatorLink:
     )
 
 
-def _peer(member: Member, view: View) -> local.Peer:
+def peer_of(member: Member, view: View) -> local.Peer:
     state, seen = view.peering.seen(member.membership.node)
     place = view.reach.place(member.membership.node)
     endpoint = "" if seen is None or seen.endpoint is None else str(seen.endpoint)

@@ -76,7 +76,7 @@ class Telling:
         config = self._shared.config
         reach = self._reaching.connecting.reach
         found = self._reaching.candidates(surroundings)
-        how = reachability(surroundings, config, self._coordination.observed)
+        how = reachability(surroundings, config, self._coordination.observed, reach.situation())
         try:
             content = Content(self._keyring.public, self._keyring.next_public, found, how, reach.nat())
         except OperationFailed as error:
@@ -133,7 +133,9 @@ class Telling:
             listen_port=reaching.port() if plane.interface else 0,
             key=self._keyring.public if plane.interface else None,
             revision=coordination.documents.revision,
-            reachability=reachability(self._surroundings, config, coordination.observed),
+            reachability=reachability(
+                self._surroundings, config, coordination.observed, reaching.connecting.reach.situation()
+            ),
             stated=config.stated.lines(),
             candidates=tuple(str(_address(one)) for one in reaching.candidates(self._surroundings))
             if plane.interface
@@ -146,6 +148,7 @@ class Telling:
             surroundings=self._surroundings,
             uptime_s=self._world.clock() - self._started,
             wall_s=self._world.wall_clock(),
+            now=self._world.clock(),
             reach=reaching.connecting.reach,
         )
 

@@ -11,7 +11,7 @@ import msgspec
 
 from warren.api.varlink import VarlinkClient
 from warren.api.varlink_idl import describe
-from warren.proto.control.local import VARLINK_INTERFACE, AgentStatus, Joined
+from warren.proto.control.local import VARLINK_INTERFACE, AgentStatus, Explanation, Joined
 
 JOIN_WITHIN_S: Final = 120.0
 """A coordinator may be slow, or the third of three addresses."""
@@ -61,11 +61,24 @@ class ResolveAnswer(msgspec.Struct, frozen=True):
     addresses: tuple[str, ...]
 
 
+class ExplainRequest(msgspec.Struct, frozen=True):
+    """``name``: of a member, with or without its domain."""
+
+    name: str
+
+
+class ExplainAnswer(msgspec.Struct, frozen=True):
+    """How it stands with it."""
+
+    explanation: Explanation
+
+
 METHODS: Final[dict[str, tuple[type[msgspec.Struct], type[msgspec.Struct]]]] = {
     "Status": (Nothing, StatusAnswer),
     "Join": (JoinRequest, JoinAnswer),
     "Leave": (LeaveRequest, Nothing),
     "Resolve": (ResolveRequest, ResolveAnswer),
+    "Explain": (ExplainRequest, ExplainAnswer),
     "Reload": (Nothing, Nothing),
     "Stop": (Nothing, Nothing),
 }
@@ -95,6 +108,9 @@ class AgentClient:
 
     async def resolve(self, name: str) -> tuple[str, ...]:
         return (await self._client.call(_name("Resolve"), ResolveRequest(name), ResolveAnswer)).addresses
+
+    async def explain(self, name: str) -> Explanation:
+        return (await self._client.call(_name("Explain"), ExplainRequest(name), ExplainAnswer)).explanation
 
     async def reload(self) -> None:
         await self._client.call(_name("Reload"), Nothing(), Nothing)

@@ -19,6 +19,7 @@ from warren.model.datagrams import ControlDatagram, ControlEvent, PathWanted, Pe
 from warren.model.tunnel import TransportAddress, TunnelStatus, Way
 from warren.paths import events as paths
 from warren.paths.connectivity import Connectivity
+from warren.paths.nat import Situation
 from warren.paths.values import Base, CandidateKind, Path, RemoteCandidate, Settings, Surroundings
 from warren.proto.turn.client import TurnClient
 from warren.reach.courses import Course, Courses, base_of, host_base, way_of
@@ -235,10 +236,14 @@ class Reach:
     def relays(self) -> tuple[RelayStatus, ...]:
         return self._relays.status()
 
-    def nat(self) -> str:
-        """What stands before this node, in the words of NodeRecord.nat; empty: not known."""
+    def situation(self) -> Situation | None:
+        """What stands before this node; None: not known."""
         relay = any(leg.ready for leg in self._relays.legs())
-        found = self._reflexive.situation(self._port_number, udp=not self.udp_blocked, tcp=True, relay=relay)
+        return self._reflexive.situation(self._port_number, udp=not self.udp_blocked, tcp=True, relay=relay)
+
+    def nat(self) -> str:
+        """The same in the words of NodeRecord.nat; empty: not known."""
+        found = self.situation()
         return "" if found is None else str(found)
 
     @property

@@ -131,3 +131,58 @@ class Joined(_Value, frozen=True, kw_only=True):
     name: str
     interface: str
     addresses: tuple[str, ...]
+
+
+class Attempt(_Value, frozen=True, kw_only=True):
+    """One way to a peer that was tried: from where packets leave to where they go."""
+
+    source: str
+    """An address of this host, or ``relay NAME``."""
+    target: str
+    kind: Literal["host", "stated", "mapped", "srflx", "prflx", "relay"]
+    """What ``target`` is: an address of the peer itself, the operator's word, mapped by its gateway, as servers see it
+    (srflx) or as this node does (prflx), at a relay.
+    """
+    state: Literal["waiting", "checking", "valid", "failed"]
+    selected: bool
+    sent: int
+    """Checks sent."""
+    answered: int
+    rtt_ms: float | None
+    mapped: str
+    """This node's own address as the peer sees it this way; empty: not known."""
+    mtu: int | None
+    note: str
+
+
+class Explanation(_Value, frozen=True, kw_only=True):
+    """How it stands between this node and another member, and why."""
+
+    network: str
+    node: str
+    """This node's name."""
+    peer: str
+    state: Literal["connected", "idle", "unreachable", "unknown"]
+    path: Literal["direct", "relayed", "none"]
+    endpoint: str
+    relay: str
+    rtt_ms: float | None
+    mtu: int | None
+    since_s: float | None
+    """How long the path has been in use."""
+    why: str
+    verdict: str
+    """What must be possible, judged by both NATs: ``open``, ``lan``, ``punched``, ``predicted``, ``birthday``, ``tcp``,
+    ``relay`` or ``none``; empty: not known.
+    """
+    verdict_direct: bool | None
+    verdict_why: str
+    hard: str
+    """What is done about a NAT that makes it hard; empty: nothing."""
+    nat: str
+    peer_nat: str
+    attempts: tuple[Attempt, ...]
+    relays: tuple[Relay, ...]
+    coordinator: CoordinatorLink
+    handshake_age_s: float | None
+    """Of the tunnel itself; None: there never was one."""
