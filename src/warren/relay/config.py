@@ -170,7 +170,7 @@ def parse(data: bytes, name: str) -> RelayConfig:
     except UnicodeDecodeError as error:
         raise UsageError(f"{name}, line {data.count(10, 0, error.start) + 1}: not UTF-8 text") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{name}{_place_of(str(error))}") from None
+        raise UsageError(f"{name}{_place_of(str(error), text)}") from None
     try:
         return _convert(msgspec.convert(content, _File))
     except msgspec.ValidationError as error:
@@ -318,11 +318,12 @@ def _place(key: str, text: str) -> TransportAddress:
     return found
 
 
-def _place_of(message: str) -> str:
+def _place_of(message: str, text: str) -> str:
     """``", line N: reason"`` out of what tomllib says."""
     reason, _, place = message.partition(" (at ")
     line = re.match(r"line (\d+)", place)
-    return f", line {line[1]}: {reason}" if line else f": {reason}"
+    number = line[1] if line else len(text.splitlines()) or 1  # "at end of document"
+    return f", line {number}: {reason}"
 
 
 def _sentence(name: str, text: str, keys: list[str], reason: str) -> str:

@@ -50,6 +50,7 @@ TRAINS_PER_PORT_VISIT = 64
 OWN_ADDRESSES_EVERY_S = 10.0
 PATIENCE_MAX_S = 60.0
 _BUFFER_BYTES = 1 << 17  # what is gathered, and the largest train there is behind it
+NOTHING_BYTES = 8  # a datagram without data, or ChannelData of one, would vanish at the end of a train
 _STREAM_READ_BYTES = 1 << 16
 _EVENTS_MAX = 256
 
@@ -245,6 +246,7 @@ class Plane:
             poller = self._slow if held else self._poller
             events = poller.poll(self._patience(now, held=held), _EVENTS_MAX)
             now = self._clock()
+            self._turn += not held  # a round is one in which data may move
             self._round(events, now)
             self._timers(now)
 
@@ -272,7 +274,6 @@ class Plane:
         return max(min(ends) - now, 0.0)
 
     def _round(self, events: list[tuple[int, int]], now: float) -> None:
-        self._turn += 1
         skipped: list[Share] = []
         served = False
         data = self._data
@@ -320,7 +321,7 @@ class Plane:
             reads += 1
             length, its_stride, its_source, _, its_ecn = arrived
             cost += length + DATAGRAM_COST_BYTES * (length // its_stride if its_stride else 1)
-            fits = its_stride == stride or (length < stride and its_stride == length)
+            fits = its_stride == stride or NOTHING_BYTES < length == its_stride < stride
             if held and fits and its_source == source and its_ecn == ecn:
                 held += length
             else:
@@ -455,21 +456,23 @@ class Plane:
     # What the server wants
 
     def _emit(self, now: float) -> None:
+        """Act on what the server wants.
+
+        Sockets are opened and closed before anybody is told of it: what a client sends next then goes to the right one.
+        """
         server, carrier = self.server, self._carrier
-        transmits = server.take_transmits()
-        while transmits:
-            for transmit in transmits:
+        while server.has_output:  # what goes to another client may become an indication
+            for event in server.take_events():
+                if isinstance(event, Opened):
+                    self._opened(event.allocation, now)
+                else:
+                    self._closed(event)
+            for transmit in server.take_transmits():
                 if isinstance(transmit, ToClient):
                     self._send_to_client(transmit.client, transmit.data)
                 else:
                     relayed, peer, data, whole = transmit
                     carrier.to_peer(relayed, peer, data, now, whole=whole)
-            transmits = server.take_transmits()  # what went to another client may have become an indication
-        for event in server.take_events():
-            if isinstance(event, Opened):
-                self._opened(event.allocation, now)
-            else:
-                self._closed(event)
 
     def _send_to_client(self, client: Client, data: bytes) -> None:
         allocation = self.server.allocations.get(client)
