@@ -96,7 +96,7 @@ def _guarding_itself(interface: str) -> Iterator[str]:
     """
     yield f'iifname "{interface}" ct state established,related accept'
     yield f'iifname "{interface}" {_TRANSPORTS} drop'
-    yield f'iifname != "{interface}" {_TRANSPORTS} fib daddr . iif type != local iifname != "lo" drop'
+    yield f'iifname != "{interface}" {_TRANSPORTS} fib daddr . iif type unicast iifname != "lo" drop'
 
 
 def _guarding_inside(interface: str) -> Iterator[str]:
