@@ -101,7 +101,8 @@ class Listener:
                 _log.warning("a controller was not accepted: %s", error.strerror)
             return
         controller.setblocking(False)
-        controller.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER_BYTES)
+        with contextlib.suppress(PermissionError):  # without privilege it is less patient
+            controller.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _BUFFER_BYTES)
         if self._controller is not None:
             self._dismiss(self._controller)
         self._controller = controller
