@@ -24,7 +24,7 @@ BENCH_PACKAGES := nebula
 SPEEDUPS := $(wildcard hatch_build.py src/warren/_speed/*.pyx src/warren/_speed/*.pxd src/warren/_speed/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench format lock clean packages bench-packages
+.PHONY: help demo test check bench fuzz format lock clean packages bench-packages
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
@@ -46,6 +46,9 @@ check: $(STAMPS)/dev ## lint, formatting and types
 
 bench: packages bench-packages $(STAMPS)/project ## measure side by side with wireguard-go and nebula (long)
 	@$(VENV)/bin/python -m benchmarks.run $(ARGS)
+
+fuzz: packages $(STAMPS)/project $(STAMPS)/fuzz ## fuzz every decoder; ARGS="stun_message --seconds 600" one for longer
+	@$(VENV)/bin/python -m fuzz.run $(ARGS)
 
 format: $(STAMPS)/dev ## put the sources into the agreed form
 	@$(VENV)/bin/ruff check --quiet --fix . ; $(VENV)/bin/ruff format --quiet .
@@ -74,6 +77,10 @@ $(STAMPS)/runtime: requirements/runtime.txt requirements/build.txt $(STAMPS)/ven
 
 $(STAMPS)/dev: requirements/dev.txt $(STAMPS)/runtime
 	@tools/install.sh $(VENV) locked dev
+	@touch $@
+
+$(STAMPS)/fuzz: requirements/fuzz.txt $(STAMPS)/runtime
+	@tools/install.sh $(VENV) locked fuzz
 	@touch $@
 
 $(STAMPS)/project: pyproject.toml $(SPEEDUPS) $(STAMPS)/runtime | packages

@@ -17,3 +17,4 @@ lock() {
 lock runtime pyproject.toml --extra coordinator
 lock build requirements/build.in --constraints requirements/runtime.txt
 lock dev requirements/dev.in --constraints requirements/runtime.txt --constraints requirements/build.txt
+lock fuzz requirements/fuzz.in
