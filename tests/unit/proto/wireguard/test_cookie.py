@@ -4,6 +4,7 @@ from random import Random
 
 import pytest
 
+from warren.proto.wireguard.addresses import through_channel
 from warren.proto.wireguard.constants import COOKIE_REFRESH_S
 from warren.proto.wireguard.cookie import CookieChecker, CookieJar
 from warren.proto.wireguard.messages import CookieReply
@@ -44,7 +45,8 @@ def test_a_cookie_makes_mac2_match_from_that_address_only(checker: CookieChecker
     assert jar.take(reply, 0.1)
     message = memoryview(jar.add_macs(BODY, 0.2))
     assert checker.mac2_matches(message, SOURCE, 0.3)
-    for other in (("192.0.2.7", 7001), ("192.0.2.8", 7000), ("2001:db8::7", 7000, 0, 0)):
+    behind = through_channel(SOURCE, 0x4001)
+    for other in (("192.0.2.7", 7001), ("192.0.2.8", 7000), ("2001:db8::7", 7000, 0, 0), behind):
         assert not checker.mac2_matches(message, other, 0.3)
 
 
