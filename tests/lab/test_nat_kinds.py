@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 import shutil
+import socket
+import struct
 from collections.abc import Mapping
+from dataclasses import replace
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -89,3 +93,166 @@ def judge(internet: Internet, kinds: Mapping[str, NatKind]) -> dict[str, tuple[s
 def test_every_kind_is_judged_to_be_what_it_claims(internet: Internet, kinds: Mapping[str, NatKind]) -> None:
     claims = {name: (WORDS[kind.mapping], WORDS[kind.filtering], kind.hairpin) for name, kind in kinds.items()}
     assert judge(internet, kinds) == claims
+
+
+@pytest.mark.parametrize(
+    "kind", [NatKind("eim", "eif", udp_lifetime_s=4), NatKind("apdm", "apdf", "random", udp_lifetime_s=4)]
+)
+def test_a_mapping_lives_as_long_as_it_says(internet: Internet, kind: NatKind) -> None:
+    host, _ = internet.site(replace(kind, udp_lifetime_s=4))
+    short, long = (host.begin(judged, host, "-t", "-T", str(seconds)) for seconds in (2, 7))
+    assert short.result(30).count("UDP reflexive addr") == 2
+    said = long.result(30)
+    assert said.count("UDP reflexive addr") == 1
+    assert "timeout" in said
+
+
+def mapped(local_port: int, *servers: tuple[str, int]) -> list[tuple[str, int]]:
+    """Where each server sees a socket with that port, by RFC 8489 Binding requests; ("", 0): no answer."""
+    seen = []
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
+        asker.settimeout(2)
+        asker.bind(("", local_port))
+        for server in servers:
+            asker.sendto(struct.pack("!HHI12s", 1, 0, 0x2112A442, b"123456789012"), server)
+            try:
+                answer = asker.recv(2048)
+            except TimeoutError:
+                seen.append(("", 0))
+                continue
+            at = answer.index(struct.pack("!HHH", 0x0020, 8, 1))  # XOR-MAPPED-ADDRESS, IPv4
+            port, address = struct.unpack_from("!HI", answer, at + 6)
+            seen.append((str(IPv4Address(address ^ 0x2112A442)), port ^ 0x2112))
+    return seen
+
+
+PLACES = [(SERVER[0], 3478), (SERVER[0], 3479), (SERVER[1], 3478)]
+
+
+def test_sequential_ports_follow_each_other(internet: Internet) -> None:
+    host, _ = internet.site("symmetric-sequential")
+    ports = [port for _, port in host.call(mapped, 5000, *PLACES)]
+    assert ports == [ports[0], ports[0] + 1, ports[0] + 2]
+    assert [port for _, port in host.call(mapped, 5001, *PLACES)] == [ports[2] + 1, ports[2] + 2, ports[2] + 3]
+
+
+def test_two_hosts_with_one_port_get_two_and_each_keeps_its_own(internet: Internet) -> None:
+    first, router = internet.site("port-restricted")
+    second = second_host(internet, router)
+    assert {port for _, port in first.call(mapped, 5000, *PLACES)} == {5000}
+    ports = {port for _, port in second.call(mapped, 5000, *PLACES)}
+    assert len(ports) == 1
+    assert 5000 not in ports
+
+
+def test_behind_linux_the_second_one_has_another_port_only_where_they_collide(internet: Internet) -> None:
+    first, router = internet.site("linux")
+    second = second_host(internet, router)
+    assert {port for _, port in first.call(mapped, 5000, PLACES[0])} == {5000}
+    alone, collided = (port for _, port in second.call(mapped, 5000, PLACES[2], PLACES[0]))
+    assert collided != 5000
+    assert alone == 5000
+
+
+def second_host(internet: Internet, router: Router) -> Host:
+    host = internet.lab.host("second")
+    internet.lab.link(host, router, "192.168.2.10/24", "192.168.2.1/24", interfaces=("eth0", "lan2"))
+    host.route("default", via="192.168.2.1")
+    return host
+
+
+@pytest.mark.parametrize("kind", ["port-restricted", "full-cone", "symmetric-sequential", "symmetric"])
+def test_after_a_rebinding_the_same_socket_has_another_port(internet: Internet, kind: str) -> None:
+    host, router = internet.site(kind)
+    before = host.call(mapped, 5000, PLACES[0])
+    router.rebind()
+    between = host.call(mapped, 5000, PLACES[0])
+    router.rebind("wan")
+    after = host.call(mapped, 5000, PLACES[0])
+    assert len({*before, *between, *after}) == 3
+    assert judged(host, "-m").count(WORDS[KINDS[kind].mapping]) == 1
+
+
+def test_a_nat_that_forgets_gives_the_same_kind_of_mapping_again(internet: Internet) -> None:
+    host, router = internet.site("full-cone")
+    assert host.call(mapped, 5000, PLACES[0]) == [("203.0.113.10", 5000)]
+    assert heard(internet, host, 5000)
+    router.forget_flows()
+    assert not heard(internet, host, 5000)
+    assert host.call(mapped, 5000, PLACES[0]) == [("203.0.113.10", 5000)]
+    assert heard(internet, host, 5000)
+
+
+def heard(internet: Internet, host: Host, port: int) -> bool:
+    """Whether what the server sends from a new port to that one at the site's address arrives inside."""
+    with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("", port))
+        listener.settimeout(0.5)
+        internet.server.call(_send, ("203.0.113.10", port))
+        try:
+            return listener.recv(100) == b"hello"
+        except TimeoutError:
+            return False
+
+
+def _send(target: tuple[str, int]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.sendto(b"hello", target)
+
+
+def test_what_is_kept_out_gets_no_answer(internet: Internet) -> None:
+    """Neither an ICMP message nor a reset: TCP's simultaneous open would end with one."""
+    host, _ = internet.site("port-restricted")
+    host.call(mapped, 5000, PLACES[0])
+    capture = internet.server.capture("eth0")
+    internet.server.call(_send, ("203.0.113.10", 5000))
+    internet.server.call(_send, ("203.0.113.10", 5001))
+    assert internet.server.call(_connect_error, ("203.0.113.10", 5000)) == "TimeoutError"
+    answers = [packet for packet in capture.packets() if packet[26:30] == bytes([203, 0, 113, 10])]
+    assert answers == []
+
+
+def _connect_error(target: tuple[str, int]) -> str:
+    try:
+        socket.create_connection(target, 1).close()
+    except OSError as error:
+        return type(error).__name__
+    return ""
+
+
+def test_two_hosts_that_open_a_connection_at_once_meet_in_the_middle(internet: Internet) -> None:
+    """RFC 5382 REQ-2: what TCP punching needs."""
+    a, _ = internet.site("port-restricted")
+    b, _ = internet.site("address-restricted")
+    calls = [
+        a.begin(_open_at_once, 5000, ("203.0.113.11", 6000)),
+        b.begin(_open_at_once, 6000, ("203.0.113.10", 5000)),
+    ]
+    assert [call.result(20) for call in calls] == [b"hello", b"hello"]
+
+
+def _open_at_once(port: int, target: tuple[str, int]) -> bytes:
+    with socket.socket() as connection:
+        connection.settimeout(10)
+        connection.bind(("", port))
+        connection.connect(target)
+        connection.sendall(b"hello")
+        return connection.recv(100)
+
+
+def test_a_hairpinned_packet_comes_from_the_outer_address(internet: Internet) -> None:
+    first, router = internet.site(NatKind(hairpin=True))
+    second = second_host(internet, router)
+    assert first.call(mapped, 5000, PLACES[0]) == [("203.0.113.10", 5000)]
+    assert second.call(mapped, 6000, PLACES[0]) == [("203.0.113.10", 6000)]
+    with first.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("", 5000))
+        listener.settimeout(5)
+        second.call(_send_from, 6000, ("203.0.113.10", 5000))
+        assert listener.recvfrom(100) == (b"hello", ("203.0.113.10", 6000))
+
+
+def _send_from(port: int, target: tuple[str, int]) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        sender.bind(("", port))
+        sender.sendto(b"hello", target)

@@ -19,6 +19,8 @@ from warren.lab.impairment import Impairment
 from warren.lab.link import End, ImpairedLink, Link, connect_impaired, connect_veth, make_end
 from warren.lab.reaper import end_processes
 from warren.lab.router import Router
+from warren.linux import netns
+from warren.linux.offloads import switch_off_offloads
 
 Addresses = Sequence[str] | str
 AnyHost = TypeVar("AnyHost", bound=Host)
@@ -146,6 +148,16 @@ class Lab:
         link = self._connect(make_end(host, interface, addresses), port, mtu=mtu, offloads=offloads)
         bridge.take_port(port.interface)
         return link
+
+    def switch_off_offloads(self) -> None:
+        """From now on every packet on every present link is one packet with a complete checksum, as with
+        ``offloads=False``: what counts packets or looks at their size needs it.
+        """
+        for link in self.links:
+            if not isinstance(link, ImpairedLink):
+                for end in link.ends:
+                    with netns.network_of(end.host.pidfd):
+                        switch_off_offloads(end.interface)
 
     def close(self) -> None:
         """End everything. Harmless when called twice, or in a forked child of the program that made the lab."""

@@ -32,7 +32,7 @@ def start_nat64(router: Router, prefix: IPv6Network, *, interface: str) -> None:
     config.write_text("\n".join([*lines, f"dynamic-pool {_POOL}", f"data-dir {directory}", ""]))
     router.run(["tayga", "--mktun", "--config", str(config)])
     router.ip(f"link set {_DEVICE} up", f"route add {_POOL} dev {_DEVICE}", f"route add {prefix} dev {_DEVICE}")
-    router.masquerade(interface)
+    router.nat(interface, "port-restricted")
     router.start(["tayga", "--nodetach", "--config", str(config)])
     records = [f"--host-record=ipv4only.arpa,{known},{prefix.network_address + _number(known)}" for known in _KNOWN]
     options = ["--no-daemon", "--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--user=root", "--pid-file="]

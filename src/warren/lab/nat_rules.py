@@ -17,6 +17,7 @@ TCP_LIFETIME_S: Final = 7440
 FIRST_SEQUENTIAL_PORT: Final = 20_000
 SEQUENTIAL_PORTS: Final = 4096
 """So many ports are given out in order, for UDP and TCP apart, then they begin again."""
+_GENERATION_PORTS: Final = 1021  # with no divisor in common: 4096 generations differ
 _MAPPINGS_MAX: Final = 65_535
 _TRANSPORTS: Final = "meta l4proto { tcp, udp }"
 
@@ -74,7 +75,7 @@ def _sets(kind: NatKind, generation: int) -> Iterator[str]:
     if kind.allocation == "sequential":
         # numgen counts in the byte order of this machine, ports are in that of the network: a map is what turns them.
         numbers = range(SEQUENTIAL_PORTS)
-        shift = generation * SEQUENTIAL_PORTS // 2
+        shift = generation * _GENERATION_PORTS
         ports = (FIRST_SEQUENTIAL_PORT + (number + shift) % SEQUENTIAL_PORTS for number in numbers)
         elements = ", ".join(f"{number} : {port}" for number, port in zip(numbers, ports, strict=True))
         yield f"map ports {{ typeof numgen inc mod {SEQUENTIAL_PORTS} : th sport; elements = {{ {elements} }}; }}"

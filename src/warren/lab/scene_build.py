@@ -78,9 +78,8 @@ def _build_networks(stage: Stage, scene: Scene, coordinator: str, tell: Callable
         if not stage.networks:
             tell(f"the coordinator on {coordinator}")
             port = scene.coordinator_port
-            network.run_coordinator(
-                *_again("--url", urls[1:]), *_again("--listen", (f"0.0.0.0:{port}", f"[::]:{port}"))
-            )
+            listen = _again("--listen", (f"0.0.0.0:{port}", f"[::]:{port}"))
+            network.run_coordinator(*_again("--url", urls[1:]), *listen, "--no-relay")
         network.access = network.access or stage.access
         network.create()
         stage.networks[planned.name] = network
