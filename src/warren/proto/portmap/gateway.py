@@ -16,6 +16,7 @@ request is outstanding at a time (RFC 6886 §3.1). At the gateway one lease is h
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -41,6 +42,8 @@ RECOVER_MOST_S: Final = 600.0
 """Between two renewals for the gateway having begun anew: the pause doubles, so that a storm of epochs costs little."""
 ANNOUNCED_WITHIN_S: Final = 5.0
 """After an announcement all hosts of the link act at once; each waits a random part of this (RFC 6887 §14.1.3)."""
+HEED_S: Final = 60.0
+"""Between two announcements that are looked into although they do not say that the gateway began anew."""
 
 
 class GatewayClient:
@@ -76,7 +79,7 @@ class GatewayClient:
         self._pause_s = RECOVER_FIRST_S
         self._transmits: list[Transmit] = []
         self._events: list[Event] = []
-        self._again_at = now
+        self._again_at = self._heed_at = now
 
     # What is wanted
 
@@ -172,20 +175,30 @@ class GatewayClient:
         self._go(now)
 
     def announced(self, data: bytes, now: float) -> None:
-        """The gateway told something to all hosts; forged, it makes us ask the gateway, now and then."""
+        """The gateway told something to all hosts; forged, it makes us ask the gateway, now and then.
+
+        An epoch that jumped back makes the lease be renewed. Whatever else is told, in whichever of the two protocols,
+        may come from a restart, too: whether the lease is still there is asked soon.
+        """
         if self._stopping:
             return
+        if self.lease is None:
+            if now >= self._heed_at:
+                self._heed_at = now + HEED_S
+                self.again(now)
+            return
+        delay_s = ANNOUNCED_WITHIN_S * self._draw()
         anew = False
         for standing in self._direct.standings:
             client = standing.client
-            if standing.spoken and not isinstance(client, UpnpClient):
-                held = self.lease if standing is self._holder else None
-                try:
-                    anew |= client.announced_untrusted(data, now, held)
-                except MalformedPacket:
-                    continue
-        if anew and self.lease is not None and self._holder in self._direct.standings:
-            self._recover(now, ANNOUNCED_WITHIN_S * self._draw())
+            if standing is self._holder and not isinstance(client, UpnpClient):
+                with contextlib.suppress(MalformedPacket):
+                    anew = client.announced_untrusted(data, now, self.lease)
+        if anew:
+            self._recover(now, delay_s)
+        elif now >= self._heed_at:
+            self._heed_at = now + HEED_S
+            self._watch_at = min(self._watch_at, now + delay_s)
         self._go(now)
 
     def handle_timeout(self, now: float) -> None:
