@@ -142,7 +142,7 @@ class Host:
             case Route():
                 await self._netlink.add_route(item)
             case PathMtu():
-                await self._netlink.remove_route(item.route)  # the network's own route carries on in between
+                await self._netlink.remove_route(item.any_route)  # the network's own route carries on in between
                 await self._netlink.add_route(item.route)
 
     async def _remove(self, item: Item) -> None:
@@ -152,7 +152,7 @@ class Host:
             case Route():
                 await self._netlink.remove_route(item)
             case PathMtu():
-                await self._netlink.remove_route(item.route)
+                await self._netlink.remove_route(item.any_route)
             case _:
                 raise OperationFailed(f"{item} goes with its interface; it cannot be removed alone")
 

@@ -79,7 +79,7 @@ class Coordination:
         self.coordinators = tuple(coordinators) or state.settings.coordinators
         """Those of the NetworkSpec once it is known, before that those of the ticket."""
         self.link: Link | None = None
-        self.relay_access: tuple[RelayCredential, ...] = state.relay_access()
+        self.relay_access: tuple[RelayCredential, ...] = ()
         """What is needed to use the relays of the NetworkSpec."""
         self._world = world
         self._events: deque[Event] = deque()
@@ -93,6 +93,7 @@ class Coordination:
     def _load(self, state: NetworkState) -> None:
         told = len(state.warnings)
         revision, envelopes = state.documents()
+        self.relay_access = state.relay_access()
         for warning in state.warnings[told:]:
             _log.warning("%s: %s", self.name, warning)
         if envelopes:

@@ -58,6 +58,11 @@ class PathMtu:
     def route(self) -> Route:
         return Route(self.network, self.interface, mtu=self.value)
 
+    @property
+    def any_route(self) -> Route:
+        """The same whatever its MTU: removing one with an MTU removes that one only."""
+        return Route(self.network, self.interface)
+
     def __str__(self) -> str:
         return f"path MTU {self.value} to {self.network} on {self.interface}"
 

@@ -13,6 +13,7 @@ import os
 import socket
 import ssl
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Final
 
 from warren.errors import OperationFailed, Unreachable, WarrenError
@@ -81,13 +82,7 @@ async def _connect_tcp(host: str, port: int, where: str, proxy: Proxy | None) ->
 
 async def _race(host: str, port: int, what: str) -> socket.socket:
     """Connect to whichever address of ``host`` answers first (RFC 8305). Raises Unreachable."""
-    loop = asyncio.get_running_loop()
-    try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
-        reason = getattr(error, "strerror", None) or "not a name"
-        raise Unreachable(f"{what} has no address ({reason}): does DNS work here?") from None
-    waiting = list(dict.fromkeys((family, address) for family, _, _, _, address in found))[:ADDRESSES_MAX]
+    waiting = (await _addresses(host, port, what))[:ADDRESSES_MAX]
     running: set[asyncio.Task[socket.socket]] = set()
     reasons: list[str] = []
     try:
@@ -115,6 +110,19 @@ async def _race(host: str, port: int, what: str) -> socket.socket:
             if isinstance(outcome, socket.socket):
                 outcome.close()
     raise Unreachable(f"{what} cannot be reached ({reasons[-1] if reasons else 'no address'}): {_SILENCE}")
+
+
+async def _addresses(host: str, port: int, what: str) -> list[tuple[socket.AddressFamily, tuple[object, ...]]]:
+    with contextlib.suppress(ValueError):  # a name
+        family = socket.AF_INET6 if ip_address(host).version == 6 else socket.AF_INET
+        if "%" not in host:
+            return [(family, (host, port))]
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a name"
+        raise Unreachable(f"{what} has no address ({reason}): does DNS work here?") from None
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))
 
 
 async def _connect_one(family: socket.AddressFamily, address: tuple[object, ...]) -> socket.socket:

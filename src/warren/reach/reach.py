@@ -367,10 +367,15 @@ class Reach:
                         self._owner.course_changed(node)
                 case BasesChanged():
                     self._set_bases(now)
-                case Reflected():
+                    self._reflexive.again(now)
+                case Reflected(_, mapped):
                     self._reflexive.keep(self._bases, self._relays.servers(), now)
+                    if not self._reflexive.knows(mapped):
+                        self._reflexive.again(now)
                 case UdpBlocked(blocked):
                     self.udp_blocked = blocked
+                    self._reflexive.again(now)
+                    self._paths.network_changed(now)
                     _log.info("%s: UDP %s", self._network, "seems to be blocked here" if blocked else "passes")
 
     def _take_relayed(self, base: Base, peer: TransportAddress, data: bytes, now: float) -> None:
@@ -405,6 +410,12 @@ class Reach:
         for base, mapped, server in self._reflexive.take_events():
             self._paths.set_mapped(base, mapped, now, server)
             self._look_in_mirrors(now)
+        if self._reflexive.moved:
+            self._reflexive.moved = False
+            _log.debug("%s: the outside address is another one", self._network)
+            self._mirrors.forget()
+            self._seen_by_peers.clear()
+            self._paths.network_changed(now)
         for found in self._mirrors.take_events():
             self._reflexive.mirrored(found)
             self._paths.set_mapped(found.base, found.mapped, now, found.relayed)

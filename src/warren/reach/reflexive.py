@@ -32,6 +32,8 @@ class Reflexive:
         self._mirrored: dict[Base, dict[TransportAddress, TransportAddress]] = {}
         self._heard: dict[Base, bool] = {}
         self._fresh: list[tuple[Base, TransportAddress, TransportAddress]] = []
+        self.moved = False
+        """An outside address was another than before; whoever sees to it resets this."""
         self._again_at: float | None = None
 
     def keep(self, bases: tuple[Base, ...], servers: Mapping[str, TransportAddress], now: float) -> None:
@@ -48,10 +50,18 @@ class Reflexive:
         self._heard.clear()
         self._ask(now, only_new=False)
 
+    def again(self, now: float) -> None:
+        """Something hints that what was seen does not hold any more."""
+        self._ask(now, only_new=False)
+
     def mirrored(self, found: Mirrored) -> None:
         """What an allocation of our own showed (mirrors.py)."""
         self._mirrored.setdefault(found.base, {})[found.relayed] = found.mapped
         self._heard[found.base] = self._heard.get(found.base, False) or found.heard
+
+    def knows(self, mapped: TransportAddress) -> bool:
+        """Whether some base has that outside address."""
+        return any(mapped in seen.values() for seen in self._seen.values())
 
     def outside(self, base: Base) -> TransportAddress | None:
         """How a server sees ``base``; None: none has answered."""
@@ -123,6 +133,10 @@ class Reflexive:
             if not isinstance(event, Answered):
                 seen.pop(event.server, None)
             else:
+                if seen.get(event.server, event.mapped) != event.mapped:
+                    self.moved = True
+                    seen.clear()  # what other servers saw before is as old
+                    self._mirrored.pop(base, None)
                 seen[event.server] = event.mapped
                 self._fresh.append((base, event.mapped, event.server))
 

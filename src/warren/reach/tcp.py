@@ -18,7 +18,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from warren.errors import MalformedPacket
-from warren.model.tunnel import TransportAddress
+from warren.model.tunnel import IPAddress, TransportAddress
 from warren.proto.stun.attributes import unpack_xor_address_untrusted
 from warren.proto.stun.message import (
     HEADER_BYTES,
@@ -53,12 +53,18 @@ async def mapped_tcp_address(relay_host: str, port: int, local_port: int) -> Tra
     """
     try:
         async with asyncio.timeout(MAPPED_WITHIN_S):
-            found = await asyncio.get_running_loop().getaddrinfo(relay_host, port, type=socket.SOCK_STREAM)
-            address = min(found, key=lambda one: one[0] != socket.AF_INET)[4]
-            with await _connect(local_port, TransportAddress(ip_address(address[0]), port)) as sock:
+            relay = TransportAddress(await _address_of(relay_host), port)
+            with await _connect(local_port, relay) as sock:
                 return await _ask_mapped(sock)
     except (OSError, ValueError, TimeoutError, MalformedPacket):
         return None
+
+
+async def _address_of(host: str) -> IPAddress:
+    with contextlib.suppress(ValueError):
+        return ip_address(host)
+    found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return ip_address(min(found, key=lambda one: one[0] != socket.AF_INET)[4][0])
 
 
 async def _ask_mapped(sock: socket.socket) -> TransportAddress | None:
