@@ -71,7 +71,7 @@ def page(report: Report) -> list[str]:
     for finding in sorted(report.findings, key=lambda one: order[one.level]):
         lines += _entry(finding)
     if report.healthy:
-        return [*lines, "", "nothing keeps members from being reached"]
+        return [*lines, "", "nothing was found that keeps members from being reached"]
     return [*lines, "", "members may not be reached: see BAD above"]
 
 

@@ -87,6 +87,7 @@ def look_at_kernel(interfaces: Collection[str], sysctls: Sysctls | None = None) 
     sysctls = sysctls or ProcSysctls()
     buffer = sysctls.get("net/core/rmem_max")
     everywhere = _number(sysctls.get("net/ipv4/conf/all/rp_filter"))
+    admin = capabilities.CAP_NET_ADMIN in capabilities.effective()
     strict = [
         name
         for name in interfaces
@@ -95,8 +96,8 @@ def look_at_kernel(interfaces: Collection[str], sysctls: Sysctls | None = None) 
     return Kernel(
         release=os.uname().release,
         tun=_why_no_tun(),
-        nftables=_why_no_nftables(),
-        admin=capabilities.CAP_NET_ADMIN in capabilities.effective(),
+        nftables=_why_no_nftables(admin=admin),
+        admin=admin,
         gso=_has_option(_UDP_SEGMENT),
         gro=_has_option(_UDP_GRO),
         user_namespaces=_why_no_user_namespaces(sysctls),
@@ -123,9 +124,12 @@ def _why_no_tun() -> str:
     return ""
 
 
-def _why_no_nftables() -> str:
+def _why_no_nftables(*, admin: bool) -> str:
     try:
-        LibNft().tables()
+        nft = LibNft()
+        if not admin:
+            return "this user may not look at it"  # the library would say so on stderr by itself
+        nft.tables()
     except OperationFailed as error:
         return str(error)
     return ""

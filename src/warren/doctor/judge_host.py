@@ -61,7 +61,7 @@ def _nftables(kernel: Kernel) -> Iterator[Finding]:
             "install libnftables1, with a kernel that has nf_tables",
         )
     else:
-        yield Finding("nftables", "unknown", "only root can look at the packet filter", "", _as_root("it"))
+        yield Finding("nftables", "unknown", f"the packet filter: {kernel.nftables}", "", _as_root("it"))
 
 
 def _batches(kernel: Kernel) -> Iterator[Finding]:

@@ -67,7 +67,7 @@ def test_the_worst_comes_first_and_decides_the_exit_status(
     assert any(line.startswith("      → ") for line in lines)
     assert lines[-1] == "members may not be reached: see BAD above"
     assert cli.run(["doctor", "--state", str(tmp_path)]) == 0
-    assert capsys.readouterr().out.splitlines()[-1] == "nothing keeps members from being reached"
+    assert capsys.readouterr().out.splitlines()[-1] == "nothing was found that keeps members from being reached"
 
 
 def test_as_json_it_is_one_document(asked: list[Targets], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
