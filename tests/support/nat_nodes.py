@@ -297,10 +297,11 @@ class PathNode:
     def _leg(self, uplink: Uplink, packet: Packet, *, outwards: bool) -> float | None:
         delay, network = 0.0, uplink.network
         while network.above is not None:
-            blocked = network.link.blocked_in, network.link.blocked_out
-            network.link.blocked_in = network.link.blocked_out = False
+            link = network.link  # TCP: neither blocked nor too large
+            kept = link.blocked_in, link.blocked_out, link.mtu
+            link.blocked_in, link.blocked_out, link.mtu = False, False, 65_535
             one = network.cross(packet, outwards=outwards)
-            network.link.blocked_in, network.link.blocked_out = blocked
+            link.blocked_in, link.blocked_out, link.mtu = kept
             if one is None:
                 return None
             delay += one
@@ -359,10 +360,12 @@ class PathNode:
             self._event(event)
         deadline = self.machine.next_deadline()
         if deadline is not None and deadline.at < self._wake:
-            self._wake = deadline.at
-            self.world.at(deadline.at - self.world.now, self._timeout)
+            self._wake = max(deadline.at, self.world.now)
+            self.world.at(self._wake - self.world.now, partial(self._timeout, self._wake))
 
-    def _timeout(self) -> None:
+    def _timeout(self, wake: float) -> None:
+        if wake != self._wake:
+            return  # an earlier one was set after this
         self._wake = float("inf")
         self.machine.handle_timeout(self.world.now)
         self.after()

@@ -26,7 +26,7 @@ from warren.paths.context import Context
 from warren.paths.events import Mtu, Selected
 from warren.paths.mtu import MtuSearch
 from warren.paths.pair import NEVER, Pair
-from warren.paths.selection import SETTLING_S, best, improves
+from warren.paths.selection import SETTLING_S, best, improves, score
 
 if TYPE_CHECKING:
     from warren.paths.peer import PeerPaths
@@ -40,7 +40,8 @@ MOVED: Final = 3
 LOST_S: Final = 5.0
 NOMINATED_S: Final = 25.0
 """A nomination holds for longer than a keepalive's interval."""
-WARM_MAX: Final = 4
+DOUBTED_MAX: Final = 8
+"""Pairs that are checked along with the one in doubt."""
 KINDS: Final = ("on one link", "direct", "over a relay", "over two relays")
 
 
@@ -70,17 +71,24 @@ class Choice:
         if self.doubt_since is not None or self.pair is None:
             return
         self.doubt_since = now
-        for pair in [self.pair, *self.warm()]:
+        usable = sorted((pair for pair in self.peer.pairs.others(self.pair) if pair.usable), key=score)
+        for pair in [self.pair, *self.warm(), *usable[:DOUBTED_MAX]]:
             pair.due = min(pair.due, max(now, pair.sent_at + 0.1))
         if self.pair.mtu is not None:
             self.pair.mtu.doubt(now)
 
     def warm(self) -> list[Pair]:
-        """Those that are kept ready for when the selected one fails: the best, and a relayed one among them."""
-        usable = [pair for pair in self.peer.pairs if pair.usable and pair is not self.pair]
-        usable.sort(key=lambda pair: (pair.relayed, pair.srtt or 0.0))
-        relayed = [pair for pair in usable[WARM_MAX - 1 :] if pair.relayed]
-        return usable[: WARM_MAX - 1] + relayed[:1]
+        """Those that are kept ready for when the selected one fails: the best, the best from another base, and the best
+        over a relay that the selected one does not use.
+        """
+        usable = [pair for pair in self.peer.pairs.others(self.pair) if pair.usable]
+        usable.sort(key=lambda pair: (pair.relayed, score(pair)))
+        if self.pair is None or not usable:
+            return []
+        base, remote = self.pair.base, self.pair.remote.ip
+        elsewhere = [pair for pair in usable if pair.base != base]
+        relayed = [pair for pair in usable if pair.relayed and pair.base != base and pair.remote.ip != remote]
+        return list(dict.fromkeys([usable[0], *elsewhere[:1], *relayed[:1]]))
 
     def was_answered(self, pair: Pair, sent_at: float) -> None:
         if pair is self.pair and self.doubt_since is not None and sent_at >= self.doubt_since:
@@ -153,7 +161,6 @@ class Choice:
         """The selected pair cannot be used: take the best other at once, whether it still answers or not, and see."""
         current = self.pair
         if current is not None and current.usable:
-            current.punish(now)
             current.state = "failed"
         other = best(self.peer.pairs.others(current), now)
         if other is not None:
@@ -163,7 +170,7 @@ class Choice:
         self.pair, self.doubt_since = None, None
         self.why = f"Of the path before, {because}."
         self.context.events.append(Selected(self.peer.node, None, self.why))
-        self.peer.was_selected(None, now)
+        self.peer.was_selected(None, now, was_direct=current is not None and not current.relayed)
 
     def _select(self, pair: Pair, now: float, because: str) -> None:
         before, self.pair = self.pair, pair
@@ -179,7 +186,7 @@ class Choice:
             pair.mtu.doubt(now)
         self._told_mtu = None
         self.tell_mtu()
-        self.peer.was_selected(pair, now)
+        self.peer.was_selected(pair, now, was_direct=before is not None and not before.relayed)
 
     def tell_mtu(self) -> None:
         """If something else is proven than was told."""

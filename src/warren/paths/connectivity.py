@@ -28,7 +28,6 @@ from warren.proto.wireguard.timers import Deadline
 
 NEVER: Final = float("inf")
 BASES_MAX: Final = 32
-SERVERS_MAX: Final = 16
 PROGRESS_S: Final = 0.001
 """A peer that was just served is not due again before: time passes in every loop."""
 
@@ -71,11 +70,7 @@ class Connectivity:
         """A STUN ``server`` saw packets from ``base`` come from ``address``. Each answer of each server helps to tell
         which kind of NAT there is; hints for hard NATs are made of them.
         """
-        seen = self._context.mapped.setdefault(base, {})
-        seen.pop(server or address, None)
-        while len(seen) >= SERVERS_MAX:
-            seen.pop(next(iter(seen)))
-        seen[server or address] = (address, now)
+        self._context.was_mapped(base, address, server or address, now)
 
     def set_self(self, *, record: bytes, candidates: tuple[RemoteCandidate, ...], nat: str) -> None:
         """What signals tell of us: the envelope of our present NodeRecord, its candidates and its ``nat``."""

@@ -28,6 +28,10 @@ TRANSACTIONS_MAX: Final = 65_536
 """Of all peers; beyond it the oldest are forgotten."""
 
 
+SEEN_BY_MAX: Final = 16
+"""Servers and peers of which it is remembered how they see one base."""
+
+
 class Waiting(NamedTuple):
     """A check that waits for its answer."""
 
@@ -66,6 +70,14 @@ class Context:
         self.transmits: deque[Check] = deque(maxlen=TRANSMITS_MAX)
         self.answers: dict[tuple[Base, TransportAddress, bool], Check] = {}
         self.events: deque[Event] = deque(maxlen=EVENTS_MAX)
+
+    def was_mapped(self, base: Base, address: TransportAddress, seen_by: TransportAddress, now: float) -> None:
+        """``seen_by`` saw packets from ``base`` come from ``address``."""
+        seen = self.mapped.setdefault(base, {})
+        seen.pop(seen_by, None)
+        while len(seen) >= SEEN_BY_MAX:
+            seen.pop(next(iter(seen)))
+        seen[seen_by] = (address, now)
 
     def situation(self) -> Situation | None:
         """What we tell of our own NAT."""

@@ -36,7 +36,18 @@ NEVER: Final = float("inf")
 class MtuSearch:
     """One machine per path. The owner sends a probe of :meth:`wanted`, says :meth:`sent`, and hands in its answer."""
 
-    __slots__ = ("_due", "_high", "_lost", "_raise_at", "_size", "_top", "proven", "state", "too_small")
+    __slots__ = (
+        "_due",
+        "_high",
+        "_lost",
+        "_raise_at",
+        "_size",
+        "_top",
+        "first_sent_at",
+        "proven",
+        "state",
+        "too_small",
+    )
 
     def __init__(self, link_mtu: int, version: int, now: float) -> None:
         """``version``: of IP on the path's first hop."""
@@ -49,8 +60,14 @@ class MtuSearch:
         self.too_small = False
         self._size = FLOOR
         self._lost = 0
+        self.first_sent_at = now
         self._due = now
         self._raise_at = now + RAISE_S
+
+    @property
+    def waits(self) -> bool:
+        """A probe is not answered yet."""
+        return self._lost > 0
 
     def next_due(self, *, used: bool) -> float:
         """When a probe is due; ``used``: the path has traffic, so that a proven size is confirmed from time to time."""
@@ -66,12 +83,21 @@ class MtuSearch:
         return self._size
 
     def sent(self, now: float, rtt_s: float) -> None:
+        if not self._lost:
+            self.first_sent_at = now
         self._lost += 1
         self._due = now + max(TIMEOUT_S, 2 * rtt_s)
 
-    def overdue(self, now: float) -> bool:
-        """The last of the probes of this size was lost. Changes the state; True: what is proven changed."""
+    def overdue(self, now: float, *, alive: bool) -> bool:
+        """The last of the probes of this size was lost. Changes the state; True: what is proven changed.
+
+        ``alive``: a small check that was sent after ``first_sent_at`` was answered. Otherwise the loss says nothing
+        about sizes, and another probe follows.
+        """
         if self._lost < PROBES_MAX or now < self._due:
+            return False
+        if not alive:
+            self._lost = PROBES_MAX - 1
             return False
         self._lost = 0
         if self._size == FLOOR and self.state == "base":

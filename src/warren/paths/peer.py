@@ -50,10 +50,15 @@ LOST_WANTED_S: Final = 120.0
 """A path that was lost is looked for so long even if no data flows: the peer may want to send."""
 ACTIVE_S: Final = 10.0
 HEARTBEAT_S: Final = 1.0
-HEARTBEAT_BUSY_S: Final = 3.0
-"""While packets come in as well as go out: silence shows in the traffic itself."""
-WARM_S: Final = 5.0
+"""With 1.5 s of doubt and a round trip, a dead path is left within 3 s."""
+SILENCE_S: Final = 3.0
+"""Packets go out, and for the first time in so long none came in: that makes doubts before the next heartbeat."""
+WARM_S: Final = 10.0
+"""Others that work, so that they can take over (Choice.warm)."""
+CHECKED_S: Final = 60.0
+"""An idle path that the other side keeps open is checked from here at least this often."""
 STALE_S: Final = 20.0
+SEEN_MAX: Final = 4
 REPLIES_PER_S: Final = 100.0
 """To one peer; a birthday needs a handful, a path in doubt 4 for each pair."""
 KEEPALIVE_BYTES: Final = 32
@@ -83,6 +88,8 @@ class PeerPaths:
         self._candidates: tuple[RemoteCandidate, ...] = ()
         self._told: tuple[RemoteCandidate, ...] = ()
         """What its last signal said."""
+        self._seen: tuple[RemoteCandidate, ...] = ()
+        """Where relays saw its requests come from, the last first: with most NATs everybody gets there."""
         self._wanted_until = self._round_at = -NEVER
         self._next_round = NEVER
         settings = context.settings
@@ -90,13 +97,11 @@ class PeerPaths:
         self._pacer = Bucket(settings.peer_checks_per_s, settings.peer_checks_per_s / 2, now)
         self._tx = self._rx = 0
         self._rx_at = -NEVER
-        self._silent = False
-        """Packets went out, and none came in, when the counters were last read."""
 
     # What is known
 
     def candidates(self) -> tuple[RemoteCandidate, ...]:
-        return (*self._told, *self._candidates)
+        return (*self._seen, *self._told, *self._candidates)
 
     def is_wanted(self, now: float) -> bool:
         return now < self._wanted_until
@@ -151,9 +156,8 @@ class PeerPaths:
             self._rx_at = now
         if sent > KEEPALIVE_BYTES or came > KEEPALIVE_BYTES:
             self._use(now)
-        before, self._silent = self._silent, sent > KEEPALIVE_BYTES and came <= 0
-        if before and self._silent:
-            self.choice.suspect(now)
+        if sent > KEEPALIVE_BYTES and came <= 0 and now - self._rx_at < SILENCE_S:
+            self.choice.suspect(now)  # who only sends is watched by heartbeats
 
     def _use(self, now: float) -> None:
         was = self.is_active(now)
@@ -227,14 +231,24 @@ class PeerPaths:
             selected = self.choice.pair
             if selected is not None and selected.relayed >= pair.relayed:
                 self.choice.suspect(now)
+        if base.kind == "relay" and not request.relayed:
+            self._saw(RemoteCandidate("srflx", remote), now)
         pair.heard_at = now
         if request.nominates and not self.controlling:
             pair.nominated_at = now
         self._trigger(pair, now)
+        idle = pair is self.choice.pair and self.choice.is_sound() and not self.is_active(now)
+        if idle and now - pair.answered_at < CHECKED_S:  # our answer has kept it open
+            pair.due = max(pair.due, now + self._interval(pair, now))
         if not self.choice.is_direct() and now - self._round_at >= ASKED_S and now >= self.round_until:
             self._wanted_until = max(self._wanted_until, now + ROUND_S)
             self.begin_round(now)
         self.choice.decide(now)
+
+    def _saw(self, candidate: RemoteCandidate, now: float) -> None:
+        if candidate not in self._seen and candidate.address not in {one.address for one in self.candidates()}:
+            self._seen = (candidate, *self._seen[: SEEN_MAX - 1])
+            self.rebuild(now)
 
     def answered(self, waiting: Waiting, transaction: bytes, mapped: TransportAddress, epoch: int, now: float) -> None:
         """A check of ours was answered by the way it went."""
@@ -247,8 +261,11 @@ class PeerPaths:
                 self._keepalive.forgotten(now)
             else:
                 self._keepalive.kept(now)
-        if pair.mapped != mapped and pair.base.kind == "host" and mapped.ip != pair.base.address:
-            self.context.events.append(Mapped(pair.base, mapped, self.node))
+        if pair.mapped != mapped:
+            pair.failures, pair.held_until = 0, -NEVER  # what it failed from is over
+            if pair.base.kind == "host" and mapped.ip != pair.base.address:
+                self.context.was_mapped(pair.base, mapped, pair.remote, now)
+                self.context.events.append(Mapped(pair.base, mapped, self.node))
         pair.was_answered(transaction, waiting.sent_at, mapped, now)
         if waiting.size and pair.mtu is not None and pair.mtu.answered(waiting.size, now):
             self.choice.tell_mtu()
@@ -305,15 +322,16 @@ class PeerPaths:
             return now + ROUND_S + BETTER_S[min(self.rounds, len(BETTER_S)) - 1]
         return now + LOOK_S
 
-    def was_selected(self, pair: Pair | None, now: float) -> None:
-        """The choice fell; None: on nothing, and a path is to be looked for."""
+    def was_selected(self, pair: Pair | None, now: float, *, was_direct: bool) -> None:
+        """The choice fell; None: on nothing. ``was_direct``: the one before was, and that is to be found again."""
         self.hard.selected(pair)
         self.rounds = 0
-        if pair is None:
-            if not self.is_active(now):
-                self._keepalive.forgotten(now)
+        if pair is None and not self.is_active(now):
+            self._keepalive.forgotten(now)
+        if pair is None or (pair.relayed and was_direct):
             self._wanted_until = max(self._wanted_until, now + LOST_WANTED_S)
             self._search(now)
+        if pair is None:
             return
         pair.due = now if self.controlling else min(pair.due, now + self._interval(pair, now))  # nominate it at once
         self._next_round = self._after_round(now)
@@ -383,7 +401,7 @@ class PeerPaths:
         if pair is self.choice.pair:
             if not self.is_active(now):
                 return self._keepalive.interval_s * (1.0 if self.controlling else 1.25)
-            return HEARTBEAT_BUSY_S if now - self._rx_at < HEARTBEAT_S * 1.5 else HEARTBEAT_S
+            return HEARTBEAT_S
         if self.is_active(now) and pair in self.choice.warm():
             return WARM_S
         return NEVER
@@ -401,8 +419,11 @@ class PeerPaths:
         if selected is not None and selected.mtu is not None and not selected.mtu.too_small:
             due.append((selected, selected.mtu))
         for pair, search in due:
-            if search.overdue(now) and pair is selected:
+            alive = pair.answered_sent_at >= search.first_sent_at
+            if search.overdue(now, alive=alive) and pair is selected:
                 self.choice.tell_mtu()
+            if search.waits and not alive:
+                pair.due = min(pair.due, max(now, pair.sent_at + DOUBT_S))
             size = search.wanted(now, used=self.is_active(now))
             if size is not None:
                 self._send(pair, now, size)

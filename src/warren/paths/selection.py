@@ -13,6 +13,8 @@ from warren.paths.pair import Pair
 
 LAN_BONUS_S: Final = 0.010
 IPV6_BONUS_S: Final = 0.003
+SECOND_RELAY_S: Final = 0.010
+"""Two relays can fail twice."""
 CLEARLY: Final = 0.2
 """The share by which a round trip must be shorter,"""
 CLEARLY_S: Final = 0.005
@@ -29,7 +31,8 @@ DWELL_S: Final = 60.0
 def score(pair: Pair) -> float:
     """Seconds; the smaller the better. Only of pairs that were answered."""
     given = LAN_BONUS_S if pair.rank == 0 else IPV6_BONUS_S if pair.remote.ip.version == 6 else 0.0
-    return (pair.srtt or 0.0) - given
+    taken = SECOND_RELAY_S if pair.rank == 3 else 0.0
+    return (pair.srtt or 0.0) - given + taken
 
 
 def best(pairs: Iterable[Pair], now: float) -> Pair | None:
