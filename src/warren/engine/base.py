@@ -7,13 +7,15 @@ implementation passes ``tests/support/engine_conformance.py``.
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from warren.model.datagrams import ControlDatagram, ControlEvent
 from warren.model.tunnel import TunnelChange, TunnelStatus
+
+if TYPE_CHECKING:
+    import asyncio  # 3 MB that a data plane has no use for
 
 SOCKETS_MAX: Final = 8
 """Sockets that a data plane takes over besides its own port."""
