@@ -324,3 +324,64 @@ def test_nobody_maps_ports_for_somebody_else(home: Callable[..., Home]) -> None:
     result = made.hosts[0].call(third_party, LAN, "192.168.8.11")
     assert result in {pcp.Result.UNSUPP_OPTION, pcp.Result.NOT_AUTHORIZED}
     assert made.gateway.ways_in() == []
+
+
+def peer_request(router_address: str, remote: str) -> tuple[int, str, str]:
+    """Ask for the mapping of a flow to one peer (RFC 6887 §12): the result, the address outside, the peer it is for."""
+    gateway = gateway_from(router_address)
+    mapping = pcp.Mapping(
+        bytes(range(12)),
+        pcp.PROTOCOL_UDP,
+        40_000,
+        TransportAddress(IPv4Address(0), 40_000),
+        TransportAddress(ip_address(remote), 443),
+    )
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.sendto(pcp.pack_request(gateway.source, mapping, 100), (router_address, PCP_PORT))
+        answer = pcp.unpack_answer_untrusted(sock.recv(2048))
+    given = answer.mapping
+    assert given is not None
+    assert given.nonce == mapping.nonce
+    return answer.result, str(given.external), str(given.remote)
+
+
+def test_a_request_for_one_peer_is_understood(home: Callable[..., Home]) -> None:
+    made = home(["pcp"])
+    assert made.hosts[0].call(peer_request, LAN, SERVER) == (0, f"{PUBLIC}:40000", f"{SERVER}:443")
+
+
+# The switch
+
+
+def stay_silent(router_address: str) -> None:
+    async def main() -> None:
+        gateway = gateway_from(router_address)
+        off = PortMapping(port=lambda: WG_PORT, gateways=lambda: [gateway], enabled=lambda: False)
+        async with off:
+            for _ in range(20):
+                off.refresh()
+                await asyncio.sleep(0.05)
+
+    asyncio.run(main())
+
+
+@pytest.mark.skipif(shutil.which("tcpdump") is None, reason="not installed: tcpdump")
+def test_switched_off_tcpdump_sees_nothing(home: Callable[..., Home]) -> None:
+    made = home(["pcp", "nat-pmp", "upnp"])
+    host = made.hosts[0]
+
+    def asked() -> str:
+        capture = "src host 192.168.8.10 and udp and (port 1900 or port 5350 or port 5351)"
+        return host.run(["tcpdump", "-nr", str(taken.path), capture]).stdout
+
+    taken = host.capture("eth0")
+    host.call(stay_silent, LAN)
+    taken.stop()
+    assert asked() == ""
+    taken = host.capture("eth0")
+    holding = begin_holding(host, LAN)
+    made.outside.call(call_in, PUBLIC, WG_PORT)
+    holding.result(20)
+    taken.stop()
+    assert "192.168.8.1.5351" in asked(), "the capture does see what there is"
