@@ -25,6 +25,8 @@ from warren.proto.control.messages import SIGNAL_BYTES_MAX
 from warren.reach.doors import Bridge, Doors, PeerFacts
 from warren.reach.gather import HostAddress, host_bases
 from warren.reach.keys import CheckKeys
+from warren.reach.portmap import Gateway
+from warren.reach.portmap_gateways import gateways_of
 from warren.reach.proxy import proxy_from, proxy_from_environment
 from warren.reach.reach import Reach
 from warren.reach.relay_values import RelayPlace, Transport
@@ -56,6 +58,7 @@ class Connecting:
         self._check_keys = CheckKeys(network.raw)
         self._surroundings = Surroundings()
         self._facts: tuple[object, ...] = ()
+        self._port = 0
         self._due: dict[bytes, None] = {}
         self._pointing: asyncio.Task[None] | None = None
         self._engine: object = None
@@ -68,6 +71,15 @@ class Connecting:
             open_bridge=self._open_bridge,
         )
         settings = paths.Settings(hard=shared.config.hard_nat)
+        self._ports = world.port_mapping(
+            port=lambda: self._port,
+            gateways=lambda: gateways_of(
+                self._surroundings.links, self._surroundings.addresses, self._surroundings.routes
+            ),
+            changed=self._ways_in_changed,
+            enabled=lambda: shared.config.port_mapping and self._port > 0,
+        )
+        self._mapping_for: object = None
         self.reach = Reach(coordination.name, node.raw, doors, self, settings)
         self.peering = Peering(coordination.name, self.reach, returns=returns)
 
@@ -97,9 +109,27 @@ class Connecting:
             link_mtu=tuple((link.index, link.mtu) for link in surroundings.links if link.up),
         )
         self.reach.set_bases(host_bases(addresses, self._shared.overlays()), around, port)
+        self._keep_ways_in(port)
         self._keep_relays(want)
         if known:
             self._keep_peers(want)
+
+    def _keep_ways_in(self, port: int) -> None:
+        facts = (port, self._surroundings.routes, self._surroundings.addresses, self._shared.config.port_mapping)
+        if facts != self._mapping_for:
+            self._mapping_for, self._port = facts, port
+            self._ports.start()
+            self._ports.refresh()
+
+    def _gateways(self) -> Sequence[Gateway]:
+        around = self._surroundings
+        return gateways_of(around.links, around.addresses, around.routes)
+
+    def _ways_in_changed(self) -> None:
+        held = self._ports.mapped
+        verified = [one.address for one in held if one.verified]
+        self.reach.set_ways_in(verified, [one.address for one in held if not one.verified])
+        self._wake()
 
     def _keep_relays(self, want: Wanted) -> None:
         if want.spec is None or want.state != "up" or not self._shared.config.relays:
@@ -141,6 +171,7 @@ class Connecting:
             pointing.cancel()
             await asyncio.gather(pointing, return_exceptions=True)
         await self.reach.close()
+        await self._ports.close()
 
     async def _resolve(self, hosts: Sequence[str]) -> Sequence[IPAddress]:
         """Addresses that this host can send to, through its network's NAT64 where it must."""
@@ -175,6 +206,12 @@ class Connecting:
 
     def send_signal(self, node: bytes, data: bytes) -> bool:
         return len(data) <= SIGNAL_BYTES_MAX and self._coordination.signal(node, data)
+
+    def observed(self, address: TransportAddress, source: IPAddress) -> None:
+        self._ports.observed(address, source)
+
+    def came_in_by(self, address: TransportAddress) -> None:
+        self._ports.confirm(address)
 
     def learned(self, envelope: bytes) -> None:
         self._coordination.learned(envelope)

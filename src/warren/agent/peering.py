@@ -21,7 +21,9 @@ POLL_S: Final = 3.0
 """How often the engine is asked how the peers are, at most; a large network is asked less often."""
 POLL_PER_PEER_S: Final = 0.01
 SOON_S: Final = 1.0
-"""After a change the engine is asked again this soon."""
+"""After a change, and while there is traffic, the engine is asked again this soon: packets that go out while none come
+in are the first sign of a dead path.
+"""
 GREETED_MAX: Final = 64
 """Peers that are called when a data plane of a returning node begins: they may still send to sessions that ended with
 the one before, and would find out after 15 s. Not all of a large network at once.
@@ -69,6 +71,8 @@ class Peering:
         self._peers: dict[bytes, _Known] = {}
         self._asked_at: float | None = None
         self._hurry = False
+        self._active = False
+        self._traffic: dict[PublicKey, tuple[int, int]] = {}
         self._news = _News(network)
         self._one_at_a_time = asyncio.Lock()
 
@@ -89,9 +93,12 @@ class Peering:
             status = await engine.status()
             present = {peer.public_key: peer for peer in status.peers}
             self._recognise(wanted, present)
+            traffic = {peer.public_key: (peer.tx_bytes, peer.rx_bytes) for peer in status.peers}
+            self._active = traffic != self._traffic
+            self._traffic = traffic
             self._greets |= self._returns and status.private_key is None  # it has just begun: nothing was adopted
             self._greet(wanted, here, now)
-            self._reach.traffic(status)
+            self._reach.traffic(status, active=self._active)
             courses = {node: self._course(peer, here, present, now, wall_ns) for node, peer in wanted.items()}
             change = tunnel_change(wanted, courses, self.holders, status, here.private_key, here.listen_port)
             if change is not None:
@@ -183,7 +190,8 @@ class Peering:
         """When :meth:`settle` is due at the latest."""
         if self._asked_at is None:
             return 0.0
-        return self._asked_at + (SOON_S if self._hurry else max(POLL_S, POLL_PER_PEER_S * len(self._peers)))
+        usual = max(SOON_S if self._active else POLL_S, POLL_PER_PEER_S * len(self._peers))
+        return self._asked_at + (SOON_S if self._hurry else usual)
 
     def seen(self, node: bytes) -> tuple[State, PeerStatus | None]:
         """How a wanted peer is, and what the engine said of it last."""

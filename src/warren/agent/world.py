@@ -23,6 +23,7 @@ from warren.proto.control.messages import Report
 from warren.reach.alarm import Alarm, LoopAlarm, MakeAlarm
 from warren.reach.doors import Bridge
 from warren.reach.hosts import resolve_hosts
+from warren.reach.portmap import PortMapping
 from warren.reach.proxy import Proxy
 from warren.reach.relay_values import RelayPlace, Transport
 from warren.reach.streams import open_bridge
@@ -128,4 +129,5 @@ class World:
     """Of ``clock``."""
     resolve_hosts: Callable[[Sequence[str]], Awaitable[Sequence[IPAddress]]] = resolve_hosts
     open_bridge: Callable[[RelayPlace, Transport, Callable[[], int], Proxy | None], Awaitable[Bridge]] = open_bridge
+    port_mapping: Callable[..., PortMapping] = PortMapping
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)

@@ -64,5 +64,11 @@ class Owner(Protocol):
     def send_signal(self, node: bytes, data: bytes) -> bool:
         """By the coordinator. False: none is connected."""
 
+    def observed(self, address: TransportAddress, source: IPAddress) -> None:
+        """A server sees the tunnel's port at ``address`` for packets that leave from ``source``."""
+
+    def came_in_by(self, address: TransportAddress) -> None:
+        """What was sent to ``address`` from outside has come in."""
+
     def learned(self, envelope: bytes) -> None:
         """A member sent a document, not verified yet."""

@@ -28,6 +28,8 @@ LISTEN_S: Final = 0.6
 """How long the NAT may take to let the indication in."""
 REPEAT_S: Final = 0.3
 TRIES: Final = 4
+AGAIN_S: Final = 60.0
+"""Between two series of knocks at an address that nothing came in by."""
 MIRRORS_MAX: Final = 32
 
 
@@ -48,6 +50,22 @@ class Mirrored:
     relayed: TransportAddress
     mapped: TransportAddress
     heard: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Knocked:
+    """What an allocation sent to ``address``, a way in that a gateway gave, has come in."""
+
+    address: TransportAddress
+
+
+@dataclass(slots=True)
+class _Knock:
+    relay: Base
+    relayed: TransportAddress
+    transaction: bytes
+    at: float
+    sent: int = 0
 
 
 @dataclass(slots=True)
@@ -74,7 +92,8 @@ class Mirrors:
         self._under_way: dict[tuple[Base, TransportAddress], _Mirror] = {}
         self._done: set[tuple[Base, TransportAddress]] = set()
         self._transmits: list[ControlDatagram | Throw] = []
-        self._events: list[Mirrored] = []
+        self._knocks: dict[TransportAddress, _Knock] = {}
+        self._events: list[Mirrored | Knocked] = []
 
     def look(self, base: Base, relay: Base, relayed: TransportAddress, outside: TransportAddress, now: float) -> None:
         """``outside``: how the relay's server sees ``base``. ``relayed``: the address of the allocation ``relay``."""
@@ -84,9 +103,15 @@ class Mirrors:
         there, back = self._random(TRANSACTION_BYTES), self._random(TRANSACTION_BYTES)
         self._under_way[pair] = _Mirror(base, relay, relayed, outside, there, back, now)
 
+    def knock(self, relay: Base, relayed: TransportAddress, address: TransportAddress, now: float) -> None:
+        """See whether what is sent to ``address`` comes in; asked once while the answer is open."""
+        if address not in self._knocks and len(self._knocks) < MIRRORS_MAX:
+            self._knocks[address] = _Knock(relay, relayed, self._random(TRANSACTION_BYTES), now)
+
     def forget(self) -> None:
         """The network is another one."""
         self._under_way.clear()
+        self._knocks.clear()
         self._done.clear()
 
     def receive(self, data: bytes, remote: TransportAddress) -> bool:
@@ -94,6 +119,11 @@ class Mirrors:
         for one in self._under_way.values():
             if data[8:20] == one.there and remote == one.relayed:
                 one.heard = one.heard or not one.sent
+                return True
+        for address, knock in list(self._knocks.items()):
+            if data[8:20] == knock.transaction and remote == knock.relayed:
+                del self._knocks[address]
+                self._events.append(Knocked(address))
                 return True
         return False
 
@@ -108,6 +138,14 @@ class Mirrors:
         return False
 
     def handle_timeout(self, now: float) -> None:
+        for address, knock in list(self._knocks.items()):
+            if now < knock.at:
+                continue
+            knock.sent += 1
+            knock.at = now + (REPEAT_S if knock.sent < TRIES else AGAIN_S)
+            knock.sent = knock.sent % TRIES
+            data = encode(Method.BINDING, Class.INDICATION, knock.transaction, ())
+            self._transmits.append(Throw(knock.relay, address, data))
         for pair, one in list(self._under_way.items()):
             if now < one.at:
                 continue
@@ -126,13 +164,13 @@ class Mirrors:
                 self._done.add(pair)
 
     def next_deadline(self) -> Deadline | None:
-        moments = [one.at for one in self._under_way.values()]
+        moments = [one.at for one in self._under_way.values()] + [one.at for one in self._knocks.values()]
         return Deadline(min(moments), "the NAT is looked at in a mirror") if moments else None
 
     def take_transmits(self) -> list[ControlDatagram | Throw]:
         taken, self._transmits = self._transmits, []
         return taken
 
-    def take_events(self) -> list[Mirrored]:
+    def take_events(self) -> list[Mirrored | Knocked]:
         taken, self._events = self._events, []
         return taken

@@ -25,7 +25,7 @@ from warren.proto.turn.client import TurnClient
 from warren.reach.courses import Course, Courses, base_of, host_base, way_of
 from warren.reach.doors import Doors, Owner, PeerFacts
 from warren.reach.errands import Errands
-from warren.reach.mirrors import Mirrors, Throw
+from warren.reach.mirrors import Knocked, Mirrors, Throw
 from warren.reach.places import Place, place_of
 from warren.reach.reflexive import Reflexive
 from warren.reach.relay_values import (
@@ -82,6 +82,8 @@ class Reach:
         self._around = Surroundings()
         self._peers: dict[bytes, PeerFacts] = {}
         self._holders: dict[PublicKey, bytes] = {}
+        self._ways_in: tuple[TransportAddress, ...] = ()
+        self._unproven: tuple[TransportAddress, ...] = ()
         self._seen_by_peers: dict[Base, TransportAddress] = {}
         self._early: set[PublicKey] = set()
         self._lost: set[bytes] = set()
@@ -148,6 +150,12 @@ class Reach:
         self._look_in_mirrors(now)
         self._work()
 
+    def set_ways_in(self, verified: Iterable[TransportAddress], others: Iterable[TransportAddress]) -> None:
+        """Addresses that gateways have given; through the ``others`` nothing has come in yet."""
+        self._ways_in, self._unproven = tuple(verified), tuple(others)
+        self._look_in_mirrors(self._now)
+        self._work()
+
     def set_relays(self, places: Iterable[RelayPlace]) -> None:
         """These may be used, with their credentials."""
         self._relays.keep(places, self._now)
@@ -187,9 +195,10 @@ class Reach:
         self._inbox.append(_Adopted(node, endpoint, way))
         self._work()
 
-    def traffic(self, status: TunnelStatus) -> None:
-        """What the data plane counts."""
+    def traffic(self, status: TunnelStatus, *, active: bool) -> None:
+        """What the data plane counts. ``active``: some of it has changed."""
         now = self._now
+        self._relays.set_active(active, now)
         for peer in status.peers:
             node = self._holders.get(peer.public_key)
             if node is not None:
@@ -226,9 +235,10 @@ class Reach:
 
     def candidates(self) -> list[tuple[CandidateKind, TransportAddress]]:
         """What others see of this node, the best first: outside addresses, then those at relays."""
-        found: list[tuple[CandidateKind, TransportAddress]] = [
-            ("srflx", mapped) for _, mapped in self._reflexive.mapped()
-        ]
+        provable = any(leg.ready for leg in self._relays.legs())
+        ways_in = self._ways_in if provable else (*self._ways_in, *self._unproven)
+        found: list[tuple[CandidateKind, TransportAddress]] = [("mapped", address) for address in ways_in]
+        found += [("srflx", mapped) for _, mapped in self._reflexive.mapped()]
         found += [("srflx", seen) for base, seen in self._seen_by_peers.items() if base in self._bases]
         found += [("relay", address) for leg in self._relays.legs() if leg.ready for address in leg.client.relayed]
         return found
@@ -409,6 +419,8 @@ class Reach:
     def _take_mappings(self, now: float) -> None:
         for base, mapped, server in self._reflexive.take_events():
             self._paths.set_mapped(base, mapped, now, server)
+            if base.address is not None:
+                self._owner.observed(mapped, base.address)
             self._look_in_mirrors(now)
         if self._reflexive.moved:
             self._reflexive.moved = False
@@ -417,12 +429,18 @@ class Reach:
             self._seen_by_peers.clear()
             self._paths.network_changed(now)
         for found in self._mirrors.take_events():
+            if isinstance(found, Knocked):
+                self._owner.came_in_by(found.address)
+                continue
             self._reflexive.mirrored(found)
             self._paths.set_mapped(found.base, found.mapped, now, found.relayed)
 
     def _look_in_mirrors(self, now: float) -> None:
         for leg in self._relays.legs():
             for relayed in leg.client.relayed if leg.ready and leg.transport == "udp" else ():
+                for address in self._unproven:
+                    if address.ip.version == relayed.ip.version:
+                        self._mirrors.knock(leg.base, relayed, address, now)
                 for base in self._bases:
                     outside = self._reflexive.outside(base)
                     if outside is not None and outside.ip.version == relayed.ip.version:

@@ -97,8 +97,7 @@ class Relays:
     """
 
     def __init__(self, random: Callable[[int], bytes], make_client: MakeClient) -> None:
-        self.active = False
-        """There is traffic: a relay that dies is noticed soon."""
+        self._active = False
         self._probes: Probes[tuple[Transport, str]] = Probes(random)
         self._make_client = make_client
         self._relays: dict[str, _Relay] = {}
@@ -182,13 +181,11 @@ class Relays:
             self._ask(relay, now)
         self._consider(now)
 
-    def wake(self, now: float) -> None:
-        """There is traffic now: relays in use are asked more often."""
-        if self.active:
-            return
-        self.active = True
+    def set_active(self, active: bool, now: float) -> None:
+        """Whether there is traffic: relays in use are then asked more often."""
+        began, self._active = active and not self._active, active
         for relay in self._relays.values():
-            if relay.legs:
+            if relay.legs and began:
                 relay.ask_at = min(relay.ask_at, now + HEARTBEAT_S)
 
     def doubt(self, base: Base | None, now: float) -> None:
@@ -297,7 +294,7 @@ class Relays:
 
     def _pause(self, relay: _Relay) -> float:
         if relay.legs:
-            return HEARTBEAT_S if self.active else HEARTBEAT_IDLE_S
+            return HEARTBEAT_S if self._active else HEARTBEAT_IDLE_S
         return STANDBY_S if relay.udp == "answers" else ASK_AGAIN_S
 
     def _take_answers(self, now: float) -> None:
