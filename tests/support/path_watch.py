@@ -86,7 +86,7 @@ def watch(network: str, peer: str, address: str, timeout_s: float, settle_s: flo
                 time.sleep(_ASK_EVERY_S)
             last = peer_of(network, peer) or last
             now = time.monotonic() - began
-            path = (last.get("path", "none"), last.get("endpoint", ""))
+            path = (last.get("path", "none"), last.get("relay") or last.get("endpoint", ""))
             if not seen or seen[-1][1:] != path:
                 seen.append((round(now, 2), *path))
             if first is not None and path[0] == "direct":
@@ -95,4 +95,4 @@ def watch(network: str, peer: str, address: str, timeout_s: float, settle_s: flo
         ping.kill()
         ping.wait()
         ping.stdout.close()
-    return Watched(first, direct, tuple(seen), last.get("rtt_ms"), str(last.get("reason", "")))
+    return Watched(first, direct, tuple(seen), last.get("rtt_ms"), str(last.get("why", "")))
