@@ -18,6 +18,7 @@ import pytest
 
 from warren.lab import Call, Host, Lab, Router
 from warren.lab.gateway import LabGateway, Protocol, start_gateway
+from warren.lab.site import INSIDE, OUTSIDE, Internet
 from warren.model.tunnel import TransportAddress
 from warren.proto.portmap import pcp
 from warren.proto.portmap.natpmp import PORT as PCP_PORT
@@ -82,7 +83,7 @@ def home(lab: Lab) -> Callable[..., Home]:
 
 
 def own_address(version: int) -> str:
-    probe = "45.80.1.1" if version == 4 else "2a0c:d000:1::1"
+    probe = "45.80.99.1" if version == 4 else "2a0c:d000:99::1"
     with socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.connect((probe, 9))
         return str(sock.getsockname()[0])
@@ -385,3 +386,38 @@ def test_switched_off_tcpdump_sees_nothing(home: Callable[..., Home]) -> None:
     holding.result(20)
     taken.stop()
     assert "192.168.8.1.5351" in asked(), "the capture does see what there is"
+
+
+# Behind the NAT of a provider
+
+
+def ask_and_compare(router_address: str, seen: str) -> tuple[list[str], list[str]]:
+    """What is held after somebody outside has told ``seen``, and what was refused."""
+
+    async def main() -> tuple[list[str], list[str]]:
+        gateway = gateway_from(router_address)
+        async with PortMapping(port=lambda: WG_PORT, gateways=lambda: [gateway]) as mapping:
+            async with asyncio.timeout(20):
+                await mapping.settled()
+            mapping.observed(TransportAddress(ip_address(seen), 3333), gateway.source)
+            held = [f"{one.address} verified={one.verified} double_nat={one.double_nat}" for one in mapping.mapped]
+            return held, [problem.why for problem in mapping.problems]
+
+    return asyncio.run(main())
+
+
+@each_protocol
+def test_what_a_router_behind_another_nat_claims_is_found_out(lab: Lab, protocols: list[Protocol]) -> None:
+    internet = Internet(lab)
+    internet.server("server")
+    site = internet.site("home", "cgn")
+    host = site.host("alice")
+    seen, claimed = internet.address("home"), "45.99.9.9"
+    gateway = start_gateway(site.router, lan=INSIDE, wan=OUTSIDE, protocols=protocols)
+    held, problems = host.call(ask_and_compare, site.gateway(4), seen)
+    assert held == []
+    assert len(problems) == 1
+    gateway.stop()
+    start_gateway(site.router, lan=INSIDE, wan=OUTSIDE, protocols=protocols, public_address=claimed)
+    held, problems = host.call(ask_and_compare, site.gateway(4), seen)
+    assert held == [f"{claimed}:{WG_PORT} verified=False double_nat=True"]
