@@ -30,6 +30,9 @@ Bytes = bytes | bytearray | memoryview
 # Channels of RFC 5766 that RFC 8656 has no more: datagram by datagram, for old clients only.
 _OLD_FIRST_BYTES = range((CHANNEL_MAX >> 8) + 1, 0x80)
 _header = struct.Struct("!HH")
+_DIRECTIONS = {
+    what: (f"{what}_bytes", f"{what}_datagrams") for what in ("client_to_peer", "peer_to_client", "client_to_client")
+}
 
 
 class End(Protocol):
@@ -108,7 +111,15 @@ class Carrier:
         number = channel_of_train(buffer, length, stride)
         if number:
             channel = allocation.channels.get(number)
-            if channel is not None and self._across(channel, buffer, length, stride, ecn, now):
+            if channel is None or not channel.is_open(now):
+                self.counters["no_channel"] += 1
+                return
+            if self._across(channel, buffer, length, stride, ecn, now):
+                return
+            if length == stride:  # the most frequent case of small datagrams
+                size = _header.unpack_from(buffer)[1]
+                data = memoryview(buffer)[HEADER_BYTES : HEADER_BYTES + size]
+                self._outward(channel.relayed, channel.peer, data, size, ecn, now)
                 return
         runs, malformed = unwrap_train_untrusted(buffer, length, stride)
         if malformed:
@@ -135,7 +146,7 @@ class Carrier:
     def _across(self, channel: Channel, buffer: bytearray, length: int, stride: int, ecn: int, now: float) -> bool:
         """From channel to channel, when both clients have one and use UDP."""
         target = self._relayed.get(channel.peer)
-        if target is None or not channel.is_open(now):
+        if target is None:
             return False
         other = target.allocation.channel_of.get(channel.relayed.address)
         end = target.allocation.handle
@@ -205,8 +216,9 @@ class Carrier:
         counters = self.counters
         datagrams = -(-length // stride) if stride else 1
         if sent:
-            counters[what + "_bytes"] += length
-            counters[what + "_datagrams"] += datagrams
+            in_bytes, in_datagrams = _DIRECTIONS[what]
+            counters[in_bytes] += length
+            counters[in_datagrams] += datagrams
         else:
             counters["send_refused_datagrams"] += datagrams
 

@@ -49,6 +49,7 @@ GATHERED_BYTES = 49_152
 TRAINS_PER_PORT_VISIT = 64
 OWN_ADDRESSES_EVERY_S = 10.0
 PATIENCE_MAX_S = 60.0
+_STALE = -1.0
 _BUFFER_BYTES = 1 << 17  # what is gathered, and the largest train there is behind it
 NOTHING_BYTES = 8  # a datagram without data, or ChannelData of one, would vanish at the end of a train
 _STREAM_READ_BYTES = 1 << 16
@@ -101,6 +102,8 @@ class Plane:
         self._stopping = ""
         self._drain_until = float("inf")
         self._look_at_addresses = 0.0
+        self._due = _STALE
+        """When something other than data is to be done."""
         now = clock()
         self._total = Bucket(config.total_bytes_per_s, now)
         self.table = Table(config.users)
@@ -243,12 +246,15 @@ class Plane:
             if self._stopping and self._may_end(now):
                 return self._stopping
             held = now < self._held_until
-            poller = self._slow if held else self._poller
-            events = poller.poll(self._patience(now, held=held), _EVENTS_MAX)
+            if held:
+                events = self._slow.poll(max(self._held_until - now, 0.001), _EVENTS_MAX)
+            else:
+                self._turn += 1  # a round is one in which data may move
+                events = self._poller.poll(self._patience(now), _EVENTS_MAX)
             now = self._clock()
-            self._turn += not held  # a round is one in which data may move
             self._round(events, now)
-            self._timers(now)
+            if now >= self._due:
+                self._timers(now)
 
     def _may_end(self, now: float) -> bool:
         if not self.server.refusing:
@@ -256,12 +262,18 @@ class Plane:
             self._drain_until = min(self._drain_until, now + self._config.drain_s)
         return now >= self._drain_until or not self.server.allocations
 
-    def _patience(self, now: float, *, held: bool) -> float:
-        if held:
-            return max(self._held_until - now, 0.001)
+    def _patience(self, now: float) -> float:
+        """How long to wait for events. Data alone moves no deadline: the next one is looked up when something else
+        happened.
+        """
         if self._hungry:
             return 0.0
-        ends = [now + PATIENCE_MAX_S]
+        if self._due < 0:
+            self._due = self._next_due(now)
+        return max(self._due - now, 0.0)
+
+    def _next_due(self, now: float) -> float:
+        ends = [now + PATIENCE_MAX_S, max(self._look_at_addresses, now)]
         deadline = self.server.next_deadline()
         if deadline is not None:
             ends.append(deadline.at)
@@ -271,7 +283,7 @@ class Plane:
             ends.append(self._streams.next_expiry)
         if self._stopping:
             ends.append(self._drain_until)
-        return max(min(ends) - now, 0.0)
+        return max(min(ends), 0.0)
 
     def _round(self, events: list[tuple[int, int]], now: float) -> None:
         skipped: list[Share] = []
@@ -356,6 +368,7 @@ class Plane:
             self._from_port(client, length, stride, ecn, now)
 
     def _serve_other(self, fd: int, mask: int, now: float) -> None:
+        self._due = _STALE
         index = self._port_by_fd.get(fd)
         if index is not None:
             self._port_readable(index, now)
@@ -461,6 +474,7 @@ class Plane:
         Sockets are opened and closed before anybody is told of it: what a client sends next then goes to the right one.
         """
         server, carrier = self.server, self._carrier
+        self._due = _STALE
         while server.has_output:  # what goes to another client may become an indication
             for event in server.take_events():
                 if isinstance(event, Opened):
@@ -563,6 +577,7 @@ class Plane:
     # Time
 
     def _timers(self, now: float) -> None:
+        self._due = _STALE
         deadline = self.server.next_deadline()
         if deadline is not None and deadline.at <= now:
             self.server.handle_timeout(now)
@@ -588,6 +603,7 @@ class Plane:
 
     def _pause(self, share: Share, until: float) -> None:
         share.paused_until = until
+        self._due = _STALE
         for fd, one in self._data.items():
             if one.share is share:
                 self._poller.modify(fd, 0)
