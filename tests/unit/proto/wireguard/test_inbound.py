@@ -115,6 +115,20 @@ def test_channel_data_of_strangers_is_counted_and_dropped() -> None:
         assert_delivered(b, b"x" * 100, b"y" * 100)
 
 
+def test_a_relay_that_a_roaming_peer_has_left_is_none_any_more() -> None:
+    with Wire(seed=11) as wire:
+        a, b = pair(wire)
+        b.device.listen(False)
+        bare, wrapped = sealed(wire, a, b, b"x" * 100, b"y" * 100)
+        b.configure(b.peer(a, endpoint=transport_address(RELAY), way=Way(channel=CHANNEL)))
+        wire.inject(b, wrap_train(stun(1), 20, CHANNEL), RELAY)
+        assert b.device.counters["channel_data_refused"] == 0
+        wire.inject(b, bare, a.address)
+        assert b.status_of(a).endpoint == transport_address(a.address)
+        wire.inject(b, wrap_train(wrapped, len(wrapped), CHANNEL), RELAY)
+        assert b.device.counters["channel_data_refused"] == 1
+
+
 def test_channel_data_in_channel_data_is_dropped() -> None:
     with Wire(seed=6) as wire:
         a, b = pair(wire)
