@@ -22,6 +22,7 @@ from warren.model.tunnel import IPAddress, TransportAddress
 from warren.paths import values as paths
 from warren.paths.candidates import rank
 from warren.proto.control.messages import SIGNAL_BYTES_MAX
+from warren.proto.turn.credentials import member_password
 from warren.reach.doors import Bridge, Doors, PeerFacts
 from warren.reach.gather import HostAddress, host_bases
 from warren.reach.keys import CheckKeys
@@ -54,7 +55,7 @@ class Connecting:
         self._coordination = coordination
         self._keyring = keyring
         self._plane = plane
-        self._wake = wake
+        self.wake = wake
         self._check_keys = CheckKeys(network.raw)
         self._surroundings = Surroundings()
         self._facts: tuple[object, ...] = ()
@@ -73,9 +74,7 @@ class Connecting:
         settings = paths.Settings(hard=shared.config.hard_nat)
         self._ports = world.port_mapping(
             port=lambda: self._port,
-            gateways=lambda: gateways_of(
-                self._surroundings.links, self._surroundings.addresses, self._surroundings.routes
-            ),
+            gateways=self._gateways,
             changed=self._ways_in_changed,
             enabled=lambda: shared.config.port_mapping and self._port > 0,
         )
@@ -91,7 +90,7 @@ class Connecting:
         if engine is None or (engine is self._engine and self.reach.listens):
             return
         self._engine = engine
-        await self.reach.use(engine, self._wake)
+        await self.reach.use(engine, self.wake)
 
     def keep(self, want: Wanted, surroundings: Surroundings, port: int, *, known: bool) -> None:
         """Tell reach what it is to know. ``known``: others have this node's key, so that checks make sense."""
@@ -129,7 +128,7 @@ class Connecting:
         held = self._ports.mapped
         verified = [one.address for one in held if one.verified]
         self.reach.set_ways_in(verified, [one.address for one in held if not one.verified])
-        self._wake()
+        self.wake()
 
     def _keep_relays(self, want: Wanted) -> None:
         if want.spec is None or want.state != "up" or not self._shared.config.relays:
@@ -137,6 +136,15 @@ class Connecting:
             return
         credentials = {one.relay: one for one in self._coordination.relay_access}
         self.reach.set_relays(relay_places(want.spec, want.members, self._node, credentials, self._check_key))
+
+    def users(self, want: Wanted) -> dict[str, str]:
+        """Names and passwords of the members for a relay on this node."""
+        found = {}
+        for member in want.members:
+            key = None if member.key == self._node else self._check_key(member)
+            if key is not None:
+                found[str(member.key)] = member_password(key)
+        return found
 
     def _check_key(self, member: Member) -> bytes | None:
         if member.wireguard_key is None:
@@ -199,10 +207,10 @@ class Connecting:
                 await self.peering.point(engine, nodes)
             except WarrenError as error:
                 _log.debug("%s: paths are set with the next turn: %s", self._coordination.name, error)
-        self._wake()
+        self.wake()
 
     def reach_changed(self) -> None:
-        self._wake()
+        self.wake()
 
     def send_signal(self, node: bytes, data: bytes) -> bool:
         return len(data) <= SIGNAL_BYTES_MAX and self._coordination.signal(node, data)
@@ -215,7 +223,7 @@ class Connecting:
 
     def learned(self, envelope: bytes) -> None:
         self._coordination.learned(envelope)
-        self._wake()
+        self.wake()
 
 
 def _keys(peer: WantedPeer) -> tuple[PublicKey, ...]:

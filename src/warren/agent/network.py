@@ -283,6 +283,7 @@ class NetworkRunner:
 
     async def let_go(self) -> None:
         """Stop looking after the data plane; it goes on."""
+        await self._reaching.relaying.close()
         await self._connecting.close()
         await self._plane.let_go()
 

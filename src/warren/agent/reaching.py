@@ -6,7 +6,7 @@ from typing import Final
 
 from warren import log
 from warren.agent.apply import Host, Ledger
-from warren.agent.candidates import Surroundings, candidates
+from warren.agent.candidates import Reachability, Surroundings, candidates, reachability
 from warren.agent.connecting import Connecting
 from warren.agent.coordination import Coordination
 from warren.agent.desired import Wanted
@@ -15,6 +15,8 @@ from warren.agent.keyring import Keyring
 from warren.agent.peering import Here
 from warren.agent.plan import Item, Mtu, PathMtu, Policy, Up
 from warren.agent.plane import Plane
+from warren.agent.relay_places import may_relay
+from warren.agent.relaying import Relaying
 from warren.agent.saving import Saver
 from warren.agent.shared import Shared
 from warren.agent.state import NetworkState
@@ -69,6 +71,14 @@ class Reaching:
         self._saver = saver
         self._host: Host | None = None
         self._served: object = None
+        self.relaying = Relaying(
+            coordination.name,
+            shared.state / "relay",
+            self._world.make_relay,
+            ledger,
+            connecting.wake,
+            self._world.clock,
+        )
         self._mtus: tuple[PathMtu, ...] = ()
         self._listen_port = 0
         self._known = False
@@ -105,13 +115,28 @@ class Reaching:
             due.again("audit", now + AUDIT_S)
         self._see_known(own, due, now)
         await self._settle_peers(want, surroundings, due, now)
+        await self._keep_relaying(want, own, surroundings)
         if due.names or due.take("dns", now):
             due.names = False
             await self._serve_names(want, due, now)
 
+    async def _keep_relaying(self, want: Wanted, own: Member | None, surroundings: Surroundings) -> None:
+        """Relay for others where the operator wants it, the network lets it, and others can come."""
+        wanted = self._shared.config.relay
+        if wanted is None or want.spec is None or want.state != "up" or own is None or not may_relay(want.spec, own):
+            await self.relaying.keep(None, 0, {})
+        elif self.reachability(surroundings) == "public":
+            await self.relaying.keep(wanted, self.port(), self.connecting.users(want))
+
+    def reachability(self, surroundings: Surroundings) -> Reachability:
+        """How this node is connected, as far as is known."""
+        found = self.connecting.reach.situation()
+        return reachability(surroundings, self._shared.config, self._coordination.observed, found)
+
     async def remove(self) -> list[str]:
         """Take away what was made; returns what failed, one sentence each."""
         failures = []
+        await self.relaying.close()
         try:
             if self._served is not None:
                 await self._world.names.stop(self.plane.interface)

@@ -12,7 +12,7 @@ from typing import Final
 from warren.agent.candidates import Reachability
 from warren.identity.keys import PublicKey
 from warren.identity.signing import SigningKey, VerifyKey
-from warren.model.documents import Candidate, NodeRecord, Verified, sign
+from warren.model.documents import Candidate, NodeRecord, RelayOffer, Verified, sign
 
 _CONTESTED: Final = 3
 """So often a record of somebody else with our key may turn up above ours before it is called a second agent."""
@@ -27,6 +27,7 @@ class Content:
     candidates: tuple[Candidate, ...]
     reachability: Reachability = "unknown"
     nat: str = ""
+    relay: RelayOffer | None = None
 
     @classmethod
     def of(cls, record: NodeRecord) -> Content:
@@ -37,6 +38,7 @@ class Content:
             record.candidates,
             record.reachability,
             record.nat,
+            record.relay,
         )
 
 
@@ -79,6 +81,7 @@ class OwnRecord:
                 candidates=content.candidates,
                 reachability=content.reachability,
                 nat=content.nat,
+                relay=content.relay,
             ),
             self._key,
         )

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from warren.agent.apply import Ledger
-from warren.agent.candidates import Surroundings, disagreements, reachability
+from warren.agent.candidates import Surroundings, disagreements
 from warren.agent.coordination import Coordination
 from warren.agent.desired import Wanted
 from warren.agent.due import Due
@@ -73,12 +73,12 @@ class Telling:
     def publish(self, own: Member, surroundings: Surroundings) -> None:
         """Make and publish another record if it is to say something else."""
         self._surroundings = surroundings
-        config = self._shared.config
         reach = self._reaching.connecting.reach
         found = self._reaching.candidates(surroundings)
-        how = reachability(surroundings, config, self._coordination.observed, reach.situation())
+        how = self._reaching.reachability(surroundings)
+        offer = self._reaching.relaying.offer
         try:
-            content = Content(self._keyring.public, self._keyring.next_public, found, how, reach.nat())
+            content = Content(self._keyring.public, self._keyring.next_public, found, how, reach.nat(), offer)
         except OperationFailed as error:
             self._ledger.failed("record", error)
             return
@@ -133,9 +133,7 @@ class Telling:
             listen_port=reaching.port() if plane.interface else 0,
             key=self._keyring.public if plane.interface else None,
             revision=coordination.documents.revision,
-            reachability=reachability(
-                self._surroundings, config, coordination.observed, reaching.connecting.reach.situation()
-            ),
+            reachability=reaching.reachability(self._surroundings),
             stated=config.stated.lines(),
             candidates=tuple(str(_address(one)) for one in reaching.candidates(self._surroundings))
             if plane.interface

@@ -27,6 +27,8 @@ from warren.reach.portmap import PortMapping
 from warren.reach.proxy import Proxy
 from warren.reach.relay_values import RelayPlace, Transport
 from warren.reach.streams import open_bridge
+from warren.relay.config import RelayConfig
+from warren.relay.process import RelayProcess
 
 
 class DataPlane(Engine, Protocol):
@@ -130,4 +132,5 @@ class World:
     resolve_hosts: Callable[[Sequence[str]], Awaitable[Sequence[IPAddress]]] = resolve_hosts
     open_bridge: Callable[[RelayPlace, Transport, Callable[[], int], Proxy | None], Awaitable[Bridge]] = open_bridge
     port_mapping: Callable[..., PortMapping] = PortMapping
+    make_relay: Callable[[RelayConfig], RelayProcess] = RelayProcess
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
