@@ -377,6 +377,7 @@ class PathNode:
         now = self.world.now
         match event:
             case Selected(node, path, _):
+                self._check_selected(node, path)
                 self.selected[node] = path
                 count = self.count[node]
                 count.selections.append((now, path))
@@ -403,6 +404,15 @@ class PathNode:
                     self.mapped[base] = address
             case Learned():
                 pass
+
+    def _check_selected(self, node: bytes, path: Path | None) -> None:
+        """What is selected was validated by an answered check of ours."""
+        report = self.machine.explain(node, self.world.now)
+        if path is None or report is None:
+            return
+        pair = next((one for one in report.pairs if one.path == path), None)
+        if pair is None or not pair.answered or pair.rtt_s is None:
+            raise AssertionError(f"{self.name} selected {path}, which nobody answered")
 
     def signalled(self, key: bytes, data: bytes) -> None:
         self.machine.signal_received(key, data, self.world.now)

@@ -67,9 +67,18 @@ class Context:
         self.signals: dict[bytes, tuple[bool, int]] = {}
         """Nodes to be signalled: whether an answer is asked for, and open sockets."""
         self.hard_busy: set[Hard] = set()
+        self.kept: dict[bytes, None] = {}
+        """Peers whose idle paths are kept open, the one used last at the end."""
         self.transmits: deque[Check] = deque(maxlen=TRANSMITS_MAX)
         self.answers: dict[tuple[Base, TransportAddress, bool], Check] = {}
         self.events: deque[Event] = deque(maxlen=EVENTS_MAX)
+
+    def keep(self, node: bytes) -> None:
+        """``node`` is used: of too many, the path that was unused for longest is left to itself."""
+        self.kept.pop(node, None)
+        self.kept[node] = None
+        if len(self.kept) > self.settings.kept_alive_max:
+            del self.kept[next(iter(self.kept))]
 
     def was_mapped(self, base: Base, address: TransportAddress, seen_by: TransportAddress, now: float) -> None:
         """``seen_by`` saw packets from ``base`` come from ``address``."""

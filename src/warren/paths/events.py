@@ -119,7 +119,7 @@ class PeerReport:
 
     node: bytes
     state: Literal["direct", "relayed", "checking", "none", "idle"]
-    """``idle``: nobody wanted a path yet; ``none``: everything was tried, the next attempt is a matter of time."""
+    """``idle``: nobody wanted a path yet; ``none``: everything was tried, and is tried again from time to time."""
     path: Path | None
     why: str
     """Why this path, or why none; a sentence."""

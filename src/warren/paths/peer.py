@@ -161,6 +161,7 @@ class PeerPaths:
 
     def _use(self, now: float) -> None:
         was = self.is_active(now)
+        self.context.keep(self.node)
         self.active_until = now + ACTIVE_S
         self._wanted_until = max(self._wanted_until, now + ACTIVE_S)
         if was:
@@ -216,6 +217,7 @@ class PeerPaths:
         """The peer is removed."""
         self.hard.close()
         self.pairs.clear()
+        self.context.kept.pop(self.node, None)
 
     # Messages
 
@@ -333,6 +335,7 @@ class PeerPaths:
             self._search(now)
         if pair is None:
             return
+        self.context.keep(self.node)
         pair.due = now if self.controlling else min(pair.due, now + self._interval(pair, now))  # nominate it at once
         self._next_round = self._after_round(now)
 
@@ -400,6 +403,8 @@ class PeerPaths:
             return DOUBT_S
         if pair is self.choice.pair:
             if not self.is_active(now):
+                if self.node not in self.context.kept:
+                    return NEVER
                 return self._keepalive.interval_s * (1.0 if self.controlling else 1.25)
             return HEARTBEAT_S
         if self.is_active(now) and pair in self.choice.warm():

@@ -21,7 +21,7 @@ def report(peer: PeerPaths, now: float) -> PeerReport:
     why = peer.choice.why
     if selected is not None:
         state = "relayed" if selected.relayed else "direct"
-    elif now < peer.round_until:
+    elif now < peer.round_until and peer.rounds <= 1 and len(peer.pairs):
         state, why = "checking", "Nothing has answered yet."
     elif peer.rounds:
         state = "none"

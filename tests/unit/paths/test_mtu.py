@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warren.paths.mtu import AGAIN_S, CONFIRM_S, FLOOR, RAISE_S, MtuSearch
+
+
+def play(search: MtuSearch, carries: int, until: float, now: float = 0.0, *, alive: bool = True) -> tuple[float, int]:
+    """Probe by probe; what is larger than ``carries`` is lost. Returns the time and how many probes it took."""
+    probes = 0
+    for _ in range(10_000):
+        search.overdue(now, alive=alive)
+        size = search.wanted(now, used=True)
+        if size is not None:
+            probes += 1
+            search.sent(now, 0.02)
+            if size <= carries:
+                search.answered(size, now + 0.02)
+                now += 0.02
+        now = max(now + 0.001, search.next_due(used=True))
+        if now >= until:
+            return now, probes
+    raise AssertionError("it never rests")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_path_that_carries_all_is_known_after_two_probes(version: int) -> None:
+    search = MtuSearch(1500, version, 0.0)
+    _, probes = play(search, 9000, 5.0)
+    assert search.proven == (1440 if version == 4 else 1420)
+    assert probes == 2
+
+
+@given(st.integers(1280, 9000), st.integers(576, 9100))
+def test_the_search_ends_close_below_what_the_path_carries(link: int, carries: int) -> None:
+    search = MtuSearch(link, 4, 0.0)
+    _, probes = play(search, carries, 40.0)
+    assert probes < 60
+    if carries < FLOOR:
+        assert search.too_small
+        assert search.proven is None
+    else:
+        top = max(FLOOR, (link - 60) & ~3)
+        assert search.proven is not None
+        assert max(FLOOR, min(carries, top) - 19) <= search.proven <= min(carries, top)
+
+
+def test_losses_on_a_path_that_answers_nothing_say_nothing_about_sizes() -> None:
+    search = MtuSearch(1500, 4, 0.0)
+    play(search, 0, 60.0, alive=False)
+    assert not search.too_small
+
+
+def test_a_black_hole_ends_at_what_still_gets_through() -> None:
+    search = MtuSearch(1500, 4, 0.0)
+    now, _ = play(search, 9000, 5.0)
+    assert search.proven == 1440
+    now, _ = play(search, 1300, now + CONFIRM_S + 20.0, now)
+    assert search.proven is not None
+    assert 1280 <= search.proven <= 1300
+
+
+def test_a_path_that_is_unused_is_not_probed_for_ever() -> None:
+    search = MtuSearch(1500, 4, 0.0)
+    play(search, 9000, 5.0)
+    assert search.next_due(used=False) == float("inf")
+    assert search.next_due(used=True) < 20.0
+
+
+def test_a_path_that_was_too_small_gets_another_chance() -> None:
+    search = MtuSearch(1500, 4, 0.0)
+    now, _ = play(search, 1000, 5.0)
+    assert search.too_small
+    play(search, 9000, now + AGAIN_S, now)
+    assert search.proven == 1440
+    assert not search.too_small
+
+
+def test_a_path_that_became_wider_is_noticed() -> None:
+    search = MtuSearch(1500, 4, 0.0)
+    now, _ = play(search, 1350, 30.0)
+    assert search.proven is not None
+    assert search.proven < 1400
+    play(search, 9000, now + RAISE_S + 2 * CONFIRM_S, now)
+    assert search.proven == 1440
