@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -123,6 +124,9 @@ def test_the_only_way_out_is_an_http_proxy(internet: Internet) -> None:
     assert site.proxy == "http://192.168.1.1:3128"
     assert host.call(by_proxy, f"{address}:443") == f"200 {internet.address('office')}"
     assert host.call(by_proxy, f"{address}:8443") == "403"
+    assert not list(Path("/dev/shm").glob("squid*"))
+    another = internet.site("branch", "http-proxy").host("other")
+    assert another.call(by_proxy, f"{address}:443") == f"200 {internet.address('branch')}"
 
 
 def by_proxy(target: str) -> str:

@@ -44,7 +44,9 @@ def start_coturn(
 
     host.wait_for(listens, _PATIENCE_S)
     if process.returncode is not None:
-        raise OperationFailed(f"host {host.name}: coturn ended: {process.output().strip().splitlines()[-1]}")
+        raise OperationFailed(
+            f"host {host.name}: coturn ended: {(process.output().strip() or 'it said nothing').splitlines()[-1]}"
+        )
     return process
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from warren.errors import OperationFailed
@@ -43,6 +44,8 @@ def start_proxy(host: Host, address: str, *, port: int, allowed_ports: tuple[int
             ]
         )
     )
+    # Its shared memory has the same name wherever it runs, and would outlive it.
+    host.run(["mount", "-t", "tmpfs", "-o", "mode=1777", "tmpfs", "/dev/shm"])  # noqa: S108  the host's own
     # squid refuses to be root, and in a user namespace there is nobody else: in one of its own it is.
     somebody = ["unshare", "--user", "--map-user=13", "--map-group=13"]
     process = host.start([*somebody, "squid", "-N", "-f", str(config)], name="squid")
@@ -51,5 +54,11 @@ def start_proxy(host: Host, address: str, *, port: int, allowed_ports: tuple[int
         _PATIENCE_S,
     )
     if process.returncode is not None:
-        raise OperationFailed(f"host {host.name}: squid ended: {process.output().strip().splitlines()[-1]}")
+        raise OperationFailed(f"host {host.name}: squid ended: {_last_line(directory / 'cache.log')}")
     return process
+
+
+def _last_line(log: Path) -> str:
+    """The reason, which stands before what it says at its end."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    return next((line.partition("| ")[2] for line in lines if "FATAL" in line), "it said nothing")
