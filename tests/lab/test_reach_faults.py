@@ -136,9 +136,10 @@ def test_a_host_that_moves_to_another_network_keeps_its_connections(world: World
     world.pings(alice, bob)
     world.wait_path(alice, bob, "direct")
     stream = world.stream(alice, bob, 25.0)
-    transfer = alice.begin(_slow_transfer, world.address(bob))
     server = bob.begin(_swallow, world.address(bob))
-    time.sleep(4.0)
+    time.sleep(1.0)
+    transfer = alice.begin(_slow_transfer, world.address(bob))
+    time.sleep(3.0)
     at = time.monotonic()
     alice.ip("link set eth0 down")
     assert stream.result().longest_gap_s(at) < 6.0
