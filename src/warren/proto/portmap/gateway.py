@@ -23,23 +23,18 @@ from typing import Any, Final
 from warren.errors import MalformedPacket
 from warren.model.tunnel import TransportAddress
 from warren.proto.portmap.exchange import Exchange, Script, Transmit
+from warren.proto.portmap.holding import Holding
 from warren.proto.portmap.http import Response
 from warren.proto.portmap.natpmp_client import NatPmpClient
 from warren.proto.portmap.pcp_client import PcpClient
-from warren.proto.portmap.standing import NEVER_RESTS, Client, Declined, Event, Gained, Lane, Lost, Standing, Task
+from warren.proto.portmap.standing import NEVER_RESTS, Client, Declined, Event, Lane, Standing, Task
 from warren.proto.portmap.upnp_client import UpnpClient
-from warren.proto.portmap.values import Found, Gateway, Lease, Mapped, Refusal, is_ipv4
+from warren.proto.portmap.values import Found, Gateway, Lease, Refusal, is_ipv4
 from warren.proto.wireguard.timers import Deadline
 
 RETRY_S: Final = 900.0
 """Before a protocol that is not there, or refused, is tried again."""
 RETRY_LEAST_S: Final = 30.0
-WATCH_S: Final = 300.0
-"""Between two looks whether a lease still holds: a gateway that lost it in a restart is noticed within this."""
-RENEW_AGAIN_LEAST_S: Final = 4.0  # RFC 6887 §11.2.1
-RECOVER_FIRST_S: Final = 4.0
-RECOVER_MOST_S: Final = 600.0
-"""Between two renewals for the gateway having begun anew: the pause doubles, so that a storm of epochs costs little."""
 ANNOUNCED_WITHIN_S: Final = 5.0
 """After an announcement all hosts of the link act at once; each waits a random part of this (RFC 6887 §14.1.3)."""
 HEED_S: Final = 60.0
@@ -62,21 +57,16 @@ class GatewayClient:
         now: float,
     ) -> None:
         self.gateway = gateway
-        self.lease: Lease | None = None
         self._random = random
         direct: list[Client] = [PcpClient(gateway, nonce)]
         if is_ipv4(gateway):
             direct.append(NatPmpClient(gateway))
         self._direct = Lane(lanes[0], direct)
         self._lanes = (self._direct, Lane(lanes[1], [UpnpClient(gateway, random)]))
-        self._holder: Standing | None = None
+        self.holding = Holding(gateway, self._draw)
+        """The lease, if there is one, and what is known of it."""
         self._port = 0
         self._stopping = False
-        self._verified = False
-        self._other_outside = False
-        self._renew_at = self._watch_at = self._expires_at = float("inf")
-        self._recovered_at = float("-inf")
-        self._pause_s = RECOVER_FIRST_S
         self._transmits: list[Transmit] = []
         self._events: list[Event] = []
         self._again_at = self._heed_at = now
@@ -100,7 +90,7 @@ class GatewayClient:
         for lane in self._lanes:
             for standing in lane.standings:
                 standing.rest_until = NEVER_RESTS
-        self._watch_at = min(self._watch_at, now)
+        self.holding.watch_by(now)
         self._go(now)
 
     def stop(self, now: float) -> None:
@@ -113,17 +103,10 @@ class GatewayClient:
     @property
     def is_idle(self) -> bool:
         """Nothing is under way and nothing is held."""
-        return self.lease is None and all(lane.exchange is None and lane.leftover is None for lane in self._lanes)
+        busy = any(lane.exchange is not None or lane.leftover is not None for lane in self._lanes)
+        return self.holding.lease is None and not busy
 
     # What is known
-
-    def mapped(self, now: float) -> Mapped | None:
-        lease = self.lease
-        if lease is None:
-            return None
-        double_nat = lease.double_nat or self._other_outside
-        left_s = max(0.0, self._expires_at - now)
-        return Mapped(lease.external, lease.protocol, left_s, self._verified, double_nat, self.gateway)
 
     def found(self) -> list[Found]:
         spoken = [standing.client for lane in self._lanes for standing in lane.standings if standing.spoken]
@@ -138,27 +121,9 @@ class GatewayClient:
         """Every protocol has been tried, or one has given a lease."""
         if any(lane.exchange for lane in self._lanes):
             return False
-        return self.lease is not None or all(one.spoken is not None for lane in self._lanes for one in lane.standings)
-
-    def confirm(self, address: TransportAddress) -> bool:
-        """Something came in from outside by ``address``. Whether that is this gateway's lease."""
-        ours = self.lease is not None and self.lease.external == address
-        self._verified |= ours
-        return ours
-
-    def observed(self, address: TransportAddress, *, through_this: bool) -> bool:
-        """The outside sees this host's port at ``address``; ``through_this``: certainly through this gateway. Whether
-        that changes what is known.
-        """
-        lease = self.lease
-        if lease is None or lease.external.ip.version != address.ip.version:
-            return False
-        before = self._verified, self._other_outside
-        if address == lease.external:
-            self._verified, self._other_outside = True, False
-        elif through_this:
-            self._other_outside = address.ip != lease.external.ip
-        return before != (self._verified, self._other_outside)
+        return self.holding.lease is not None or all(
+            one.spoken is not None for lane in self._lanes for one in lane.standings
+        )
 
     # The five verbs
 
@@ -182,23 +147,23 @@ class GatewayClient:
         """
         if self._stopping:
             return
-        if self.lease is None:
+        holding = self.holding
+        if holding.lease is None:
             if now >= self._heed_at:
                 self._heed_at = now + HEED_S
                 self.again(now)
             return
         delay_s = ANNOUNCED_WITHIN_S * self._draw()
+        client = holding.standing.client if holding.standing is not None else None
         anew = False
-        for standing in self._direct.standings:
-            client = standing.client
-            if standing is self._holder and not isinstance(client, UpnpClient):
-                with contextlib.suppress(MalformedPacket):
-                    anew = client.announced_untrusted(data, now, self.lease)
+        if client is not None and not isinstance(client, UpnpClient):
+            with contextlib.suppress(MalformedPacket):
+                anew = client.announced_untrusted(data, now, holding.lease)
         if anew:
-            self._recover(now, delay_s)
+            holding.recover(now, delay_s)
         elif now >= self._heed_at:
             self._heed_at = now + HEED_S
-            self._watch_at = min(self._watch_at, now + delay_s)
+            holding.watch_by(now + delay_s)
         self._go(now)
 
     def handle_timeout(self, now: float) -> None:
@@ -210,11 +175,8 @@ class GatewayClient:
     def next_deadline(self) -> Deadline | None:
         waits = [lane.exchange.next_deadline() for lane in self._lanes if lane.exchange is not None]
         found = [wait for wait in waits if wait is not None]
-        if self.lease is not None:
-            if not self._busy(self._holder):
-                found.append(Deadline(self._renew_at, "half of the lease is over, or the gateway began anew"))
-                found.append(Deadline(self._watch_at, "does the gateway still hold the lease?"))
-            found.append(Deadline(self._expires_at, "the lease was not renewed"))
+        if self.holding.lease is not None:
+            found += self.holding.deadlines(is_busy=self._busy(self.holding.standing))
         elif not self._stopping:
             rests = [
                 standing.rest_until
@@ -236,8 +198,8 @@ class GatewayClient:
     # What to do next
 
     def _go(self, now: float) -> None:
-        if self.lease is not None and now >= self._expires_at:
-            self._lose("did not renew it in time")
+        if now >= self.holding.expires_at:
+            self._events += self.holding.drop("did not renew it in time")
         for standing in (standing for lane in self._lanes for standing in lane.standings):
             if standing.rest_until <= now:
                 standing.rest_until = NEVER_RESTS
@@ -254,29 +216,27 @@ class GatewayClient:
         if not exchange.over:
             return False
         lane.exchange = None
-        standing, outcome = lane.standing, exchange.outcome
+        standing, outcome, holding = lane.standing, exchange.outcome, self.holding
         match lane.task, outcome:
             case Task.PROBE, _:
                 self._probed(standing, bool(outcome), now)
             case Task.MAP | Task.RENEW, Lease():
-                self._hold(standing, outcome, now)
+                standing.why = ""
+                self._events += holding.take(standing, outcome, now)
             case Task.RENEW, Refusal(silent=True):
-                self._renew_at = now + max(RENEW_AGAIN_LEAST_S, (self._expires_at - now) / 2)
-            case Task.RENEW, Refusal():
-                self._lose(outcome.why)
-                self._declined(standing, outcome, now)
-            case Task.MAP, Refusal():
+                holding.renew_again(now)
+            case Task.MAP | Task.RENEW, Refusal():
+                self._events += holding.drop(outcome.why)
                 self._leave_behind(lane, outcome)
                 self._declined(standing, outcome, now)
-            case Task.WATCH, Lease() if not standing.client.began_anew:
-                self._watch_at = self._in_a_while(WATCH_S, now)
             case Task.WATCH, _:
-                self._watch_at = self._in_a_while(WATCH_S, now)
-                self._recover(now, 0.0)
+                holding.watch_later(now)
+                if not isinstance(outcome, Lease) or standing.client.began_anew:
+                    holding.recover(now, 0.0)
             case Task.RELEASE, _ if lane.leftover is not None:
                 lane.leftover = None
             case Task.RELEASE, _:
-                self._lose("was told that it is no longer needed")
+                self._events += holding.drop("was told that it is no longer needed")
         return True
 
     def _begin(self, lane: Lane, now: float) -> bool:
@@ -286,15 +246,15 @@ class GatewayClient:
         if lane.leftover is not None:
             standing, left = lane.leftover
             return self._run(lane, Task.RELEASE, standing, standing.client.release(left), now)
-        lease, holder = self.lease, self._holder
+        lease, holder = self.holding.lease, self.holding.standing
         if lease is not None and holder is not None:
             if holder not in lane.standings:
                 return False
             if lease.internal_port != self._port:
                 return self._run(lane, Task.RELEASE, holder, holder.client.release(lease), now)
-            if now >= self._renew_at:
+            if now >= self.holding.renew_at:
                 return self._run(lane, Task.RENEW, holder, holder.client.map(self._port, lease), now)
-            if now >= self._watch_at:
+            if now >= self.holding.watch_at:
                 return self._run(lane, Task.WATCH, holder, holder.client.watch(lease), now)
             return False
         if self._stopping:
@@ -334,26 +294,6 @@ class GatewayClient:
         standing.why = ""
         standing.rest_until = NEVER_RESTS if spoken else self._in_a_while(RETRY_S, now)
 
-    def _hold(self, standing: Standing, lease: Lease, now: float) -> None:
-        is_same = self.lease is not None and self.lease.external == lease.external
-        if not is_same:
-            if self.lease is not None:
-                self._lose("has given another address or port")
-            self._events.append(Gained(self.gateway, lease))
-            self._verified = self._other_outside = False
-        self.lease, self._holder = lease, standing
-        standing.why = ""
-        self._expires_at = now + lease.lifetime_s
-        self._renew_at = now + lease.lifetime_s * (1 / 2 + self._draw() / 8)  # RFC 6887 §11.2.1
-        self._watch_at = self._in_a_while(WATCH_S, now)
-
-    def _lose(self, why: str) -> None:
-        if self.lease is not None:
-            self._events.append(Lost(self.gateway, self.lease, why))
-        self.lease = self._holder = None
-        self._verified = self._other_outside = False
-        self._renew_at = self._watch_at = self._expires_at = float("inf")
-
     def _declined(self, standing: Standing, refusal: Refusal, now: float) -> None:
         if refusal.silent:
             standing.spoken = None
@@ -380,14 +320,6 @@ class GatewayClient:
             attempt, lane.standing.client.attempt = lane.standing.client.attempt, None
             if lane.task is Task.MAP and attempt is not None:
                 lane.leftover = lane.standing, attempt
-
-    def _recover(self, now: float, delay_s: float) -> None:
-        if now - self._recovered_at > RECOVER_MOST_S:
-            self._pause_s = RECOVER_FIRST_S
-        at = max(now + delay_s, self._recovered_at + self._pause_s)
-        if at < self._renew_at:
-            self._renew_at = self._recovered_at = at
-            self._pause_s = min(2 * self._pause_s, RECOVER_MOST_S)
 
     def _busy(self, standing: Standing | None) -> bool:
         return any(lane.exchange is not None and lane.standing is standing for lane in self._lanes)

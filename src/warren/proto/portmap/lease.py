@@ -81,7 +81,7 @@ class PortMapper:
 
     def mapped(self, now: float) -> tuple[Mapped, ...]:
         """What is held, one for each gateway at the most."""
-        found = (client.mapped(now) for client in self._clients.values())
+        found = (client.holding.mapped(now) for client in self._clients.values())
         return tuple(mapped for mapped in found if mapped is not None)
 
     @property
@@ -96,7 +96,7 @@ class PortMapper:
 
     def confirm(self, address: TransportAddress) -> bool:
         """Something authenticated came in from outside by ``address``; whether that is a mapping."""
-        confirmed = [client.gateway for client in self._clients.values() if client.confirm(address)]
+        confirmed = [client.gateway for client in self._clients.values() if client.holding.confirm(address)]
         return bool(confirmed)
 
     def observed(self, address: TransportAddress, source: IPAddress | None = None) -> bool:
@@ -108,7 +108,7 @@ class PortMapper:
         changed = False
         for client in family:
             through_this = client.gateway.source == source or (source is None and len(family) == 1)
-            changed |= client.observed(address, through_this=through_this)
+            changed |= client.holding.observed(address, through_this=through_this)
         return changed
 
     # The five verbs

@@ -478,6 +478,15 @@ def test_an_answer_for_a_third_party_is_not_believed() -> None:
     assert wire.mapper.mapped(wire.now) == ()
 
 
+def test_an_answer_of_the_other_family_is_not_believed() -> None:
+    fake = FakeGateway(pcp=True)
+    address = ip_address("2a0c:d000::1").packed
+    fake.spoil = lambda answer: [answer[:44] + address] if answer[1] == 129 else [answer]
+    wire = Wire(fake)
+    wire.run(20)
+    assert wire.mapper.mapped(wire.now) == ()
+
+
 @pytest.mark.parametrize("kind", ["pcp", "nat-pmp"])
 @pytest.mark.parametrize(
     "remote",
