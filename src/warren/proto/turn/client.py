@@ -15,7 +15,6 @@ from typing import Final, Literal
 from warren.errors import MalformedPacket
 from warren.model.tunnel import IPAddress, TransportAddress
 from warren.proto.stun.attributes import (
-    ErrorCode,
     pack_channel_number,
     pack_xor_address,
     unpack_xor_address_untrusted,
@@ -271,23 +270,25 @@ class TurnClient:
             return
         match outcome.purpose:
             case _Permit(addresses):
-                self._end_permission(addresses, outcome.error, now)
+                self._end_permission(addresses, outcome, now)
             case _BindChannel(peer):
-                self._end_binding(peer, outcome.error, now)
+                self._end_binding(peer, outcome, now)
 
-    def _end_permission(self, addresses: tuple[IPAddress, ...], error: ErrorCode | None, now: float) -> None:
+    def _end_permission(self, addresses: tuple[IPAddress, ...], outcome: Outcome, now: float) -> None:
+        error = outcome.error
         if error is None:
             self._permissions.granted(addresses, now)
             self._send_waiting(now)
             return
         why = no_peer(self._name, addresses[0], error)
-        self._permissions.refused(addresses, why, now, lasting=error.number in _LASTING)
+        self._permissions.refused(addresses, why, now, lasting=_is_lasting(outcome))
 
-    def _end_binding(self, peer: TransportAddress, error: ErrorCode | None, now: float) -> None:
+    def _end_binding(self, peer: TransportAddress, outcome: Outcome, now: float) -> None:
+        error = outcome.error
         if error is None:
             if self._channels.bound(peer, now):
                 self._tell(Bound(peer, self._channels.number_wanted(peer)))
-        elif error.number in _LASTING or not self._channels.postpone(peer, now):
+        elif _is_lasting(outcome) or not self._channels.postpone(peer, now):
             self._channels.release(peer)
             self._tell(BindFailed(peer, no_peer(self._name, peer, error)))
 
@@ -324,3 +325,8 @@ class TurnClient:
 
     def _tell(self, event: ClientEvent) -> None:
         self._events.append(event)
+
+
+def _is_lasting(outcome: Outcome) -> bool:
+    """Whether the server, and nobody else, refuses this peer for good."""
+    return outcome.authentic and outcome.error is not None and outcome.error.number in _LASTING

@@ -46,6 +46,7 @@ RETRY_S: Final = 1.0  # the first pause after a failure; each further one is twi
 RETRY_S_MAX: Final = 30.0
 RETRY_FINAL_S: Final = 300.0
 
+_LOGIN_ERRORS: Final = frozenset({401, 441})
 _FAMILY_ERRORS: Final = frozenset({400, 420, 440})
 _FALLBACKS: Final = {(4, 6): (6,), (6,): (4,)}  # when a server has no IPv4, or knows nothing of RFC 6156
 
@@ -258,6 +259,8 @@ class Allocation:
             case Purpose.REFRESH:
                 self._end_refresh(outcome, now)
             case _:
+                if error is not None and error.number in _LOGIN_ERRORS and self._newest_login != self._login:
+                    self._check_soon(now)
                 return False
         return True
 

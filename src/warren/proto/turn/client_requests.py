@@ -26,6 +26,7 @@ BACKOFF_MAX: Final = 8  # Rm is 16: so many RTO pass after a transmission at mos
 RELIABLE_S: Final = 15.0  # Ti is 39.5 s, for lines slower than any that carries a tunnel
 ATTEMPTS_MAX: Final = 4  # the first without credentials, one with them, one for a stale nonce, one to spare
 HINT_COUNTS_AFTER_S: Final = 1.0  # in which a proper answer overtakes a forged one; at least two round trips
+_FILLER: Final = b"warren".ljust(76)  # a server that amplifies nothing answers only requests as long as a challenge
 _TRANSMITS_MAX: Final = 256  # nobody sends them, it seems: the eldest are of no use any more
 
 _CHALLENGES: Final = frozenset({401, 438})
@@ -191,6 +192,8 @@ class Requests:
         peers = [(int(Attribute.XOR_PEER_ADDRESS), pack_xor_address(peer, transaction)) for peer in request.peers]
         attributes = [*request.attributes, *peers]
         if authentication is None:
+            if request.login is not None:
+                attributes.append((int(Attribute.SOFTWARE), _FILLER))
             data = encode(request.method, Class.REQUEST, transaction, attributes)
         else:
             strong = authentication.strong

@@ -393,6 +393,18 @@ def test_new_credentials_serve_when_the_old_ones_have_run_out() -> None:
     assert play.client.state == "ready"
 
 
+def test_a_permission_refused_for_an_old_name_makes_the_new_one_be_tried() -> None:
+    play = Play()
+    play.exchange()
+    play.client.credentials("berta", "other", play.now)
+    play.script.username, play.script.password = "berta", "other"
+    peer = address("203.0.113.9")
+    play.client.permit([peer.ip], play.now)
+    play.run(20)
+    assert play.client.refusal(peer.ip) == ""
+    assert [type(event) for event in play.told()] == [Ready]
+
+
 def test_credentials_that_run_out_end_the_allocation_only_with_its_lifetime() -> None:
     play = Play()
     play.exchange()

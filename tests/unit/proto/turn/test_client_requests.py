@@ -99,6 +99,57 @@ def test_any_number_of_forged_challenges_causes_few_requests() -> None:
     assert play.count(Method.REFRESH) - before <= 4
 
 
+def test_a_refusal_of_a_peer_that_nobody_vouches_for_is_not_believed_for_long() -> None:
+    play = Play()
+    peer = address("203.0.113.9")
+    play.exchange()
+    honest = play.script.answer
+    play.script.answer = lambda message: (  # type: ignore[method-assign]
+        error(message, 403) if message.method == Method.CREATE_PERMISSION else honest(message)
+    )
+    play.client.permit([peer.ip], play.now)
+    play.run(5)
+    assert "is not allowed to" in play.client.refusal(peer.ip)
+    play.script.answer = honest  # type: ignore[method-assign]
+    play.run(15)
+    assert play.client.refusal(peer.ip) == ""
+
+
+def test_an_answer_of_another_kind_than_the_question_does_not_count() -> None:
+    play = Play(Script(reachable=False))
+    play.exchange()
+    play.script.reachable = True
+    play.client.check(play.now)
+    play.interfere = lambda message: [encode(Method.BINDING, Class.ERROR, message.transaction, [])]
+    play.exchange()
+    assert play.client.state == "ready"
+    play.interfere = lambda message: [
+        encode(Method.BINDING, Class.SUCCESS, message.transaction, [], key=play.script.key, sha256=False, sha1=True)
+    ]
+    play.script.errors[Method.REFRESH] = 437
+    play.script.relayed = (RELAYED4,)
+    play.client.check(play.now)
+    play.exchange()
+    assert play.client.relayed == (RELAYED4,)
+
+
+def test_a_copy_of_a_challenge_is_answered_once() -> None:
+    play = Play()
+    play.interfere = lambda message: (
+        [play.script.challenge(message, 401)] * 3 if message.get(Attribute.NONCE) is None else []
+    )
+    play.exchange()
+    assert play.client.state == "ready"
+    assert play.count(Method.ALLOCATE) == 2
+
+
+def test_the_first_request_is_no_shorter_than_the_challenge() -> None:
+    play = Play(Script(nonce=OFFERING + b"x" * 16, algorithms=BOTH, sha256=True), families=(4,))
+    play.exchange()
+    first = play.script.seen[0]
+    assert len(first.raw) >= len(play.script.challenge(first, 401))
+
+
 def test_an_error_nobody_vouches_for_counts_after_a_second_when_nothing_better_comes() -> None:
     play = Play()
     play.script.answer = lambda message: (  # type: ignore[method-assign]
