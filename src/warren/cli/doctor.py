@@ -92,6 +92,6 @@ def _stun_target(text: str) -> StunTarget:
     if text.count(":") > 1 and not text.startswith("["):  # an IPv6 address alone
         host, port = text, ""
     host = host.removeprefix("[").removesuffix("]")
-    if not host or (port and not (port.isdigit() and 0 < int(port) < 65_536)):
+    if not host or (port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536)):
         raise UsageError(f"--stun {text!r}: say HOST or HOST:PORT, an IPv6 address in brackets: [2001:db8::1]:3478")
     return StunTarget(host, int(port or _STUN_PORT))

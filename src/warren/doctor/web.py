@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import hmac
 import os
+import re
 import ssl
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -159,7 +160,7 @@ def portal_in_untrusted(head: bytes, host: str) -> str:
     """The same, of the head of an answer."""
     lines = head.partition(b"\r\n\r\n")[0].decode("latin-1").splitlines()
     words = lines[0].split() if lines else []
-    if len(words) < 2 or not words[0].startswith("HTTP/") or not words[1].isdigit():
+    if len(words) < 2 or not words[0].startswith("HTTP/") or not re.fullmatch("[0-9]{3}", words[1]):
         return ""
     status = int(words[1])
     if status == _PORTAL_STATUS:

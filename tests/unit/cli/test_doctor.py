@@ -51,7 +51,7 @@ def test_a_server_is_named_with_or_without_its_port(
     assert asked[0].stun == (target,)
 
 
-@pytest.mark.parametrize("text", ["", ":3478", "host:0", "host:65536", "host:port", "[2001:db8::1]:x"])
+@pytest.mark.parametrize("text", ["", ":3478", "host:0", "host:65536", "host:port", "host:\u00b2", "[2001:db8::1]:x"])
 def test_what_is_no_server_is_wrong_usage(asked: list[Targets], text: str, tmp_path: Path) -> None:
     assert cli.run(["doctor", "--state", str(tmp_path), "--stun", text]) == 2
     assert asked == []
