@@ -111,12 +111,16 @@ def hold(
             sock.setblocking(False)
             sock.bind(("", port))
 
+            held = asyncio.Event()
+
             def tell() -> None:
+                held.set()
                 told.extend(f"{one.protocol} {one.address} {one.verified}" for one in mapping.mapped)
 
             mapping = PortMapping(port=lambda: port, gateways=lambda: [gateway], changed=tell)
             came: list[tuple[str, str]] = []
             async with asyncio.timeout(seconds), mapping:
+                await held.wait()
                 for _ in range(wanted):
                     data, remote = await loop.sock_recvfrom(sock, 2048)
                     came.append((data.decode(), str(ip_address(remote[0].partition("%")[0]))))
@@ -222,6 +226,19 @@ def test_a_gateway_that_starts_anew_says_so_and_has_the_mapping_again(
     made.outside.call(call_in, PUBLIC, WG_PORT)
     told, _ = holding.result(20)
     assert told == [f"{protocols[0]} {PUBLIC}:{WG_PORT} False", f"{protocols[0]} {PUBLIC}:{WG_PORT} True"]
+
+
+def test_a_node_that_was_killed_gets_the_same_port_again(home: Callable[..., Home]) -> None:
+    made = home(["pcp", "nat-pmp", "upnp"])
+    killed = begin_holding(made.hosts[0], LAN)
+    made.router.wait_for(lambda: len(made.gateway.ways_in()) >= 1)
+    killed.cancel()
+    assert len(made.gateway.ways_in()) >= 1
+    holding = begin_holding(made.hosts[0], LAN)
+    made.outside.call(call_in, PUBLIC, WG_PORT)
+    told, _ = holding.result(20)
+    assert told[0].endswith(f" {PUBLIC}:{WG_PORT} False")
+    assert made.gateway.ways_in() == []
 
 
 def renewals(router_address: str, lifetimes: tuple[float, ...]) -> list[float]:

@@ -633,6 +633,15 @@ def test_a_node_that_crashed_gets_its_mapping_back_by_the_same_secret() -> None:
     assert declined(stranger) == [("pcp", "does not allow it")]
 
 
+def test_a_node_that_crashed_without_its_secret_asks_in_a_protocol_that_has_none() -> None:
+    fake = FakeGateway(pcp=True, nat_pmp=True)
+    Wire(fake).run(10)
+    stranger = Wire(fake, seed=2)
+    stranger.run(10)
+    assert declined(stranger) == [("pcp", "does not allow it")]
+    assert [one.protocol for one in stranger.mapper.mapped(stranger.now)] == ["nat-pmp"]
+
+
 # IPv6
 
 
