@@ -14,7 +14,7 @@ import pytest
 
 from warren.lab import Bridge, Host, Lab, Router
 from warren.lab.coturn import start_coturn
-from warren.lab.nat import KINDS, NatKind
+from warren.lab.nat import KINDS, NatAllocation, NatKind
 
 pytestmark = [
     pytest.mark.lab,
@@ -139,8 +139,8 @@ def test_sequential_ports_follow_each_other(internet: Internet) -> None:
 def test_two_hosts_with_one_port_get_two_and_each_keeps_its_own(internet: Internet) -> None:
     first, router = internet.site("port-restricted")
     second = second_host(internet, router)
-    assert {port for _, port in first.call(mapped, 5000, *PLACES)} == {5000}
-    ports = {port for _, port in second.call(mapped, 5000, *PLACES)}
+    assert {port for _, port in first.call(mapped, 5000, PLACES[0])} == {5000}
+    ports = {port for _, port in second.call(mapped, 5000, *reversed(PLACES))}
     assert len(ports) == 1
     assert 5000 not in ports
 
@@ -240,19 +240,31 @@ def _open_at_once(port: int, target: tuple[str, int]) -> bytes:
         return connection.recv(100)
 
 
-def test_a_hairpinned_packet_comes_from_the_outer_address(internet: Internet) -> None:
-    first, router = internet.site(NatKind(hairpin=True))
+@pytest.mark.parametrize("allocation", ["preserving", "random"])
+def test_a_hairpinned_packet_comes_from_the_outer_address(internet: Internet, allocation: NatAllocation) -> None:
+    first, router = internet.site(NatKind("eim", "apdf", allocation, hairpin=True))
     second = second_host(internet, router)
-    assert first.call(mapped, 5000, PLACES[0]) == [("203.0.113.10", 5000)]
-    assert second.call(mapped, 6000, PLACES[0]) == [("203.0.113.10", 6000)]
+    (one,), (other,) = first.call(mapped, 5000, PLACES[0]), second.call(mapped, 6000, PLACES[0])
+    assert one[0] == other[0] == "203.0.113.10"
     with first.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("", 5000))
         listener.settimeout(5)
-        second.call(_send_from, 6000, ("203.0.113.10", 5000))
-        assert listener.recvfrom(100) == (b"hello", ("203.0.113.10", 6000))
+        second.call(_send_from, 6000, one)
+        assert listener.recvfrom(100) == (b"hello", other)
 
 
 def _send_from(port: int, target: tuple[str, int]) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.bind(("", port))
         sender.sendto(b"hello", target)
+
+
+def test_inner_addresses_are_not_reached_from_outside_even_with_a_route(internet: Internet) -> None:
+    host, _ = internet.site("full-cone")
+    internet.server.route("192.168.1.0/24", via="203.0.113.10")
+    with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
+        listener.bind(("", 5000))
+        listener.settimeout(0.5)
+        internet.server.call(_send, ("192.168.1.10", 5000))
+        with pytest.raises(TimeoutError):
+            listener.recv(100)
