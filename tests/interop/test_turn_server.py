@@ -87,9 +87,9 @@ def lost_of(output: str) -> int:
     return int(found[1])
 
 
-@pytest.mark.parametrize("extra", [["-g"], ["-D"], ["-y"], ["-R"], ["-y", "-s"]], ids=" ".join)
+@pytest.mark.parametrize("extra", [["-g"], ["-D"], ["-y"], ["-y", "-s"]], ids=" ".join)
 def test_the_rest_of_coturns_client(scene: Scene, extra: list[str]) -> None:
-    """DONT-FRAGMENT, mandatory padding, client to client, negative tests."""
+    """DONT-FRAGMENT, mandatory padding, client to client."""
     options = ["-u", "u", "-w", "p", "-n", str(MESSAGES), "-m", "2", "-l", "170", "-z", "5"]
     there = [] if "-y" in extra else ["-e", PEER4, "-r", "3480", "-X"]
     done = scene.client.run(["turnutils_uclient", *options, *extra, *there, RELAY4], timeout=_LIMIT_S)
@@ -115,6 +115,20 @@ def test_coturns_stun_client_is_told_its_address(scene: Scene, server: str) -> N
     done = scene.client.run(["turnutils_stunclient", server], timeout=20)
     address = PEER6 if ":" in server else PEER4
     assert f"UDP reflexive addr: {address}" in done.stdout.replace("[", "").replace("]", "")
+
+
+def test_coturns_discovery_learns_how_a_nat_behaves(lab: Lab) -> None:
+    relay, client = lab.host("relay"), lab.host("client")
+    lab.link(relay, client, ["10.9.0.1/24", "10.9.0.11/24"], ["10.9.0.2/24"])
+    config = relay.directory / "relay.toml"
+    config.write_text('secrets = ["0123456789abcdef"]\ndiscovery_addresses = ["10.9.0.1", "10.9.0.11"]\n')
+    command = [sys.executable, "-m", "warren", "relay", "run", "--config", str(config)]
+    process = relay.start([*command, "--state", str(relay.directory)], name="relay")
+    relay.wait_for(lambda: "relaying at" in process.log.read_text())
+    said = client.run(["turnutils_natdiscovery", "-m", "-f", "10.9.0.1"], timeout=_LIMIT_S).stdout
+    assert "Other addr: : 10.9.0.11:3479" in said
+    assert "NAT with Endpoint Independent Mapping!" in said
+    assert "NAT with Endpoint Independent Filtering!" in said
 
 
 # The negative control

@@ -20,7 +20,7 @@ from warren.relay.serve import Ready
 LINE_BYTES_MAX: Final = 1 << 24
 """Of one message: a table of users has some 100 bytes for each."""
 
-_ADDRESSES: Final = frozenset({"listen", "relay_addresses", "external_addresses"})
+_ADDRESSES: Final = frozenset({"listen", "relay_addresses", "external_addresses", "discovery_addresses"})
 _NETWORKS: Final = frozenset({"allow_peers", "deny_peers", "nat64_prefixes"})
 _PATHS: Final = frozenset({"certificate", "key", "state"})
 

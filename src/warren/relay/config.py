@@ -11,6 +11,8 @@ Everything is optional but who may use it (``secrets``, ``secret_file`` or ``[us
     ports = [49152, 65535]
     realm = "warren"
     secret_file = "/etc/warren/relay.secret"
+    discovery_addresses = ["203.0.113.7", "203.0.113.8"]
+    discovery_port = 3479
     metrics = "127.0.0.1:9641"
     drain_s = 30
 
@@ -91,6 +93,10 @@ class RelayConfig:
     allocations_per_address: int = 256
     user_bytes_per_s: float = 0.0
     total_bytes_per_s: float = 0.0
+    discovery_addresses: tuple[IPAddress, ...] = ()
+    """Two addresses of this host, of one family, at which it answers for behaviour discovery (RFC 5780); or none."""
+    discovery_port: int = 3479
+    """The other port for that, besides ``udp_port``."""
     metrics: TransportAddress | None = None
     certificate: Path | None = None
     key: Path | None = None
@@ -130,6 +136,8 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     realm: Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[!#-\[\]-~]+$")] = "warren"
     secrets: Annotated[tuple[Secret, ...], Meta(max_length=8)] = ()
     secret_file: str | None = None
+    discovery_addresses: Annotated[tuple[str, ...], Meta(max_length=2)] = ()
+    discovery_port: Port = 3479
     metrics: str | None = None
     drain_s: Annotated[float, Meta(ge=0, le=3600)] = 0.0
     users: dict[Annotated[str, Meta(min_length=1, max_length=255)], Annotated[str, Meta(min_length=1)]] = {}
@@ -214,6 +222,8 @@ def _convert(file: _File) -> RelayConfig:
         allocations_per_address=file.limits.allocations_per_address,
         user_bytes_per_s=file.limits.user_mbit_s * _BYTES_PER_MBIT,
         total_bytes_per_s=file.limits.total_mbit_s * _BYTES_PER_MBIT,
+        discovery_addresses=_discovery(file),
+        discovery_port=file.discovery_port,
         metrics=metrics,
         certificate=None if file.tls is None else Path(file.tls.certificate),
         key=None if file.tls is None else Path(file.tls.key),
@@ -280,6 +290,16 @@ def _one_each(key: str, texts: tuple[str, ...]) -> tuple[IPAddress, ...]:
         raise _Unusable(key, "one IPv4 and one IPv6 address at most")
     if any(one.is_unspecified or one.is_multicast for one in found):
         raise _Unusable(key, "no peer can reach such an address")
+    return found
+
+
+def _discovery(file: _File) -> tuple[IPAddress, ...]:
+    key = "discovery_addresses"
+    found = tuple(_address(key, text) for text in file.discovery_addresses)
+    if found and (len(set(found)) != 2 or len({one.version for one in found}) != 1):
+        raise _Unusable(key, "discovery takes two addresses of one family")
+    if found and (not file.udp_port or file.udp_port == file.discovery_port):
+        raise _Unusable("discovery_port", "discovery takes two UDP ports, this and udp_port")
     return found
 
 

@@ -13,7 +13,6 @@ import heapq
 import logging
 import os
 import select
-import socket
 import time
 from collections.abc import Callable, Mapping
 
@@ -36,9 +35,10 @@ from warren.proto.turn.server_values import (
 from warren.relay import metrics
 from warren.relay.carrier import Carrier, StreamEnd, UdpEnd
 from warren.relay.config import RelayConfig
+from warren.relay.discovery import DiscoveryDoor
 from warren.relay.fairness import DATAGRAM_COST_BYTES, Bucket, Share, skip_rounds
 from warren.relay.own_addresses import own_addresses, usual_address
-from warren.relay.sockets import DATA_BUFFER_BYTES, TrainSocket, open_client, open_port, open_relayed
+from warren.relay.sockets import DATA_BUFFER_BYTES, TrainSocket, host_of, open_client, open_port, open_relayed
 from warren.relay.stream_door import StreamDoor
 from warren.relay.streams import Garbage, Message, Stream, Train, take_frames_untrusted
 
@@ -128,6 +128,7 @@ class Plane:
         self.server = TurnServer(settings, Both(self.table, self.secret), self._filter(), self, os.urandom)
         hosts = {str(one) for one in self._outside | set(self._bind_hosts.values())}
         self._carrier = Carrier(self.server, hosts, config.own_ports)
+        self._discovery: DiscoveryDoor | None = None
         self._streams: StreamDoor | None = None
         self._metrics: metrics.MetricsDoor | None = None
         try:
@@ -147,6 +148,11 @@ class Plane:
                 if sock is None:
                     continue
                 port = port or sock.address[1]
+                self._port_by_fd[sock.fileno()] = len(self._ports)
+                self._ports.append(sock)
+                self._watch_everywhere(sock.fileno())
+            self._discovery = DiscoveryDoor(config.discovery_addresses, port, config.discovery_port)
+            for sock in self._discovery.sockets:
                 self._port_by_fd[sock.fileno()] = len(self._ports)
                 self._ports.append(sock)
                 self._watch_everywhere(sock.fileno())
@@ -403,7 +409,9 @@ class Plane:
         view = self._view
         for at in range(0, length, stride or 1):
             if self._buffer[at] < 0x40:  # ChannelData of nobody, and anything else, is not worth a look
-                self.server.receive(bytes(view[at : min(at + stride, length)]), client, now)
+                message = bytes(view[at : min(at + stride, length)])
+                if self._discovery is None or not self._discovery.answer(message, client, self._ports, now):
+                    self.server.receive(message, client, now)
 
     # Streams
 
@@ -523,7 +531,7 @@ class Plane:
         port = self._ports[client.listener]
         local = client.local if isinstance(client.local, bytes) else b""
         try:
-            sock = open_client(port.family, _host_of(local), port.address[1], client.remote, self._data_buffer_bytes())
+            sock = open_client(port.family, host_of(local), port.address[1], client.remote, self._data_buffer_bytes())
         except OSError as error:
             self._carrier.counters["clients_without_socket"] += 1
             _log.debug("client %s has no socket of its own: %s", client.remote[0], error.strerror)
@@ -656,10 +664,3 @@ def _opened_port(family: int, host: str, port: int) -> TrainSocket | None:
             return None
         where = f"{host} UDP port {port}" if host else f"UDP port {port}"
         raise OperationFailed(f"{where} cannot be had: {error.strerror}; see who has it with `ss -ulpn`") from None
-
-
-def _host_of(local: bytes) -> str:
-    """The address in the ancillary data that datagrams came with."""
-    if len(local) == 12:
-        return socket.inet_ntop(socket.AF_INET, local[4:8])
-    return socket.inet_ntop(socket.AF_INET6, local[:16]) if local else ""

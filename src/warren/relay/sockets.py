@@ -253,3 +253,10 @@ def open_relayed(family: int, host: str, port: int, buffer_bytes: int = DATA_BUF
     with closed_on_error(TrainSocket(family, buffer_bytes)) as sock:
         sock.bind(host, port)
         return sock
+
+
+def host_of(local: bytes) -> str:
+    """The address in the ancillary data that datagrams came with."""
+    if len(local) == 12:
+        return socket.inet_ntop(socket.AF_INET, local[4:8])
+    return socket.inet_ntop(socket.AF_INET6, local[:16]) if local else ""

@@ -98,6 +98,12 @@ def test_nothing_need_be_said() -> None:
         ("[limits]\nuser_mbit_s = -1", "line 2: limits.user_mbit_s: expected `float` >= 0"),
         ("[limits]\nfoo = 1", "line 2: limits.foo: there is no such key"),
         ('[tls]\ncertificate = "x"', "line 1: tls: object missing required field `key`"),
+        ('discovery_addresses = ["1.1.1.1"]', "line 1: discovery_addresses: discovery takes two addresses"),
+        ('discovery_addresses = ["1.1.1.1", "::1"]', "line 1: discovery_addresses: discovery takes two addresses"),
+        (
+            'udp_port = 3479\ndiscovery_addresses = ["1.1.1.1", "1.1.1.2"]',
+            "discovery_port: discovery takes",
+        ),
         ("udp_port = ", "relay.toml, line 1: "),
         ("[users]\nu = 7", "expected `str`"),
     ],

@@ -102,8 +102,6 @@ class PeerFilter:
 
         At one of ``relayed`` only the ports of allocations are peers: that is the server's to see to.
         """
-        if any(address in network for network in _NEVER):
-            return "no host has this address"
         if address in self.relayed:
             return ""
         for form in (address, *held_addresses(address, self.nat64_prefixes)):
@@ -114,7 +112,7 @@ class PeerFilter:
 
     def _why_not_form(self, form: IPAddress) -> str:
         if any(form in network for network in _NEVER):
-            return "it holds an address that no host has"
+            return "no host has such an address"
         if any(form in network for network in self.denied):
             return "the operator forbids it"
         if form in self.own:

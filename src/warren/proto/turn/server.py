@@ -405,9 +405,6 @@ class TurnServer:
         if relayed is None or unknown_required(message, _KNOWN) or not allocation.permits(str(peer.ip), now):
             self.counters["not_permitted"] += 1
             return
-        if self._why_not_peer(allocation, peer):  # the permission is for all its ports, the relay's own among them
-            self.counters["not_permitted"] += 1
-            return
         whole = message.get(Attribute.DONT_FRAGMENT) is not None
         self._transmits.append(ToPeer(relayed, socket_address(peer), data, whole))
 
