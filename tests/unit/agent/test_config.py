@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.agent.config import AgentConfig, StatedAddress, load, locate, parse
+from warren.agent.config import AgentConfig, OwnRelay, StatedAddress, load, locate, parse
 from warren.errors import UsageError
 
 COMPLETE = b"""
@@ -26,6 +26,19 @@ segment = "192.0.2.0/24"
 [keys]
 rotate_days = 3
 announce_hours = 12
+
+[reach]
+port_mapping = false
+hard_nat = false
+relays = false
+
+[proxy]
+url = "http://me:secret@proxy.example:3128"
+
+[relay]
+enabled = true
+udp_port = 3479
+tls_port = 443
 
 [network.home]
 listen_port = 51822
@@ -44,6 +57,10 @@ def test_everything_can_be_said() -> None:
     assert (config.rotate_s, config.announce_s) == (3 * 86_400, 12 * 3600)
     assert (config.wants_dns("home"), config.wants_dns("work")) == (True, False)
     assert (config.port_for("home"), config.port_for("work")) == (51822, 51820)
+    assert (config.port_mapping, config.hard_nat, config.relays) == (False, False, False)
+    assert config.relay == OwnRelay(3479, 443)
+    assert config.proxy == "http://me:secret@proxy.example:3128"
+    assert "secret" not in repr(config)
     assert config.ignores("lxc0")
     assert not config.ignores("docker0")
     assert config.stated.lines()[1] == "address [2001:db8::7]:51821"
@@ -76,6 +93,13 @@ def test_the_file_of_the_state_directory_comes_first(tmp_path: Path) -> None:
         ("dns = true\n[network.home]\nlisten_port = 'x'", "agent.toml, line 3: network.home.listen_port: expected"),
         ("[network.home]\ncolour = 'x'", "agent.toml, line 2: network.home.colour: there is no such key"),
         ("[keys]\nrotate_days = 1\nannounce_hours = 24", "agent.toml, line 3: keys.announce_hours: a key must be"),
+        ("[reach]\nport_maping = true", "agent.toml, line 2: reach.port_maping: there is no such key"),
+        ("[reach]\nrelays = 'no'", "agent.toml, line 2: reach.relays: expected `bool`"),
+        (
+            "[proxy]\nurl = 'socks5://proxy:1080'",
+            "agent.toml, line 2: proxy.url: the proxy socks5://proxy:1080 is of a",
+        ),
+        ("[relay]\nenabled = true\ntls_port = 0", "agent.toml, line 3: relay.tls_port: expected `int` >= 1"),
         ("public = 3", "agent.toml, line 1: public: expected `object`, got `int`"),
     ],
 )
@@ -83,6 +107,12 @@ def test_an_error_names_file_line_and_key(text: str, sentence: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse(text.encode(), "agent.toml")
     assert sentence in str(caught.value)
+
+
+def test_the_password_of_a_proxy_is_not_repeated() -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(b"[proxy]\nurl = 'socks5://me:secret@proxy:1080'", "agent.toml")
+    assert "secret" not in str(caught.value)
 
 
 def test_an_error_is_one_sentence_without_traces_of_the_parser() -> None:

@@ -203,3 +203,41 @@ def test_watching_as_json_is_a_line_each_time(
     assert cli.run(["status", "--watch", "--json"]) == 3
     lines = capsys.readouterr().out.splitlines()
     assert [json.loads(line)["host"] for line in lines] == ["alice", "alice"]
+
+
+def relay(name: str, **changes: object) -> local.Relay:
+    values: dict[str, object] = {
+        "state": "ready",
+        "transport": "udp",
+        "address": "45.80.2.2:3478",
+        "relayed": (),
+        "rtt_ms": 12.0,
+        "why": "",
+    }
+    return local.Relay(name=name, **{**values, **changes})  # type: ignore[arg-type]
+
+
+def test_a_relayed_peer_and_one_without_any_way_are_told_apart_in_words() -> None:
+    why = "None of the 7 ways that were tried was answered."
+    peers = (
+        peer("web1", 2, path="relayed", relay="near"),
+        peer("bob", 3, state="unreachable", path="none", endpoint="", rtt_ms=None, why=why),
+    )
+    lines = plain(agent_status(membership(peers=peers)), None)
+    assert any("relayed via near" in line for line in lines)
+    assert lines[-1] == f"  no way       bob: {why}"
+
+
+def test_the_header_tells_how_the_relays_are() -> None:
+    relays = (
+        relay("near"),
+        relay("tls", transport="tls", rtt_ms=None),
+        relay("far", state="standby"),
+        relay("gone", state="failed", why="the relay gone does not answer over UDP"),
+    )
+    lines = plain(agent_status(membership(relays=relays, udp_blocked=True)), None)
+    (line,) = [line for line in lines if line.startswith("  relays ")]
+    assert line.split("  ")[-1].strip() == (
+        "near (12 ms), tls over TLS, far (not needed), gone (the relay gone does not answer over UDP)"
+    )
+    assert any(line.startswith("  UDP ") and "blocked" in line for line in lines)
