@@ -90,6 +90,21 @@ def test_what_is_no_small_whole_answer_is_malformed(data: bytes) -> None:
             read(data, piece=piece)
 
 
+@pytest.mark.parametrize(
+    ("start", "crumb"),
+    [
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+        (OK + b"Transfer-Encoding: chunked\r\n\r\n", b"1;" + b"y" * 50 + b"\r\nx\r\n"),
+    ],
+)
+def test_an_answer_of_crumbs_is_given_up_long_before_its_body_is_large(start: bytes, crumb: bytes) -> None:
+    reader = ResponseReader()
+    reader.receive_untrusted(start)
+    with pytest.raises(MalformedPacket):
+        for _ in range(10_000):
+            reader.receive_untrusted(crumb)
+
+
 @given(
     st.lists(st.binary(max_size=40), max_size=10),
     st.sampled_from([b"", OK, OK + b"Transfer-Encoding: chunked\r\n\r\n"]),
