@@ -116,9 +116,8 @@ def _leaving(interface: str, kind: NatKind, generation: int) -> Iterator[str]:
     yield "fib saddr type local return"
     if _keeps_ports(kind):
         yield f"{out} {_TRANSPORTS} masquerade to :{known}"
-        if kind.hairpin:
-            yield f"{hairpinned} snat ip to ct original ip daddr : {known}"
     if kind.hairpin:
+        # The kernel takes the outer port that a present flow of the same inner one has.
         yield f"{hairpinned} snat ip to ct original ip daddr"
     if kind.allocation == "sequential":
         for protocol in ("udp", "tcp"):
