@@ -25,7 +25,7 @@ from warren.proto.wireguard.addresses import direct
 
 _IP_TOS, _IP_PKTINFO, _IP_MTU_DISCOVER, _IP_RECVTOS = 1, 8, 10, 13
 _IPV6_MTU_DISCOVER, _IPV6_RECVPKTINFO, _IPV6_PKTINFO = 23, 49, 50
-_IPV6_DONTFRAG, _IPV6_RECVTCLASS, _IPV6_TCLASS = 62, 66, 67
+_IPV6_RECVTCLASS, _IPV6_TCLASS = 66, 67
 _PMTUDISC_PROBE, _PMTUDISC_OMIT = 3, 5
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
@@ -198,8 +198,6 @@ class UdpSocket:
         errno, EMSGSIZE when it does not fit the interface.
         """
         control, _ = self._controls.get((local, 0, 0)) or self._control(local, 0, 0)
-        if self.family == socket.AF_INET6:  # else this host would fragment at its own interface
-            control = (*control, (_IPPROTO_IPV6, _IPV6_DONTFRAG, _int.pack(1)))
         try:
             self._sock.setsockopt(*self._mtu_discover, _PMTUDISC_PROBE)
             try:

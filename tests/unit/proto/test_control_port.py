@@ -57,6 +57,12 @@ def test_arbitrary_bytes_are_a_message_or_malformed(message: Message, noise: byt
             assert pack(unpack_untrusted(data)) == data
 
 
+def test_an_interface_that_no_kernel_has_is_malformed() -> None:
+    packed = pack(ControlDatagram(b"x", TransportAddress(ip_address("192.0.2.1"), 9), Way(interface=2**31)))
+    with pytest.raises(MalformedPacket):
+        unpack_untrusted(packed)
+
+
 def test_the_longest_datagram_fits_and_a_longer_one_is_refused() -> None:
     remote = TransportAddress(ip_address("192.0.2.1"), 3478)
     longest = ControlDatagram(bytes(DATAGRAM_BYTES_MAX), remote)
