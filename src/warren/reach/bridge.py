@@ -26,7 +26,7 @@ LOOPBACK: Final = IPv4Address("127.0.0.1")
 WAITING_BYTES_MAX: Final = 256 << 10
 """What may wait for the stream: some 200 ms at 10 Mbit/s; more would only be late."""
 TRAINS_PER_TURN: Final = 16
-"""So many are moved in one direction before the event loop sees to others: about 1 MB, under a millisecond."""
+"""So many are read from the data plane before the event loop sees to others: at most 1 MB, about a millisecond."""
 _TRAIN_BYTES: Final = 1 << 16
 _STREAM_BYTES: Final = 512 << 10
 _READ_BYTES_MIN: Final = 128 << 10  # room for the longest frame behind what is left of another
@@ -165,25 +165,25 @@ class StreamBridge:
     # From the stream to the data plane.
 
     def _from_stream(self) -> None:
-        for _ in range(TRAINS_PER_TURN):
-            if self.closed.done():
-                return
-            try:
-                count = self._stream.recv_into(memoryview(self._read)[self._read_end :])
-            except (BlockingIOError, ssl.SSLWantReadError):
-                break
-            except ssl.SSLWantWriteError:  # a key update of TLS is to be answered
-                self._want_to_write()
-                break
-            except OSError as error:
-                self._end(self._why_ended(error))
-                return
-            if not count:
-                self._end(f"{self._name} has ended the connection")
-                return
-            self._read_end += count
-            if len(self._read) - self._read_end < _READ_BYTES_MIN:
-                self._deliver()
+        """Read what is there, at most a buffer full of it, and send it on together: TLS gives 16 KB at a time."""
+        if self.closed.done():
+            return
+        view = memoryview(self._read)
+        try:
+            while len(view) - self._read_end >= _READ_BYTES_MIN:
+                count = self._stream.recv_into(view[self._read_end :])
+                if not count:
+                    self._deliver()
+                    self._end(f"{self._name} has ended the connection")
+                    return
+                self._read_end += count
+        except (BlockingIOError, ssl.SSLWantReadError):
+            pass
+        except ssl.SSLWantWriteError:  # a key update of TLS is to be answered
+            self._want_to_write()
+        except OSError as error:
+            self._end(self._why_ended(error))
+            return
         self._deliver()
 
     def _deliver(self) -> None:
