@@ -147,7 +147,7 @@ def test_tiny_datagrams_in_channel_data_that_look_like_data_together_are_malform
         behind_relay(b, a)
         for size in (1, 2, 19, 31):
             before = b.device.counters["udp_malformed"]
-            wire.inject(b, wrap_train(message, size, CHANNEL), RELAY, size + 4)
+            wire.inject(b, wrap_train(message + bytes(3000), size, CHANNEL), RELAY, size + 4)
             assert b.device.counters["udp_malformed"] > before
         assert b.delivered == []
 
