@@ -173,6 +173,20 @@ def test_after_a_rebinding_the_same_socket_has_another_port(internet: Internet, 
     assert judged(host, "-m").count(WORDS[KINDS[kind].mapping]) == 1
 
 
+@pytest.mark.parametrize("kind", ["port-restricted", "full-cone", "address-symmetric", "symmetric-sequential"])
+def test_one_port_is_rebound_and_the_others_keep_theirs(internet: Internet, kind: str) -> None:
+    host, router = internet.site(kind)
+    before, other = (host.call(mapped, port, PLACES[0]) for port in (5000, 5001))
+    assert router.rebind_one("192.168.1.10", 5000) == 1
+    after = host.call(mapped, 5000, PLACES[0])
+    assert after != before
+    assert host.call(mapped, 5001, PLACES[0]) == other
+    if kind == "full-cone":
+        assert heard(internet, host, 5000, after[0][1])
+        assert not heard(internet, host, 5000, before[0][1])
+    assert router.rebind_one("192.168.1.10", 4999) == 0
+
+
 def test_a_nat_that_forgets_gives_the_same_kind_of_mapping_again(internet: Internet) -> None:
     host, router = internet.site("full-cone")
     assert host.call(mapped, 5000, PLACES[0]) == [("203.0.113.10", 5000)]
@@ -183,12 +197,12 @@ def test_a_nat_that_forgets_gives_the_same_kind_of_mapping_again(internet: Inter
     assert heard(internet, host, 5000)
 
 
-def heard(internet: Internet, host: Host, port: int) -> bool:
-    """Whether what the server sends from a new port to that one at the site's address arrives inside."""
+def heard(internet: Internet, host: Host, port: int, outer: int | None = None) -> bool:
+    """Whether what the server sends from a new port to the ``outer`` one at the site's address arrives inside."""
     with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("", port))
         listener.settimeout(0.5)
-        internet.server.call(_send, ("203.0.113.10", port))
+        internet.server.call(_send, ("203.0.113.10", outer or port))
         try:
             return listener.recv(100) == b"hello"
         except TimeoutError:

@@ -6,6 +6,7 @@ import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from warren.lab import conntrack
 from warren.lab.configure import checked_interface_name
@@ -135,6 +136,23 @@ class Router(Host):
         for nat in self.nats.values():
             nat.generation += interface in (None, nat.interface)
         self.forget_flows()
+
+    def rebind_one(self, address: str, port: int, *, protocol: Literal["udp", "tcp"] = "udp") -> int:
+        """Forget the flows of one inner port alone, and give it another outer one; returns how many flows there were.
+
+        Behind a NAT that overloads ports it gets the same one again.
+        """
+        found = [flow for flow in conntrack.flows(self) if flow.is_of(protocol, address, port)]
+        outer = {flow.answered[1] if str(flow.source[0]) == address else flow.target[1] for flow in found}
+        for nat in self.nats.values():
+            remotes = {f" . {flow.target[0]}" for flow in found} if nat.kind.mapping == "adm" else {""}
+            elements = [f"out {{ {protocol} . {address} . {port}{remote} }}" for remote in sorted(remotes)]
+            elements += [f"in {{ {protocol} . {number} }}" for number in sorted(outer)]
+            for element in elements:  # one at a time: a NAT of this kind may not have it
+                self.run(["nft", "delete", "element", "ip", nat.table, element], check=False)
+        for flow in found:
+            conntrack.forget(self, flow)
+        return len(found)
 
 
 def masquerade_ruleset(masquerades: list[Masquerade]) -> str:
