@@ -63,9 +63,8 @@ class Coturn(Relay):
         return None if shutil.which("turnserver") else "there is no program turnserver"
 
     def version(self) -> str:
-        output = subprocess.run(["turnserver", "-h"], capture_output=True, text=True, check=False).stdout
-        line = next((line for line in output.splitlines() if "Version" in line), "coturn")
-        return line.strip()
+        output = subprocess.run(["turnserver", "--version"], capture_output=True, text=True, check=False).stdout
+        return f"coturn {output.split()[-1] if output.split() else '(unknown version)'}"
 
     def start(self, host: Host) -> Process:
         log = Path(host.directory, "coturn.log")
