@@ -51,7 +51,7 @@ def test_a_target_survives_its_seeds_and_damage_to_them(name: str) -> None:
     for seed in seeds:
         whole = seed.read_bytes()
         TARGETS[name](whole)
-        for _ in range(20):
+        for _ in range(8):
             data = bytearray(whole[: damage.randint(0, len(whole))] if damage.random() < 0.3 else whole)
             for _ in range(min(len(data), damage.randint(1, 3))):
                 data[damage.randrange(len(data))] = damage.randrange(256)
