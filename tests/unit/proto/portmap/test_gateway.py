@@ -525,6 +525,25 @@ def test_who_guesses_at_answers_is_not_heard_any_more() -> None:
     assert wire.mapper.mapped(wire.now) == ()
 
 
+@pytest.mark.parametrize(
+    "remote",
+    [
+        TransportAddress(ip_address("192.168.1.66"), 5351),
+        TransportAddress(HOME.address, 5350),
+        TransportAddress(HOME.address, 5351, HOME.interface + 1),
+    ],
+)
+@each_protocol
+def test_an_announcement_of_somebody_else_makes_us_do_nothing(kind: str, remote: TransportAddress) -> None:
+    wire = Wire(gateway_of(kind))
+    wire.run(100)
+    sent = wire.packets
+    for data in (b"\x02\x80" + bytes(22), b"\x00\x80" + bytes(10)):
+        wire.announce(data, remote)
+    wire.run(20)
+    assert wire.packets == sent
+
+
 @each_protocol
 def test_a_forged_announcement_changes_nothing_but_makes_us_ask(kind: str) -> None:
     fake = gateway_of(kind)
