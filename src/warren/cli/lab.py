@@ -80,8 +80,8 @@ def up(scene: str, background: bool, as_json: bool) -> None:
             click.echo(f"… {what}")
 
     with standing(known, found, tell) as stage:
-        _show_stage(stage, as_json)
         try:
+            _show_stage(stage, as_json)
             signal.pause()
         except KeyboardInterrupt:
             if not as_json:
