@@ -10,7 +10,7 @@ selected       a heartbeat misses its answer, packets go out   in doubt
                a better pair answers (selection.py)            selected, another
                its base is gone, or it turns out too small     selected (the best other), in doubt; or none
 in doubt: it   it answers a check sent since                   selected
-and others     4 checks over 1.5 s were not answered, and      selected, the other; the old one has to prove itself
+and others     4 checks over 1.9 s were not answered, and      selected, the other; the old one has to prove itself
 are checked    another pair was
 every 0.3 s    nothing was answered for 5 s                    none
 =============  ==============================================  ======================================================
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from warren.paths.peer import PeerPaths
 
 DOUBT_S: Final = 0.3
-GIVEN_UP_S: Final = 1.5
+GIVEN_UP_S: Final = 1.9
 GIVEN_UP: Final = 4
 MOVED_S: Final = 0.8
 """The same if the peer itself was heard at another place since, and not at this one: it has moved."""
@@ -152,7 +152,7 @@ class Choice:
         if moved and current.unanswered >= MOVED and doubted >= max(MOVED_S, current.rto() + DOUBT_S):
             current.state = "failed"
             self._select(other, now, "the peer has moved")
-        elif current.unanswered >= GIVEN_UP and doubted >= max(GIVEN_UP_S, current.rto() + 1.0):
+        elif current.unanswered >= GIVEN_UP and doubted >= max(GIVEN_UP_S, current.rto() + 1.5):
             current.punish(now)
             current.state = "failed"
             self._select(other, now, "the path before does not answer any more")

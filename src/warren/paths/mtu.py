@@ -21,7 +21,7 @@ FLOOR: Final = 1280
 """Smaller inner packets IPv6 does not allow (RFC 8200 §5)."""
 OVERHEAD: Final = 32
 STEP: Final = 16
-"""The search ends when it is this exact: WireGuard pads to 16."""
+"""Sizes between the floor and the largest are multiples of it, because WireGuard pads packets to such."""
 PROBES_MAX: Final = 3  # MAX_PROBES, RFC 8899 §5.1.2
 CONFIRM_S: Final = 10.0
 RAISE_S: Final = 600.0  # PMTU_RAISE_TIMER, RFC 8899 §5.1.1
@@ -43,10 +43,11 @@ class MtuSearch:
         "_raise_at",
         "_size",
         "_top",
-        "first_sent_at",
         "proven",
+        "sent_at",
         "state",
         "too_small",
+        "waits",
     )
 
     def __init__(self, link_mtu: int, version: int, now: float) -> None:
@@ -60,21 +61,18 @@ class MtuSearch:
         self.too_small = False
         self._size = FLOOR
         self._lost = 0
-        self.first_sent_at = now
+        self.sent_at = now
+        self.waits = False
+        """A probe is not answered yet; it left at ``sent_at``."""
         self._due = now
         self._raise_at = now + RAISE_S
-
-    @property
-    def waits(self) -> bool:
-        """A probe is not answered yet."""
-        return self._lost > 0
 
     def next_due(self, *, used: bool) -> float:
         """When a probe is due; ``used``: the path has traffic, so that a proven size is confirmed from time to time."""
         return NEVER if self.state == "done" and not used else self._due
 
     def wanted(self, now: float, *, used: bool) -> int | None:
-        """The size to probe now, or None. A probe that is overdue counts as lost."""
+        """The size to probe now, or None."""
         if now < self.next_due(used=used):
             return None
         if self.state == "done" and now >= self._raise_at and self._high < self._top:
@@ -83,21 +81,21 @@ class MtuSearch:
         return self._size
 
     def sent(self, now: float, rtt_s: float) -> None:
-        if not self._lost:
-            self.first_sent_at = now
-        self._lost += 1
+        """A probe left; a small check should leave with it."""
+        self.sent_at, self.waits = now, True
         self._due = now + max(TIMEOUT_S, 2 * rtt_s)
 
     def overdue(self, now: float, *, alive: bool) -> bool:
-        """The last of the probes of this size was lost. Changes the state; True: what is proven changed.
+        """A probe was not answered in time. Changes the state; True: what is proven changed.
 
-        ``alive``: a small check that was sent after ``first_sent_at`` was answered. Otherwise the loss says nothing
-        about sizes, and another probe follows.
+        ``alive``: a small check that was sent at ``sent_at`` or later was answered. Otherwise the loss says nothing of
+        sizes and does not count.
         """
-        if self._lost < PROBES_MAX or now < self._due:
+        if not self.waits or now < self._due:
             return False
-        if not alive:
-            self._lost = PROBES_MAX - 1
+        self.waits = False
+        self._lost += alive
+        if self._lost < PROBES_MAX:
             return False
         self._lost = 0
         if self._size == FLOOR and self.state == "base":
@@ -109,14 +107,14 @@ class MtuSearch:
             self._high = self._top
             self._due = now
             return True
-        self._high = max(FLOOR, self._size - 4)
+        self._high = max(FLOOR, (self._size - 1) // STEP * STEP)
         self._search(now)
         return False
 
     def answered(self, size: int, now: float) -> bool:
         """A probe of ``size`` got through. True: what is proven changed."""
         before = None if self.too_small else self.proven
-        self.too_small = False
+        self.too_small = self.waits = False
         if self.state == "done" and size == self.proven:
             self._lost = 0
             self._due = now + CONFIRM_S
@@ -134,12 +132,12 @@ class MtuSearch:
     def _search(self, now: float) -> None:
         """Choose the next size: first the largest, then in the middle."""
         low = self.proven or FLOOR
-        if (self._high - low < STEP and self._high != self._top) or self._high <= low:
+        if self._high <= low:
             self.state, self._size = "done", low
             self._due = now + CONFIRM_S
             self._raise_at = now + RAISE_S
             return
         self.state = "searching"
-        middle = low + (self._high - low) // 2 & ~3
-        self._size = self._high if self._high == self._top else max(low + 4, middle)
+        middle = (low + (self._high - low) // 2) // STEP * STEP
+        self._size = self._high if self._high == self._top else max(low + STEP, middle)
         self._due = now

@@ -22,10 +22,10 @@ the moment in which the other side opens its own.
 """
 RTO_MIN_S: Final = 0.35
 RTO_MAX_S: Final = 2.0
-PENALTY_S: Final = 30.0
+PENALTY_S: Final = 60.0
 PENALTY_MAX_S: Final = 480.0
 FORGIVEN_S: Final = 900.0
-"""A pair that failed is held back for 30 s, each further time for twice as long; after 15 min all is forgotten."""
+"""A pair that failed is held back for a minute, each further time for twice as long; after 15 min all is forgotten."""
 
 
 class Pair:

@@ -1,4 +1,5 @@
-"""All paths to one peer: rounds of checks, and keeping open what was found. What is in use is in choice.py.
+"""All paths to one peer: checks and their answers, and keeping open what was found. When all pairs are checked is in
+rounds.py, the path in use in choice.py.
 
 =============  ==========================================================  ===========================================
 the peer is    when                                                        then
@@ -29,28 +30,17 @@ from warren.paths.mtu import OVERHEAD, MtuSearch
 from warren.paths.nat import Situation
 from warren.paths.pacing import Bucket
 from warren.paths.pair import NEVER, Pair
-from warren.paths.pairing import in_order
+from warren.paths.rounds import ROUND_S, Rounds
 from warren.paths.signals import Signal
 from warren.paths.table import PairTable
 from warren.paths.values import Base, RemoteCandidate
 
-ROUND_S: Final = 8.0
-PAUSE_S: Final = (0.0, 0.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0, 2.0, 4.0, 8.0, 16.0, 30.0)
-"""After each round in which nothing answered; the last one for ever."""
-BETTER_S: Final = (2.0, 5.0, 10.0, 20.0, 30.0)
-"""The same while a relayed path is in use,"""
-BETTER_IDLE_S: Final = 300.0
-"""and while it is not used."""
-LOOK_S: Final = 300.0
-"""A direct path in use: whether there is a shorter one by now."""
-ASKED_S: Final = 5.0
-"""The peer's checks begin a round here no sooner after the last one began."""
 WANTED_S: Final = 30.0
 LOST_WANTED_S: Final = 120.0
 """A path that was lost is looked for so long even if no data flows: the peer may want to send."""
 ACTIVE_S: Final = 10.0
-HEARTBEAT_S: Final = 1.0
-"""With 1.5 s of doubt and a round trip, a dead path is left within 3 s."""
+HEARTBEAT_S: Final = 0.6
+"""With the patience of choice.py a dead path is left within 3 s, and a hole of 2 s survived."""
 SILENCE_S: Final = 3.0
 """Packets go out, and for the first time in so long none came in: that makes doubts before the next heartbeat."""
 WARM_S: Final = 10.0
@@ -82,16 +72,14 @@ class PeerPaths:
         self.hard = Hard(context, self, now)
         self.freshness = Freshness(now)
         self.replies = Bucket(REPLIES_PER_S, REPLIES_PER_S, now)
-        self.rounds = 0
-        self.round_until = -NEVER
+        self.rounds = Rounds(context, self)
         self.active_until = -NEVER
         self._candidates: tuple[RemoteCandidate, ...] = ()
         self._told: tuple[RemoteCandidate, ...] = ()
         """What its last signal said."""
         self._seen: tuple[RemoteCandidate, ...] = ()
         """Where relays saw its requests come from, the last first: with most NATs everybody gets there."""
-        self._wanted_until = self._round_at = -NEVER
-        self._next_round = NEVER
+        self._wanted_until = -NEVER
         settings = context.settings
         self._keepalive = Keepalive(settings.keepalive_s, settings.keepalive_min_s, now)
         self._pacer = Bucket(settings.peer_checks_per_s, settings.peer_checks_per_s / 2, now)
@@ -144,9 +132,9 @@ class PeerPaths:
         self._wanted_until = max(self._wanted_until, now + WANTED_S)
         pair = self.choice.pair
         if pair is None:
-            if now >= self.round_until:
-                self._search(now)
-        elif now - pair.answered_at > HEARTBEAT_S:
+            if now >= self.rounds.until:
+                self.rounds.search(now)
+        elif now - pair.answered_at > 2 * HEARTBEAT_S:
             self.choice.suspect(now)
 
     def traffic(self, tx_bytes: int, rx_bytes: int, now: float) -> None:
@@ -170,19 +158,18 @@ class PeerPaths:
             if pair.state == "valid":
                 pair.due = min(pair.due, now + HEARTBEAT_S)
         if not self.choice.is_direct():
-            self.rounds = 0
-            self._next_round = min(self._next_round, max(now, self.round_until))
+            self.rounds.hope(now)
 
     def network_changed(self, now: float) -> None:
         """Nothing is known to work any more, and everything may."""
-        self.rounds = 0
+        self.rounds.hope()
         self._keepalive.renew(now)
         for pair in self.pairs:
             pair.failures, pair.held_until = 0, -NEVER
         self.choice.suspect(now)
         if self.choice.pair is not None or self.is_wanted(now):
             self._wanted_until = max(self._wanted_until, now + WANTED_S)
-            self._search(now)
+            self.rounds.search(now)
 
     def heard(self, base: Base, remote: TransportAddress, now: float) -> None:
         """An authentic WireGuard packet came from elsewhere: perhaps the peer has moved there."""
@@ -207,9 +194,9 @@ class PeerPaths:
             self.rebuild(now)
         if signal.asks:
             self.signal(asks=False)
-        if not (self.choice.is_direct() and self.choice.is_sound()) and now >= self.round_until - ROUND_S / 2:
+        if not (self.choice.is_direct() and self.choice.is_sound()) and now >= self.rounds.until - ROUND_S / 2:
             self._wanted_until = max(self._wanted_until, now + ROUND_S)
-            self.begin_round(now)
+            self.rounds.begin(now)
         if signal.sockets:
             self.hard.peer_opened(now)
 
@@ -242,9 +229,9 @@ class PeerPaths:
         idle = pair is self.choice.pair and self.choice.is_sound() and not self.is_active(now)
         if idle and now - pair.answered_at < CHECKED_S:  # our answer has kept it open
             pair.due = max(pair.due, now + self._interval(pair, now))
-        if not self.choice.is_direct() and now - self._round_at >= ASKED_S and now >= self.round_until:
+        if not self.choice.is_direct() and now >= self.rounds.until:
             self._wanted_until = max(self._wanted_until, now + ROUND_S)
-            self.begin_round(now)
+            self.rounds.begin(now)
         self.choice.decide(now)
 
     def _saw(self, candidate: RemoteCandidate, now: float) -> None:
@@ -282,11 +269,7 @@ class PeerPaths:
             self._check_due(pair, now)
         self.choice.handle_timeout(now)
         self._probe_mtu(now)
-        if now >= self._next_round:
-            if self.choice.is_direct():
-                self.begin_round(now)
-            else:
-                self._search(now)
+        self.rounds.handle_timeout(now)
         self.hard.handle_timeout(now)
         self.choice.decide(now)
         self.pairs.expire(now)
@@ -295,49 +278,22 @@ class PeerPaths:
         at = min((pair.due for pair in self.pairs), default=NEVER)
         again = min((search.next_due(used=True) for _, search in self._too_small(now)), default=NEVER)
         choice = self.choice.next_at(now, active=self.is_active(now))
-        return min(at, again, choice, self._next_round, self.hard.next_at())
-
-    # Rounds
-
-    def _search(self, now: float) -> None:
-        """A round, and the peer is told to do the same."""
-        self.begin_round(now)
-        self.signal(asks=True)
-
-    def begin_round(self, now: float) -> None:
-        """Check all pairs, the best first, and say when the next round is due."""
-        self.rounds += 1
-        self._round_at, self.round_until = now, now + ROUND_S
-        for place, pair in enumerate(in_order(self.pairs)):
-            pair.begin(now + place * self.context.settings.pace_s, self.round_until)
-        self._next_round = self._after_round(now)
-        if not self.choice.is_direct():
-            self.hard.round_began(now)
-
-    def _after_round(self, now: float) -> float:
-        pair = self.choice.pair
-        if pair is None:
-            return now + ROUND_S + PAUSE_S[min(self.rounds, len(PAUSE_S)) - 1] if self.is_wanted(now) else NEVER
-        if not self.is_active(now):
-            return now + BETTER_IDLE_S if pair.relayed else NEVER
-        if pair.relayed:
-            return now + ROUND_S + BETTER_S[min(self.rounds, len(BETTER_S)) - 1]
-        return now + LOOK_S
+        return min(at, again, choice, self.rounds.next_at, self.hard.next_at())
 
     def was_selected(self, pair: Pair | None, now: float, *, was_direct: bool) -> None:
         """The choice fell; None: on nothing. ``was_direct``: the one before was, and that is to be found again."""
         self.hard.selected(pair)
-        self.rounds = 0
+        self.rounds.hope()
         if pair is None and not self.is_active(now):
             self._keepalive.forgotten(now)
         if pair is None or (pair.relayed and was_direct):
             self._wanted_until = max(self._wanted_until, now + LOST_WANTED_S)
-            self._search(now)
+            self.rounds.search(now)
         if pair is None:
             return
         self.context.keep(self.node)
         pair.due = now if self.controlling else min(pair.due, now + self._interval(pair, now))  # nominate it at once
-        self._next_round = self._after_round(now)
+        self.rounds.plan(now)
 
     # Checks
 
@@ -424,12 +380,11 @@ class PeerPaths:
         if selected is not None and selected.mtu is not None and not selected.mtu.too_small:
             due.append((selected, selected.mtu))
         for pair, search in due:
-            alive = pair.answered_sent_at >= search.first_sent_at
+            alive = pair.answered_sent_at >= search.sent_at
             if search.overdue(now, alive=alive) and pair is selected:
                 self.choice.tell_mtu()
-            if search.waits and not alive:
-                pair.due = min(pair.due, max(now, pair.sent_at + DOUBT_S))
             size = search.wanted(now, used=self.is_active(now))
             if size is not None:
                 self._send(pair, now, size)
                 search.sent(now, pair.srtt or 0.0)
+                pair.due = min(pair.due, now)  # whether a small one gets through at this moment

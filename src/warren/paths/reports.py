@@ -21,9 +21,9 @@ def report(peer: PeerPaths, now: float) -> PeerReport:
     why = peer.choice.why
     if selected is not None:
         state = "relayed" if selected.relayed else "direct"
-    elif now < peer.round_until and peer.rounds <= 1 and len(peer.pairs):
+    elif now < peer.rounds.until and peer.rounds.number <= 1 and len(peer.pairs):
         state, why = "checking", "Nothing has answered yet."
-    elif peer.rounds:
+    elif peer.rounds.number:
         state = "none"
         tried = sum(1 for pair in peer.pairs if pair.sent)
         if not peer.context.bases:

@@ -59,9 +59,9 @@ def test_each_failure_holds_twice_as_long_and_all_is_forgiven() -> None:
         one.punish(now)
         held.append(one.held_until - now)
         now = one.held_until
-    assert held == [30, 60, 120, 240, 480, 480]
+    assert held == [60, 120, 240, 480, 480, 480]
     one.punish(now + 2000)
-    assert one.held_until - (now + 2000) == 30
+    assert one.held_until - (now + 2000) == 60
 
 
 def test_a_direct_path_is_taken_at_once() -> None:
