@@ -478,6 +478,14 @@ def test_an_answer_for_a_third_party_is_not_believed() -> None:
     assert wire.mapper.mapped(wire.now) == ()
 
 
+def test_an_answer_about_another_port_is_not_believed() -> None:
+    fake = FakeGateway(nat_pmp=True)
+    fake.spoil = lambda answer: [answer[:8] + b"\x9c\x40" + answer[10:]] if answer[:2] == b"\0\x81" else [answer]
+    wire = Wire(fake)
+    wire.run(20)
+    assert wire.mapper.mapped(wire.now) == ()
+
+
 def test_an_answer_of_the_other_family_is_not_believed() -> None:
     fake = FakeGateway(pcp=True)
     address = ip_address("2a0c:d000::1").packed
