@@ -107,7 +107,9 @@ def play(seed: int) -> Played:
     found = world.run(began + (WAIT_S[expected.by] if direct else NO_DIRECT_S), both)
     packets = world.packets - packets
     world.run(world.now + 2.0)
-    first = max(ours.first_at or world.now, theirs.first_at or world.now) - began
+    first = None
+    if ours.first_at is not None and theirs.first_at is not None:
+        first = max(ours.first_at, theirs.first_at) - began
     direct_s = max(ours.direct_at or 0.0, theirs.direct_at or 0.0) - began if both() else None
     wrong = ""
     if found != direct:
