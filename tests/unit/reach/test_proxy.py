@@ -157,14 +157,12 @@ def test_a_proxy_is_asked_with_the_login(tmp_path: Path) -> None:
         (b"SSH-2.0-OpenSSH\r\n", OperationFailed, "is no HTTP proxy"),
         (b"HTTP/1.1 2000\r\n\r\n", OperationFailed, "is no HTTP proxy"),
         (b"HTTP/1.1 403 \x1b[2J\r\n\r\n", OperationFailed, "(403 ?[2J)"),
-        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 5000, None, ""),
+        (b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 5000 + b"\r\n", OperationFailed, "answers itself"),
         (b"", Unreachable, "without an answer"),
     ],
 )
-def test_every_answer_has_its_sentence(
-    tmp_path: Path, answer: bytes, error: type[WarrenError] | None, words: str
-) -> None:
-    with pytest.raises(error or WarrenError) as refused:
+def test_every_answer_has_its_sentence(tmp_path: Path, answer: bytes, error: type[WarrenError], words: str) -> None:
+    with pytest.raises(error) as refused:
         ask(tmp_path, HttpProxy(answer=answer))
     assert words in str(refused.value)
     assert str(refused.value).isprintable()

@@ -186,13 +186,15 @@ def test_nothing_is_sent_twice_where_nothing_is_lost() -> None:
 
 
 def test_a_round_trip_is_measured_only_when_the_request_was_sent_once() -> None:
-    play = Play(Script(reachable=False))
+    play = Play()
+    play.exchange()
+    play.script.reachable = False
+    play.client.check(play.now)
     play.run(0.6)
     play.script.reachable = True
-    play.run(1)
-    assert play.client.state == "ready"
-    assert play.client.rtt_s is not None
-    assert play.client.rtt_s < 0.1
+    play.run(2)
+    assert play.count(Method.REFRESH) == 3
+    assert play.client.rtt_s == pytest.approx(0.02)
 
 
 # RFC 8489 §9.2
