@@ -207,6 +207,10 @@ def test_who_is_struck_from_the_table_is_cut_off_at_once(plane: Plane, peer: soc
         other.sock.send(channel_data(0x4001, b"still there"))
         assert peer.recv(2048) == b"still there"
         assert error_of(client.refresh(600)) == 401
+        peer.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            peer.recv(2048)
+        assert len(plane.server.allocations) == 1
 
 
 def test_a_client_that_gives_up_can_come_again(plane: Plane) -> None:
