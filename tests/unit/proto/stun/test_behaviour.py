@@ -161,3 +161,16 @@ def test_the_first_socket_never_opens_what_the_second_one_tests() -> None:
     discovered(world)
     to_other = {transmit.socket for transmit in world.sent if transmit.remote.ip == OTHER.ip}
     assert to_other == {0}
+
+
+def test_a_hairpin_that_comes_back_to_its_own_socket_is_none() -> None:
+    world = World(Nat("eim", "apdf"))
+    discovery = BehaviourDiscovery(servers=(SERVER,), local=LOCAL, random=world.bytes, now=world.now)
+    world.run(discovery)
+    hairpins = [transmit for transmit in world.sent if transmit.remote.ip == OUTER]
+    assert {transmit.socket for transmit in hairpins} == {0, 1}
+    for transmit in hairpins:
+        assert not discovery.receive(transmit.data, transmit.remote, transmit.socket, world.now)
+        assert discovery.behaviour.hairpin is False
+    assert discovery.receive(hairpins[0].data, hairpins[0].remote, 1 - hairpins[0].socket, world.now)
+    assert discovery.behaviour.hairpin is True
