@@ -100,7 +100,7 @@ class Received:
     def longest_gap_s(self, after: float = 0.0) -> float:
         """The longest time without an arrival, of what arrived later than ``after``; the time up to then counts."""
         times = sorted(time for time in self.at.values() if time > after)
-        before = max((time for time in self.at.values() if time <= after), default=after)
+        before = max((time for time in self.at.values() if time <= after), default=times[0] if times else after)
         return max((b - a for a, b in zip([before, *times], times, strict=False)), default=float("inf"))
 
 

@@ -47,6 +47,13 @@ def test_the_search_ends_close_below_what_the_path_carries(link: int, carries: i
         assert max(FLOOR, min(carries, top) - 19) <= search.proven <= min(carries, top)
 
 
+@given(st.integers(1280, 1500))
+def test_what_a_path_carries_is_said_so_that_padding_fits_too(carries: int) -> None:
+    search = MtuSearch(1500, 4, 0.0)
+    play(search, carries, 40.0)
+    assert search.proven in {1440, carries // 16 * 16}
+
+
 def test_losses_on_a_path_that_answers_nothing_say_nothing_about_sizes() -> None:
     search = MtuSearch(1500, 4, 0.0)
     play(search, 0, 60.0, alive=False)
