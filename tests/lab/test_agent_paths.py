@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from tests.support.reach_lab import World
@@ -52,4 +54,69 @@ def test_a_nat_with_random_ports_is_got_through_by_many_tries(world: World) -> N
     alice, bob = behind(world, "symmetric", "port-restricted")
     world.pings(alice, bob, within_s=3.0)
     world.wait_path(alice, bob, "direct", within_s=60.0)
+    assert tcp_transfer(alice, bob, world.address(bob), 8 * MEGABYTE).intact
+
+
+@pytest.mark.timeout(240)
+def test_a_direct_path_that_breaks_is_replaced_by_the_relay_without_breaking_a_transfer(world: World) -> None:
+    alice, bob = behind(world, "port-restricted", "port-restricted")
+    world.pings(alice, bob)
+    world.wait_path(alice, bob, "direct")
+    far, router = world.internet.address("site1"), world.internet.sites["site0"].router
+    stream = world.stream(alice, bob, 20.0)
+    time.sleep(3.0)
+    broken_at = time.monotonic()
+    for chain in ("prerouting", "postrouting"):
+        router.run(["nft", "add", "table", "ip", "broken"])
+        hook = f"{{ type filter hook {chain} priority -400; }}"
+        router.run(["nft", "add", "chain", "ip", "broken", chain, hook])
+        router.run(["nft", "add", "rule", "ip", "broken", chain, "ip", "saddr", far, "drop"])
+        router.run(["nft", "add", "rule", "ip", "broken", chain, "ip", "daddr", far, "drop"])
+    received = stream.result()
+    assert received.longest_gap_s(broken_at) < 8.0
+    assert world.path(alice, bob) == "relayed"
+    assert tcp_transfer(alice, bob, world.address(bob), 8 * MEGABYTE).intact
+    router.run(["nft", "delete", "table", "ip", "broken"])
+    world.wait_path(alice, bob, "direct", within_s=60.0)
+
+
+@pytest.mark.timeout(240)
+def test_an_agent_that_is_killed_leaves_relayed_and_direct_traffic_running(world: World) -> None:
+    alice, bob, carol = behind(world, "symmetric", "symmetric", "port-restricted")
+    for other in (bob, carol):
+        world.pings(alice, other)
+    world.wait_path(alice, bob, "relayed")
+    streams = [world.stream(alice, other, 20.0) for other in (bob, carol)]
+    time.sleep(3.0)
+    killed_at = time.monotonic()
+    world.network.nodes[alice.name].process.kill()
+    time.sleep(4.0)
+    world.network.up(alice)
+    relayed, direct = (stream.result() for stream in streams)
+    assert direct.longest_gap_s(killed_at) < 2.0
+    assert relayed.longest_gap_s(killed_at) < 5.0
+
+
+@pytest.mark.timeout(240)
+def test_a_public_member_relays_for_the_others_when_the_network_has_no_relay(lab: Lab) -> None:
+    world = World(lab, relays=0)
+    world.start()
+    gate = world.internet.server("gate")
+    address = world.internet.address("gate")
+    state = gate.directory / "state"
+    state.mkdir(exist_ok=True)
+    (state / "agent.toml").write_text(f'[public]\naddresses = ["{address}"]\n[relay]\nenabled = true\ntls_port = 443\n')
+    world.join(gate)
+    desired = world.server.directory / "home.toml"
+    shown = world.network.warren(world.server, "network", "show", "home", "--toml").stdout
+    without = "".join(line for line in shown.splitlines(keepends=True) if not line.startswith("relay_members"))
+    desired.write_text(f'relay_members = ["member:gate"]\n{without}')
+    world.network.warren(world.server, "network", "apply", str(desired), "--yes")
+    hosts = [world.site(f"site{number}", "symmetric").host(f"n{number}") for number in range(2)]
+    world.join(*hosts)
+    alice, bob = hosts
+    alice.wait_for(lambda: any(r["state"] == "ready" for r in world.network.status(alice)["relays"]), 30)
+    world.pings(alice, bob, within_s=15.0)
+    world.wait_path(alice, bob, "relayed")
+    assert world.peer(alice, bob)["relay"] == "gate"
     assert tcp_transfer(alice, bob, world.address(bob), 8 * MEGABYTE).intact
