@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from warren.paths.peer import PeerPaths
 
 DOUBT_S: Final = 0.3
-GIVEN_UP_S: Final = 1.9
+GIVEN_UP_S: Final = 1.55
+"""Beyond the time that an answer may take (0.35 s at the least): longer than a hole of 2 s, in all."""
 GIVEN_UP: Final = 4
 MOVED_S: Final = 0.8
 """The same if the peer itself was heard at another place since, and not at this one: it has moved."""
@@ -152,7 +153,7 @@ class Choice:
         if moved and current.unanswered >= MOVED and doubted >= max(MOVED_S, current.rto() + DOUBT_S):
             current.state = "failed"
             self._select(other, now, "the peer has moved")
-        elif current.unanswered >= GIVEN_UP and doubted >= max(GIVEN_UP_S, current.rto() + 1.5):
+        elif current.unanswered >= GIVEN_UP and doubted >= current.rto() + GIVEN_UP_S:
             current.punish(now)
             current.state = "failed"
             self._select(other, now, "the path before does not answer any more")

@@ -121,8 +121,6 @@ class Signalling:
                 return None
             if names(message) != (self._context.label, peer.label) or key_of(message, peer.keys) is None:
                 return None
-            if message.get(CARRY_TO) is not None or message.get(CARRIED_FROM) is not None:
-                return None
             self._take(peer, read_signal_untrusted(message), now)
         except MalformedPacket:
             return None
