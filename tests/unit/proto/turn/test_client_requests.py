@@ -99,6 +99,23 @@ def test_any_number_of_forged_challenges_causes_few_requests() -> None:
     assert play.count(Method.REFRESH) - before <= 4
 
 
+def test_a_mismatch_that_nobody_vouches_for_does_not_end_the_allocation() -> None:
+    play = Play()
+    play.exchange()
+    honest = play.script.answer
+    play.script.answer = lambda message: (  # type: ignore[method-assign]
+        error(message, 437) if message.method in {Method.REFRESH, Method.CHANNEL_BIND} else honest(message)
+    )
+    play.client.bind(address("203.0.113.9"), play.now)
+    play.client.check(play.now)
+    play.run(300)
+    assert play.client.state == "ready"
+    play.script.answer = honest  # type: ignore[method-assign]
+    play.run(1200)
+    assert play.client.relayed == (RELAYED4, RELAYED6)
+    assert play.count(Method.ALLOCATE) == 2
+
+
 def test_a_refusal_of_a_peer_that_nobody_vouches_for_is_not_believed_for_long() -> None:
     play = Play()
     peer = address("203.0.113.9")
