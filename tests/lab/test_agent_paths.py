@@ -120,3 +120,13 @@ def test_a_public_member_relays_for_the_others_when_the_network_has_no_relay(lab
     world.wait_path(alice, bob, "relayed")
     assert world.peer(alice, bob)["relay"] == "gate"
     assert tcp_transfer(alice, bob, world.address(bob), 8 * MEGABYTE).intact
+
+
+@pytest.mark.timeout(240)
+def test_where_udp_is_blocked_two_nodes_behind_nats_find_a_direct_path_over_tcp(world: World) -> None:
+    alice, bob = behind(world, "udp-blocked", "port-restricted")
+    world.pings(alice, bob, within_s=10.0)
+    world.wait_path(alice, bob, "direct", within_s=40.0)
+    world.wait_path(bob, alice, "direct", within_s=20.0)
+    assert tcp_transfer(alice, bob, world.address(bob), 8 * MEGABYTE).intact
+    assert tcp_transfer(bob, alice, world.address(alice), 8 * MEGABYTE).intact

@@ -70,6 +70,8 @@ class Connecting:
             random=world.urandom,
             resolve=self._resolve,
             open_bridge=self._open_bridge,
+            tcp_mapped=world.tcp_mapped,
+            punch_tcp=world.punch_tcp,
         )
         settings = paths.Settings(hard=shared.config.hard_nat)
         self._ports = world.port_mapping(

@@ -18,7 +18,7 @@ from warren.linux.nft import Nft
 from warren.linux.sysctl import Sysctls
 from warren.model.documents import Coordinator, NetworkSpec, NodeRecord, Verified
 from warren.model.netmap import Member
-from warren.model.tunnel import IPAddress
+from warren.model.tunnel import IPAddress, TransportAddress
 from warren.proto.control.messages import Report
 from warren.reach.alarm import Alarm, LoopAlarm, MakeAlarm
 from warren.reach.doors import Bridge
@@ -26,7 +26,7 @@ from warren.reach.hosts import resolve_hosts
 from warren.reach.portmap import PortMapping
 from warren.reach.proxy import Proxy
 from warren.reach.relay_values import RelayPlace, Transport
-from warren.reach.streams import open_bridge
+from warren.reach.streams import open_bridge, punch, tcp_mapped
 from warren.relay.config import RelayConfig
 from warren.relay.process import RelayProcess
 
@@ -131,6 +131,8 @@ class World:
     """Of ``clock``."""
     resolve_hosts: Callable[[Sequence[str]], Awaitable[Sequence[IPAddress]]] = resolve_hosts
     open_bridge: Callable[[RelayPlace, Transport, Callable[[], int], Proxy | None], Awaitable[Bridge]] = open_bridge
+    tcp_mapped: Callable[[Sequence[RelayPlace], int], Awaitable[Sequence[TransportAddress]]] = tcp_mapped
+    punch_tcp: Callable[[Sequence[TransportAddress], bytes, bool, int], Awaitable[Bridge | None]] = punch
     port_mapping: Callable[..., PortMapping] = PortMapping
     make_relay: Callable[[RelayConfig], RelayProcess] = RelayProcess
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)

@@ -38,6 +38,10 @@ class Doors:
     """The addresses of hosts, names resolved. Raises OperationFailed."""
     open_bridge: Callable[[RelayPlace, Transport, Callable[[], int]], Awaitable[Bridge]]
     """From the relay, the transport, and the data plane's port. Raises OperationFailed, Unreachable."""
+    tcp_mapped: Callable[[Sequence[RelayPlace], int], Awaitable[Sequence[TransportAddress]]]
+    """How relays see TCP from that port of this host."""
+    punch_tcp: Callable[[Sequence[TransportAddress], bytes, bool, int], Awaitable[Bridge | None]]
+    """To a peer's addresses, with the check key, controlling or not, from that TCP port and for that UDP port."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ callbacks of the event loop; nothing is polled.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -16,14 +16,14 @@ from warren import log
 from warren.engine.base import ControlPort, Engine
 from warren.identity.keys import PublicKey
 from warren.model.datagrams import ControlDatagram, ControlEvent, PathWanted, PeerHeard
-from warren.model.tunnel import TransportAddress, TunnelStatus, Way
+from warren.model.tunnel import PLAIN, TransportAddress, TunnelStatus, Way
 from warren.paths import events as paths
 from warren.paths.connectivity import Connectivity
 from warren.paths.nat import Situation
 from warren.paths.values import Base, CandidateKind, Path, RemoteCandidate, Settings, Surroundings
 from warren.proto.turn.client import TurnClient
 from warren.reach.courses import Course, Courses, base_of, host_base, way_of
-from warren.reach.doors import Doors, Owner, PeerFacts
+from warren.reach.doors import Bridge, Doors, Owner, PeerFacts
 from warren.reach.errands import Errands
 from warren.reach.mirrors import Knocked, Mirrors, Throw
 from warren.reach.places import Place, place_of
@@ -40,6 +40,7 @@ from warren.reach.relay_values import (
 )
 from warren.reach.relays import Relays
 from warren.reach.sockets import PunchSockets
+from warren.reach.tcp_paths import TcpDoors, TcpPaths
 
 _INBOX_MAX: Final = 4096
 """Control datagrams that wait while one is dealt with; the rest is lost, as on a network."""
@@ -75,6 +76,11 @@ class Reach:
         self._sockets = PunchSockets(self._came_to_socket)
         self._courses = Courses(self._relays, lambda base: self._sockets.hand_over(base, self._port))
         self._errands = Errands(doors, self._relays, lambda: self._port_number, self._work)
+        self._tcp = TcpPaths(
+            node,
+            TcpDoors(doors.clock, self._tcp_addresses, self._punch_tcp, owner.send_signal, owner.course_changed),
+            self._check_key,
+        )
         self._alarm = doors.alarm(self._work)
         self._port: ControlPort | None = None
         self._port_number = 0
@@ -125,6 +131,7 @@ class Reach:
         self._errands.run(self._relays.take_wishes())
         self._send_all()
         self.leave()
+        await self._tcp.close()
         await self._errands.close()
 
     def set_bases(self, bases: tuple[Base, ...], around: Surroundings, port: int) -> None:
@@ -203,11 +210,12 @@ class Reach:
             node = self._holders.get(peer.public_key)
             if node is not None:
                 self._paths.traffic(node, peer.tx_bytes, peer.rx_bytes, now)
+                self._consider_tcp(node)
         self._work()
 
     def signal_received(self, node: bytes, data: bytes) -> None:
         """A signal of that member came by the coordinator."""
-        if node in self._peers:
+        if node in self._peers and not self._tcp.received(node, data):
             self._paths.signal_received(node, data, self._now)
             self._work()
 
@@ -215,7 +223,8 @@ class Reach:
 
     def course(self, node: bytes) -> Course | None:
         """How packets to that peer are to travel; None: no path was ever found."""
-        return self._courses.course(node)
+        course, bridge = self._courses.course(node), self._tcp.bridge(node)
+        return course if course is None or bridge is None else replace(course, endpoint=bridge, way=PLAIN)
 
     def path(self, node: bytes) -> Path | None:
         """The path that is good now."""
@@ -263,6 +272,8 @@ class Reach:
 
     def place(self, node: bytes) -> Place:
         """How packets to that peer travel now."""
+        if self._tcp.bridge(node) is not None:
+            return Place(path="direct", endpoint="a TCP connection", why="UDP does not pass, and TCP does.")
         return place_of(self.explain(node), self._relays.status())
 
     def explain(self, node: bytes) -> paths.PeerReport | None:
@@ -456,6 +467,7 @@ class Reach:
         (self._lost.add if path is None else self._lost.discard)(node)
         if self._courses.select(node, path, now) or path is None:
             self._owner.course_changed(node)
+        self._consider_tcp(node)
         if before is not None and before.base.kind == "relay" and path != before:
             self._relays.doubt(before.base, now)
 
@@ -466,7 +478,31 @@ class Reach:
         self._paths.set_bases(bases, now, replace(self._around, relayed=relayed))
         self._look_in_mirrors(now)
 
+    def _consider_tcp(self, node: bytes) -> None:
+        """Where one of the two sends no UDP, a connection may do what the relay does."""
+        path, peer = self._courses.path(node), self._peers.get(node)
+        if path is None or peer is None:
+            return
+        if not path.relayed:
+            self._tcp.drop(node)
+        elif self.udp_blocked or "no-udp" in peer.nat.split():
+            self._tcp.want(node)
+
+    def _check_key(self, node: bytes) -> bytes | None:
+        peer = self._peers.get(node)
+        return None if peer is None or not peer.check_keys else peer.check_keys[0]
+
+    async def _tcp_addresses(self) -> list[TransportAddress]:
+        """Where TCP from the port of the tunnel's number comes from."""
+        seen = await self._doors.tcp_mapped(self._relays.places(), self._port_number)
+        own = [TransportAddress(base.address, self._port_number) for base in self._bases if base.address is not None]
+        return list(dict.fromkeys([*seen, *own]))
+
+    async def _punch_tcp(self, remote: Sequence[TransportAddress], key: bytes, controlling: bool) -> Bridge | None:
+        return await self._doors.punch_tcp(remote, key, controlling, self._port_number)
+
     def _forget(self, node: bytes) -> None:
+        self._tcp.drop(node)
         del self._peers[node]
         self._paths.remove_peer(node)
         self._courses.forget(node)

@@ -213,6 +213,11 @@ class Relays:
         """The one whose server it is."""
         return next((leg for leg in self.legs() if leg.server == server), None)
 
+    def places(self) -> list[RelayPlace]:
+        """The relays as they may be used, those in use first."""
+        relays = sorted(self._relays.values(), key=lambda relay: not relay.legs)
+        return [relay.place for relay in relays]
+
     def servers(self) -> dict[str, TransportAddress]:
         """Where relays answer over UDP, by their names."""
         return {name: relay.server for name, relay in self._relays.items() if relay.server is not None}

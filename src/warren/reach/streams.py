@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from warren.errors import OperationFailed, WarrenError
+from warren.model.tunnel import TransportAddress
 from warren.reach.bridge import StreamBridge
 from warren.reach.bridge_connect import TlsPin
 from warren.reach.proxy import Proxy
 from warren.reach.relay_values import RelayPlace, Transport
+from warren.reach.tcp import mapped_tcp_address, punch_tcp
+from warren.reach.tcp_paths import PUNCH_S
 
 
 async def open_bridge(
@@ -30,3 +33,25 @@ def _pin(place: RelayPlace, host: str) -> TlsPin:
     if place.certificate_sha256 is not None:
         return TlsPin(certificate_sha256=place.certificate_sha256)
     return TlsPin(hostname=host)
+
+
+async def tcp_mapped(places: Sequence[RelayPlace], port: int) -> list[TransportAddress]:
+    """How the first relay that answers over TCP sees this host's TCP port ``port``."""
+    for place in places:
+        for host in place.hosts if place.tcp_port is not None else ():
+            seen = await mapped_tcp_address(host, place.tcp_port or 0, port)
+            if seen is not None:
+                return [seen]
+    return []
+
+
+async def punch(remote: Sequence[TransportAddress], key: bytes, controlling: bool, port: int) -> StreamBridge | None:
+    """A connection to a peer that connects to us at about the same time; None: none came about."""
+    return await punch_tcp(
+        local_port=port,
+        remote=remote,
+        key=key,
+        controlling=controlling,
+        plane_port=lambda: port,
+        timeout_s=PUNCH_S,
+    )
