@@ -27,7 +27,8 @@ from warren.errors import OperationFailed, Unreachable
 from warren.identity.keys import PrivateKey
 from warren.linux.netlink_values import Address, Route
 from warren.linux.nft import Table
-from warren.model.documents import NodeRecord, sign
+from warren.model.documents import Candidate, NodeRecord, sign
+from warren.model.envelope import pack_envelope
 from warren.model.tunnel import TransportAddress, TunnelChange, TunnelStatus
 from warren.proto.control import messages
 
@@ -517,6 +518,31 @@ def test_a_node_tells_where_it_is_when_that_changes(tmp_path: Path) -> None:
         assert [candidate.address for candidate in record.candidates] == ["198.51.100.10"]
         (peer,) = pair.b.runner.status().peers
         assert peer.candidates == (f"198.51.100.10:{pair.a.runner.status().listen_port}",)
+
+    scenario(work, tmp_path)
+
+
+def test_a_record_that_a_member_sent_itself_counts_like_one_of_the_coordinator(tmp_path: Path) -> None:
+    """So a member that moved is found while no coordinator is there; what is not a record is not taken."""
+
+    async def work(pair: Pair) -> None:
+        pair.coordinator.away = True
+        record = pair.b.link.records[-1]
+        moved = replace_struct(
+            record, version=record.version + 1, candidates=(Candidate(kind="host", address="198.51.100.9", port=9),)
+        )
+        key = pair.b.shared.keys.node_key(pair.coordinator.key)
+        coordination = pair.a.runner._coordination
+        for data in (b"nonsense", pack_envelope(sign(moved, key).envelope)):
+            coordination.learned(data)
+        await pair.a.turn()
+        (peer,) = pair.a.runner.status().peers
+        assert peer.candidates == ("198.51.100.9:9",)
+        spec = coordination.documents.spec
+        newer = sign(replace_struct(spec, version=spec.version + 1, suffix="example"), pair.coordinator.authority)
+        coordination.learned(pack_envelope(newer.envelope))
+        await pair.a.turn()
+        assert coordination.documents.spec == spec
 
     scenario(work, tmp_path)
 
