@@ -75,7 +75,7 @@ class Reach:
         self._mirrors = Mirrors(doors.random)
         self._sockets = PunchSockets(self._came_to_socket)
         self._courses = Courses(self._relays, lambda base: self._sockets.hand_over(base, self._port))
-        self._errands = Errands(doors, self._relays, lambda: self._port_number, self._work)
+        self._errands = Errands(doors, self._relays, lambda: self._port_number, self._work_and_tell)
         self._tcp = TcpPaths(
             node,
             TcpDoors(doors.clock, self._tcp_addresses, self._punch_tcp, owner.send_signal, owner.course_changed),
@@ -98,6 +98,7 @@ class Reach:
         self._inbox: deque[ControlEvent | _Adopted] = deque(maxlen=_INBOX_MAX)
         self._busy = False
         self._told: object = None
+        self._tell_due = True
         self.udp_blocked = False
 
     # From outside
@@ -144,7 +145,7 @@ class Reach:
             if before:
                 self.network_changed()
                 return
-        self._work()
+        self._work_and_tell()
 
     def network_changed(self) -> None:
         """Routes of this host, or what is behind them, may be others: everything is looked at again at once."""
@@ -155,18 +156,18 @@ class Reach:
         self._mirrors.forget()
         self._seen_by_peers.clear()
         self._look_in_mirrors(now)
-        self._work()
+        self._work_and_tell()
 
     def set_ways_in(self, verified: Iterable[TransportAddress], others: Iterable[TransportAddress]) -> None:
         """Addresses that gateways have given; through the ``others`` nothing has come in yet."""
         self._ways_in, self._unproven = tuple(verified), tuple(others)
         self._look_in_mirrors(self._now)
-        self._work()
+        self._work_and_tell()
 
     def set_relays(self, places: Iterable[RelayPlace]) -> None:
         """These may be used, with their credentials."""
         self._relays.keep(places, self._now)
-        self._work()
+        self._work_and_tell()
 
     def set_peers(self, peers: Iterable[PeerFacts]) -> None:
         """The members to be reached. Who is not named is forgotten."""
@@ -290,6 +291,11 @@ class Reach:
         self._inbox.append(event)
         self._work()
 
+    def _work_and_tell(self) -> None:
+        """The same, after something that the owner may have to be told of."""
+        self._tell_due = True
+        self._work()
+
     def _work(self) -> None:
         """Do all that is due. Called within itself (an engine in memory answers at once) it leaves that to itself."""
         if self._busy:
@@ -309,7 +315,9 @@ class Reach:
                     break
         finally:
             self._busy = False
-        self._tell()
+        if self._tell_due:
+            self._tell_due = False
+            self._tell()
         self._set_alarm()
 
     def _wake_machines(self, now: float) -> None:
@@ -317,6 +325,7 @@ class Reach:
             deadline = machine.next_deadline()
             if deadline is not None and deadline.at <= now:
                 machine.handle_timeout(now)
+                self._tell_due |= machine is not self._paths
 
     def _set_alarm(self) -> None:
         machines = (self._paths, self._relays, self._reflexive, self._mirrors)
@@ -360,6 +369,7 @@ class Reach:
             or self._mirrors.receive(data, remote)
             or self._relays.receive(data, remote, now)
         ):
+            self._tell_due = True
             return
         place = self._place(remote, way)
         if place is not None:
@@ -418,6 +428,7 @@ class Reach:
                     self._owner.reach_changed()
                 case paths.Mapped(base, address):
                     self._seen_by_peers[base] = address
+                    self._tell_due = True
                 case paths.SocketsWanted(node, count, base):
                     self._paths.sockets_opened(node, self._sockets.open(node, count, base), now)
                 case paths.SocketsDone(node, keep):
