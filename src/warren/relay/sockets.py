@@ -161,6 +161,8 @@ class TrainSocket:
                 self._sock.sendmsg((train,), control, 0, address)
                 return 0
             per_call = min(TRAIN_DATAGRAMS_MAX, TRAIN_BYTES_MAX // stride) * stride
+            if not per_call:
+                return errno.EMSGSIZE
             if self.segments:
                 control = self._controls.get((stride, ecn, local)) or self._control(stride, ecn, local)
                 if length <= per_call:

@@ -106,6 +106,26 @@ def test_two_clients_of_one_relay_reach_each_other(plane: Plane, first: str, sec
         assert receive(a) == channel_data(0x4001, b"and answered")
 
 
+@pytest.mark.parametrize("bound", [False, True], ids=["by indication", "by channel"])
+@pytest.mark.parametrize("size", [65_505, 65_535])
+def test_what_is_longer_than_any_datagram_is_lost_and_nothing_else_happens(
+    plane: Plane, peer: socket.socket, size: int, bound: bool
+) -> None:
+    """Only a stream can carry such frames; they come one behind the other, as a train."""
+    frames = channel_data(0x4001, bytes(size), padded=True) * 3
+    with client_of(plane, "tcp") as a, client_of(plane, "udp", "v") as b:
+        of_a, of_b = a.relayed(), b.relayed()
+        assert error_of(a.bind(0x4001, of_b)) == 0
+        assert error_of(b.bind(0x4002, of_a) if bound else b.permit(of_a)) == 0
+        a.sock.sendall(frames)
+        assert error_of(a.bind(0x4002, where(peer))) == 0
+        a.sock.sendall(channel_data(0x4002, bytes(size), padded=True) * 3)
+        a.sock.sendall(channel_data(0x4002, b"after it", padded=True))
+        while (got := peer.recv(65_536)) != b"after it":
+            assert len(got) == size
+        assert error_of(b.refresh(600)) == 0, "the relay lives"
+
+
 def test_trains_arrive_whole_and_in_order(plane: Plane, peer: socket.socket) -> None:
     rng = random.Random(1)
     peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)

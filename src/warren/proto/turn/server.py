@@ -68,6 +68,8 @@ from warren.proto.wireguard.timers import Deadline
 
 STREAM_MESSAGE_BYTES_MAX: Final = 65_535 + 20
 """Of a STUN message over TCP: it may hold the largest datagram there is."""
+INDICATED_BYTES_MAX: Final = 65_535 - 24 - 4 - 3
+"""Of data in a Data indication: what fits with the longest XOR-PEER-ADDRESS before it and padding behind."""
 SILENT_S: Final = 60.0
 """A user with all its allocations taken loses the one that was silent so long: its client has moved on. Clients that
 live keep the mapping of their NAT open more often than this.
@@ -157,6 +159,9 @@ class TurnServer:
 
     def from_peer(self, relayed: RelayedPort, peer: SocketAddress, data: bytes, now: float) -> None:
         """A datagram that came to a relayed address from ``peer``, with which no channel is open."""
+        if len(data) > INDICATED_BYTES_MAX:
+            self.counters["too_long"] += 1
+            return
         allocation = relayed.allocation
         if not allocation.permits(peer[0], now):
             self.counters["not_permitted"] += 1
