@@ -22,7 +22,7 @@ FLOORS = [
     ["proto"],
     ["model"],
     ["identity"],
-    ["files"],
+    ["files", "toml"],
     ["errors", "log"],
     ["__version__"],
 ]

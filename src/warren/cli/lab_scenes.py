@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from importlib import resources
 from pathlib import Path
 from typing import Final
@@ -10,10 +9,11 @@ from typing import Final
 import click
 
 from warren.cli import output
-from warren.cli.network_toml import line_of, lines_of, path_text
-from warren.errors import OperationFailed, UsageError
+from warren.errors import UsageError
 from warren.lab.scene import Scene, SceneMistakes
 from warren.lab.scene_reader import read_scene
+from warren.toml.document import NotToml, document_of, read_bytes
+from warren.toml.lines import line_of, path_text
 
 BYTES_MAX: Final = 1 << 20
 _SUFFIX: Final = ".toml"
@@ -33,12 +33,7 @@ def name_of(scene: str) -> str:
 def load(scene: str) -> Scene:
     """Read a scene. Raises UsageError that names file, line and key; of several mistakes each is told before."""
     if _is_file(scene):
-        path = Path(scene)
-        try:
-            with path.open("rb") as file:
-                data = file.read(BYTES_MAX + 1)
-        except OSError as error:
-            raise OperationFailed(f"{scene} cannot be read: {error.strerror}") from None
+        data = read_bytes(Path(scene), BYTES_MAX)
     else:
         if scene not in shipped():
             raise UsageError(f"there is no scene {scene!r}: say {', '.join(shipped())}, or a file as ./{scene}.toml")
@@ -52,18 +47,13 @@ def parse(data: bytes, file: str) -> Scene:
     if len(data) > BYTES_MAX:
         raise UsageError(f"{file}: larger than {BYTES_MAX} bytes")
     try:
-        text = data.decode("utf-8-sig").replace("\r\n", "\n")
-        parsed = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{file}:{data.count(10, 0, error.start) + 1}: this is not UTF-8 text") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        reason, _, place = str(error).partition(" (at line ")
-        raise UsageError(f"{file}:{place.partition(',')[0] or text.count(chr(10)) + 1}: {reason}") from None
+        document = document_of(data)
+    except NotToml as error:
+        raise UsageError(f"{file}:{error.line}: {error.what}") from None
     try:
-        return read_scene(Path(file).stem, parsed)
+        return read_scene(Path(file).stem, document.content)
     except SceneMistakes as error:
-        lines = lines_of(text)
-        found = sorted((line_of(one.path, lines), path_text(one.path), one.what) for one in error.mistakes)
+        found = sorted((line_of(one.path, document.lines), path_text(one.path), one.what) for one in error.mistakes)
     sentences = [f"{file}:{line}: {key + ': ' if key else ''}{what}" for line, key, what in found]
     if len(sentences) == 1:
         raise UsageError(sentences[0])

@@ -33,7 +33,6 @@ from __future__ import annotations
 
 import json
 import re
-import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
@@ -42,10 +41,11 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from warren.cli import network_values
-from warren.cli.network_toml import Path, line_of, lines_of, path_text
 from warren.model.documents import Rule, canonical_network, check_selector, port_range
 from warren.proto.control.administration import DesiredState, PolicyTest, Problem
 from warren.proto.control.spans import exact_span
+from warren.toml.document import NotToml, document_of
+from warren.toml.lines import Path, line_of, path_text
 
 T = TypeVar("T")
 
@@ -117,15 +117,10 @@ def read(data: bytes) -> StateFile:
     if len(data) > BYTES_MAX:
         return _hopeless(1, f"the file has {len(data)} bytes; {BYTES_MAX} are the most")
     try:
-        text = data.decode("utf-8-sig").replace("\r\n", "\n")
-        parsed = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        return _hopeless(data.count(b"\n", 0, error.start) + 1, "this is not UTF-8 text")
-    except tomllib.TOMLDecodeError as error:
-        return _hopeless(*_syntax_error(str(error), text))
-    except RecursionError:
-        return _hopeless(1, "it is nested too deeply")
-    return _Reader(parsed, lines_of(text)).file
+        document = document_of(data)
+    except NotToml as error:
+        return _hopeless(error.line, error.what)
+    return _Reader(document.content, document.lines).file
 
 
 def render(network: str, state: DesiredState) -> str:
@@ -170,16 +165,6 @@ def _list(texts: Iterable[str]) -> str:
 
 def _hopeless(line: int, what: str) -> StateFile:
     return StateFile(problems=[FileProblem(line, "", what)])
-
-
-_PLACE: Final = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
-
-
-def _syntax_error(message: str, text: str) -> tuple[int, str]:
-    place = _PLACE.search(message)
-    what = message[: place.start()] if place else message
-    line = int(place[1]) if place and place[1] else text.count("\n") + 1
-    return line, f"{what[:1].lower()}{what[1:]}"
 
 
 def _path_of(where: str) -> Path:

@@ -68,7 +68,8 @@ def run(
     """  # noqa: D301 - \b keeps click from rewrapping a paragraph
     from warren import log
     from warren.relay import serve
-    from warren.relay.config import load, with_ports, with_secret_file
+    from warren.relay.config import with_ports, with_secret_file
+    from warren.relay.config_file import load
 
     if as_json:
         os.environ[log.FORMAT_VARIABLE] = "json"

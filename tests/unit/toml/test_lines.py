@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.cli.network_toml import line_of, lines_of, path_text
+from warren.toml.lines import line_of, lines_of, path_text
 
 DOCUMENT = '''\
 # a comment with "quotes" [and] {more}

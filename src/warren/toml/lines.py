@@ -8,6 +8,7 @@ text that tomllib has read already, so it needs no rules but those that tell whe
 from __future__ import annotations
 
 import re
+import tomllib
 from bisect import bisect_right
 from collections.abc import Mapping
 from typing import Final
@@ -34,12 +35,14 @@ def lines_of(text: str) -> Mapping[Path, int]:
     return _Walk(text).lines
 
 
+def known_line(path: Path, lines: Mapping[Path, int]) -> int | None:
+    """The line of ``path``, or of the nearest thing around it that is there; None: there is nothing of it."""
+    return next((lines[path[:length]] for length in range(len(path), 0, -1) if path[:length] in lines), None)
+
+
 def line_of(path: Path, lines: Mapping[Path, int]) -> int:
-    """The line of ``path``, or of the nearest thing around it that is there; 1 at last."""
-    for length in range(len(path), 0, -1):
-        if path[:length] in lines:
-            return lines[path[:length]]
-    return 1
+    """As :func:`known_line`; 1 where there is nothing."""
+    return known_line(path, lines) or 1
 
 
 def path_text(path: Path) -> str:
@@ -106,8 +109,6 @@ class _Walk:
     def _key_part(self) -> str:
         first = self._text[self._at]
         if first == '"':
-            import tomllib
-
             return next(iter(tomllib.loads(f"{self._take(_BASIC)} = 0")))
         return self._take(_LITERAL)[1:-1] if first == "'" else self._take(_BARE_KEY)
 
