@@ -31,6 +31,8 @@ TRIES: Final = 4
 AGAIN_S: Final = 60.0
 """Between two series of knocks at an address that nothing came in by."""
 MIRRORS_MAX: Final = 32
+_OPENED_MAX: Final = 1024
+_THROWS: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +93,8 @@ class Mirrors:
         self._random = random
         self._under_way: dict[tuple[Base, TransportAddress], _Mirror] = {}
         self._done: set[tuple[Base, TransportAddress]] = set()
+        self._opened: set[tuple[Base, TransportAddress]] = set()
+        """Where something was sent to before: that it comes in from there says nothing of the filter any more."""
         self._transmits: list[ControlDatagram | Throw] = []
         self._knocks: dict[TransportAddress, _Knock] = {}
         self._events: list[Mirrored | Knocked] = []
@@ -102,6 +106,8 @@ class Mirrors:
             return
         there, back = self._random(TRANSACTION_BYTES), self._random(TRANSACTION_BYTES)
         self._under_way[pair] = _Mirror(base, relay, relayed, outside, there, back, now)
+        if pair in self._opened:
+            self._under_way[pair].thrown = _THROWS
 
     def knock(self, relay: Base, relayed: TransportAddress, address: TransportAddress, now: float) -> None:
         """See whether what is sent to ``address`` comes in; asked once while the answer is open."""
@@ -113,6 +119,8 @@ class Mirrors:
         self._under_way.clear()
         self._knocks.clear()
         self._done.clear()
+        if len(self._opened) > _OPENED_MAX:  # of so many allocations the old ones are long gone
+            self._opened.clear()
 
     def receive(self, data: bytes, remote: TransportAddress) -> bool:
         """Something came to the tunnel's port. False: it is not from here."""
@@ -149,13 +157,14 @@ class Mirrors:
         for pair, one in list(self._under_way.items()):
             if now < one.at:
                 continue
-            if one.thrown < 2:
+            if one.thrown < _THROWS:
                 one.thrown += 1
                 one.at = now + LISTEN_S / 2
                 data = encode(Method.BINDING, Class.INDICATION, one.there, ())
                 self._transmits.append(Throw(one.relay, one.outside, data))
             elif one.sent < TRIES:
                 one.sent += 1
+                self._opened.add(pair)
                 one.at = now + REPEAT_S
                 data = encode(Method.BINDING, Class.REQUEST, one.back, ())
                 self._transmits.append(ControlDatagram(data, one.relayed, way_of(one.base)))
