@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from warren import log
-from warren.engine.base import ControlPort, Engine
+from warren.engine.base import Engine
 from warren.identity.keys import PublicKey
 from warren.model.datagrams import ControlDatagram, ControlEvent, PathWanted, PeerHeard
 from warren.model.tunnel import PLAIN, TransportAddress, TunnelStatus, Way
@@ -22,8 +22,9 @@ from warren.paths.connectivity import Connectivity
 from warren.paths.nat import Situation
 from warren.paths.values import Base, CandidateKind, Path, RemoteCandidate, Settings, Surroundings
 from warren.proto.turn.client import TurnClient
-from warren.reach.courses import Course, Courses, base_of, host_base, way_of
+from warren.reach.courses import Course, Courses
 from warren.reach.doors import Bridge, Doors, Owner, PeerFacts
+from warren.reach.drive import Drive
 from warren.reach.errands import Errands
 from warren.reach.mirrors import Knocked, Mirrors, Throw
 from warren.reach.places import Place, place_of
@@ -74,7 +75,8 @@ class Reach:
         self._reflexive = Reflexive(doors.random)
         self._mirrors = Mirrors(doors.random)
         self._sockets = PunchSockets(self._came_to_socket)
-        self._courses = Courses(self._relays, lambda base: self._sockets.hand_over(base, self._port))
+        self._drive = Drive(self._relays, self._sockets, doors.clock)
+        self._courses = Courses(self._relays, lambda base: self._sockets.hand_over(base, self._drive.port))
         self._errands = Errands(doors, self._relays, lambda: self._port_number, self._work_and_tell)
         self._tcp = TcpPaths(
             node,
@@ -82,9 +84,7 @@ class Reach:
             self._check_key,
         )
         self._alarm = doors.alarm(self._work)
-        self._port: ControlPort | None = None
         self._port_number = 0
-        self._bases: tuple[Base, ...] = ()
         self._around = Surroundings()
         self._peers: dict[bytes, PeerFacts] = {}
         self._holders: dict[PublicKey, bytes] = {}
@@ -109,13 +109,13 @@ class Reach:
         """
         self.leave()
         port = await engine.listen(self._heard)
-        self._port = port
+        self._drive.port = port
         port.closed.add_done_callback(lambda _: ended())
         self._work()
 
     def leave(self) -> None:
         """There is no data plane (any more)."""
-        port, self._port = self._port, None
+        port, self._drive.port = self._drive.port, None
         if port is not None:
             port.close()
         self._alarm.set(None)
@@ -123,7 +123,7 @@ class Reach:
     @property
     def listens(self) -> bool:
         """There is a data plane, and it is heard."""
-        return self._port is not None and not self._port.closed.done()
+        return self._drive.port is not None and not self._drive.port.closed.done()
 
     async def close(self) -> None:
         """Give allocations back, and end what runs."""
@@ -137,7 +137,7 @@ class Reach:
 
     def set_bases(self, bases: tuple[Base, ...], around: Surroundings, port: int) -> None:
         """The addresses of this host that packets may leave from, what is around it, and the tunnel's port."""
-        before, self._bases, self._around, self._port_number = self._bases, bases, around, port
+        before, self._drive.bases, self._around, self._port_number = self._drive.bases, bases, around, port
         self._set_bases(self._now)
         if bases != before:
             now = self._now
@@ -249,7 +249,7 @@ class Reach:
         ways_in = self._ways_in if provable else (*self._ways_in, *self._unproven)
         found: list[tuple[CandidateKind, TransportAddress]] = [("mapped", address) for address in ways_in]
         found += [("srflx", mapped) for _, mapped in self._reflexive.mapped()]
-        found += [("srflx", seen) for base, seen in self._seen_by_peers.items() if base in self._bases]
+        found += [("srflx", seen) for base, seen in self._seen_by_peers.items() if base in self._drive.bases]
         found += [("relay", address) for leg in self._relays.legs() if leg.ready for address in leg.client.relayed]
         return found
 
@@ -330,7 +330,7 @@ class Reach:
     def _set_alarm(self) -> None:
         machines = (self._paths, self._relays, self._reflexive, self._mirrors)
         deadlines = [one for machine in machines if (one := machine.next_deadline()) is not None]
-        self._alarm.set(min((one.at for one in deadlines), default=None) if self._port is not None else None)
+        self._alarm.set(min((one.at for one in deadlines), default=None) if self._drive.port is not None else None)
 
     def _tell(self) -> None:
         told = (tuple(self.candidates()), self._relays.status(), self.udp_blocked, self.nat())
@@ -358,7 +358,7 @@ class Reach:
                 self._hear(node, remote, way, now)
 
     def _hear(self, node: bytes, remote: TransportAddress, way: Way, now: float) -> None:
-        place = self._place(remote, way)
+        place = self._drive.place(remote, way)
         if place is not None and node in self._peers:
             self._paths.heard(node, place[1], place[0], now)
 
@@ -371,20 +371,9 @@ class Reach:
         ):
             self._tell_due = True
             return
-        place = self._place(remote, way)
+        place = self._drive.place(remote, way)
         if place is not None:
             self._paths.receive(data, place[1], place[0], now)
-
-    def _place(self, remote: TransportAddress, way: Way) -> tuple[Base, TransportAddress] | None:
-        """At which base something came, and from where; None: by a channel that nobody knows."""
-        if way.channel:
-            leg = self._relays.leg_at(remote)
-            peer = None if leg is None else leg.client.peer_of(way.channel)
-            return None if leg is None or peer is None else (leg.base, peer)
-        base = self._sockets.base_of(way.socket) if way.socket else base_of(way, self._bases)
-        if base is None and not way.socket and way.source is not None:
-            base = host_base(way.source, way.interface)
-        return None if base is None else (base, remote)
 
     # What the machines say
 
@@ -400,7 +389,7 @@ class Reach:
                     self._set_bases(now)
                     self._reflexive.again(now)
                 case Reflected(_, mapped):
-                    self._reflexive.keep(self._bases, self._relays.servers(), now)
+                    self._reflexive.keep(self._drive.bases, self._relays.servers(), now)
                     if not self._reflexive.knows(mapped):
                         self._reflexive.again(now)
                 case UdpBlocked(blocked):
@@ -432,7 +421,7 @@ class Reach:
                 case paths.SocketsWanted(node, count, base):
                     self._paths.sockets_opened(node, self._sockets.open(node, count, base), now)
                 case paths.SocketsDone(node, keep):
-                    self._sockets.done(node, keep, self._port)
+                    self._sockets.done(node, keep, self._drive.port)
                 case paths.SignalWanted(node, data):
                     self._owner.send_signal(node, data)
                 case paths.Learned(_, envelope):
@@ -463,7 +452,7 @@ class Reach:
                 for address in self._unproven:
                     if address.ip.version == relayed.ip.version:
                         self._mirrors.knock(leg.base, relayed, address, now)
-                for base in self._bases:
+                for base in self._drive.bases:
                     outside = self._reflexive.outside(base)
                     if outside is not None and outside.ip.version == relayed.ip.version:
                         self._mirrors.look(base, leg.base, relayed, outside, now)
@@ -485,7 +474,7 @@ class Reach:
     def _set_bases(self, now: float) -> None:
         ready = [leg for leg in self._relays.legs() if leg.ready]
         relayed = tuple((leg.base.relay, address) for leg in ready for address in leg.client.relayed)
-        bases = (*self._bases, *(leg.base for leg in ready))
+        bases = (*self._drive.bases, *(leg.base for leg in ready))
         self._paths.set_bases(bases, now, replace(self._around, relayed=relayed))
         self._look_in_mirrors(now)
 
@@ -506,7 +495,9 @@ class Reach:
     async def _tcp_addresses(self) -> list[TransportAddress]:
         """Where TCP from the port of the tunnel's number comes from."""
         seen = await self._doors.tcp_mapped(self._relays.places(), self._port_number)
-        own = [TransportAddress(base.address, self._port_number) for base in self._bases if base.address is not None]
+        own = [
+            TransportAddress(base.address, self._port_number) for base in self._drive.bases if base.address is not None
+        ]
         return list(dict.fromkeys([*seen, *own]))
 
     async def _punch_tcp(self, remote: Sequence[TransportAddress], key: bytes, controlling: bool) -> Bridge | None:
@@ -528,46 +519,17 @@ class Reach:
         sent = False
         for check in self._paths.take_transmits():
             sent = True
-            self._send_check(check)
+            self._drive.check(check)
         for thing in self._mirrors.take_transmits():
             sent = True
             if isinstance(thing, Throw):
-                self._throw(thing.relay, thing.peer, thing.data)
+                self._drive.throw(thing)
             else:
-                self._send(thing)
+                self._drive.send(thing)
         for datagram in (*self._reflexive.take_transmits(), *self._relays.take_transmits()):
             sent = True
-            self._send(datagram)
+            self._drive.send(datagram)
         return sent
-
-    def _send_check(self, check: paths.Check) -> None:
-        if check.base.kind == "socket":
-            way = self._sockets.way(check.base)
-            if way is not None:
-                self._send(ControlDatagram(check.data, check.remote, way, check.dont_fragment))
-            else:
-                self._sockets.send(check.base, check.remote, check.data)
-            return
-        if check.base.kind == "host":
-            self._send(ControlDatagram(check.data, check.remote, way_of(check.base), check.dont_fragment))
-            return
-        leg = self._relays.leg(check.base)
-        if leg is None:
-            return
-        way = leg.way_to(check.remote)
-        if way is not None:
-            self._send(ControlDatagram(check.data, leg.server, way, check.dont_fragment))
-        else:
-            leg.client.send(check.remote, check.data, self._now)
-
-    def _throw(self, relay: Base, peer: TransportAddress, data: bytes) -> None:
-        leg = self._relays.leg(relay)
-        if leg is not None:
-            leg.client.send(peer, data, self._now)
-
-    def _send(self, datagram: ControlDatagram) -> None:
-        if self._port is not None:
-            self._port.send(datagram)
 
     def _turn_client(self, server: TransportAddress, place: RelayPlace, transport: Transport, now: float) -> TurnClient:
         return TurnClient(
