@@ -16,6 +16,7 @@ from warren.proto.turn.server_values import TCP, TLS, Client
 from warren.proto.wireguard.ratelimit import source_prefix
 from warren.relay.certificate import context_of, kept_certificate
 from warren.relay.config import RelayConfig
+from warren.relay.pollers import Pollers
 from warren.relay.streams import Stream
 
 UNPROVEN_S: Final = 20.0
@@ -31,7 +32,7 @@ _PREFIX_BITS: Final = (32, 64)
 class StreamDoor:
     """See the module. ``streams`` are the connections by file descriptor."""
 
-    def __init__(self, config: RelayConfig, hosts: list[tuple[int, str]], poller: select.epoll) -> None:
+    def __init__(self, config: RelayConfig, hosts: list[tuple[int, str]], pollers: Pollers) -> None:
         """Raises OperationFailed when a port cannot be had, UsageError for a certificate that cannot be used."""
         self.streams: dict[int, Stream] = {}
         self.by_client: dict[Client, Stream] = {}
@@ -40,7 +41,8 @@ class StreamDoor:
         self.tls_port: int | None = None
         self.certificate_sha256: bytes | None = None
         self._context: ssl.SSLContext | None = None
-        self._poller = poller
+        self._pollers = pollers
+        self._poller = pollers.all
         self._number = 0
         self._unproven: dict[Client, Stream] = {}
         self._per_address: Counter[int] = Counter()
@@ -67,7 +69,7 @@ class StreamDoor:
                 raise OperationFailed(f"{where} cannot be had: {error.strerror}; see who has it: `ss -tlpn`") from None
             port = port or int(listener.getsockname()[1])
             self.listeners[listener.fileno()] = (listener, transport)
-            self._poller.register(listener.fileno(), select.EPOLLIN)
+            self._pollers.add(listener.fileno())
         return port
 
     def accept(self, fd: int, now: float) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from warren.relay import config
+from warren.relay import config_file
 
 REFERENCE = (Path(__file__).parents[3] / "docs" / "reference.md").read_text()
 
@@ -17,8 +17,8 @@ def test_every_key_of_the_file_is_in_the_reference() -> None:
     rows = [line.split("|")[1] for line in section.partition("| key |")[2].splitlines() if line.startswith("| `")]
     named = {key for row in rows for key in re.findall(r"`([^`]+)`", row)}
     expected = set()
-    for field in msgspec.structs.fields(config._File):
-        kind = getattr(config, f"_{field.name.capitalize()}", None)
+    for field in msgspec.structs.fields(config_file._File):
+        kind = getattr(config_file, f"_{field.name.capitalize()}", None)
         if field.name == "users":
             expected.add("users.NAME")
         elif kind is None:
