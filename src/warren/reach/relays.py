@@ -58,7 +58,9 @@ STANDBY_S: Final = 120.0
 RETRY_FIRST_S: Final = 2.0
 RETRY_MAX_S: Final = 60.0
 REFUSED_S: Final = 300.0
-"""After a refusal that trying again does not help against; other credentials end it."""
+"""The longest pause between refusals that trying again hardly helps against: a member's relay may only not have heard
+of this node yet. Other credentials end it.
+"""
 OVERLAP_S: Final = 6.0
 """A stream goes on so long after UDP works again: paths move in the meantime."""
 
@@ -218,9 +220,10 @@ class Relays:
         relays = sorted(self._relays.values(), key=lambda relay: not relay.legs)
         return [relay.place for relay in relays]
 
-    def servers(self) -> dict[str, TransportAddress]:
-        """Where relays answer over UDP, by their names."""
-        return {name: relay.server for name, relay in self._relays.items() if relay.server is not None}
+    def reflectors(self) -> tuple[TransportAddress, ...]:
+        """Every address at which a relay that answers over UDP can be asked how this node looks from outside."""
+        answering = (relay for relay in self._relays.values() if relay.server is not None)
+        return tuple(dict.fromkeys(server for relay in answering for server in relay.servers()))
 
     @property
     def settled(self) -> bool:
@@ -432,8 +435,8 @@ class Relays:
 
     def _back_off(self, relay: _Relay, transport: Transport, now: float, why: str, *, final: bool = False) -> None:
         relay.why = why
-        wait_s = REFUSED_S if final else relay.wait_s.get(transport, RETRY_FIRST_S)
-        relay.wait_s[transport] = min(2 * wait_s, RETRY_MAX_S)
+        wait_s = relay.wait_s.get(transport, RETRY_FIRST_S)
+        relay.wait_s[transport] = min(4 * wait_s, REFUSED_S) if final else min(2 * wait_s, RETRY_MAX_S)
         relay.retry_at[transport] = now + wait_s
 
     def _use_credentials(self, relay: _Relay, place: RelayPlace, now: float) -> None:

@@ -9,7 +9,7 @@ from warren.model.datagrams import ControlDatagram
 from warren.model.tunnel import TransportAddress
 from warren.proto.stun.attributes import pack_xor_address
 from warren.proto.stun.message import Attribute, Class, Method, decode_untrusted, encode
-from warren.proto.turn.client_events import ClientEvent, Ready
+from warren.proto.turn.client_events import ClientEvent, Failed, Ready
 from warren.proto.wireguard.timers import Deadline
 from warren.reach.relay_values import Connect, Disconnect, Event, RelayPlace, Resolve, Transport, Wish
 from warren.reach.relays import Relays
@@ -66,6 +66,7 @@ class RelayWorld:
         self.silent: set[str] = set()
         self.shut: set[str] = set()
         self.outside = OUTSIDE
+        self.refusal: Failed | None = None
         self.turns: list[FakeTurn] = []
         self.events: list[Event] = []
         self.wishes: list[Wish] = []
@@ -75,7 +76,7 @@ class RelayWorld:
 
     def _turn(self, server: TransportAddress, place: RelayPlace, transport: Transport, now: float) -> FakeTurn:
         made = FakeTurn(server, place, now)
-        made.events.append(Ready(made.relayed, made.mapped))
+        made.events.append(self.refusal or Ready(made.relayed, made.mapped))
         self.turns.append(made)
         return made
 

@@ -8,7 +8,7 @@ from tests.unit.reach.relay_world import RelayWorld, at
 from warren.paths.values import Base
 from warren.proto.turn.client_events import Data, Failed, Lost
 from warren.reach.relay_values import BasesChanged, Came, Connect, Disconnect, Reflected, Resolve, UdpBlocked
-from warren.reach.relays import ASK_AGAIN_S, HEARTBEAT_IDLE_S, LEGS, OVERLAP_S, REFUSED_S
+from warren.reach.relays import ASK_AGAIN_S, HEARTBEAT_IDLE_S, LEGS, OVERLAP_S, REFUSED_S, RETRY_FIRST_S
 
 
 def test_the_two_nearest_relays_are_used() -> None:
@@ -28,7 +28,7 @@ def test_without_credentials_a_relay_is_asked_for_addresses_only() -> None:
     world.keep(world.place("one", username=""))
     world.advance(1.0)
     assert world.used() == {}
-    assert world.relays.servers() == {"one": at("192.0.2.1")}
+    assert world.relays.reflectors() == (at("192.0.2.1"),)
     world.keep(world.place("one"))
     world.advance(1.0)
     assert world.used() == {"one": "udp"}
@@ -126,8 +126,17 @@ def test_a_refused_allocation_is_told_and_not_asked_for_again_at_once(final: boo
     world.settle()
     assert world.used() == {}
     assert world.relays.status()[0].why == "the relay one refuses: quota"
-    world.advance(REFUSED_S / 2)
-    assert bool(world.used()) == (not final)
+    world.advance(RETRY_FIRST_S / 2)
+    assert world.used() == {}
+    world.advance(RETRY_FIRST_S)
+    assert world.used() == {"one": "udp"}
+    world.refusal = Failed("the relay one refuses: quota", final)
+    world.turn_of("one").events.append(world.refusal)
+    count = len(world.turns)
+    world.advance(2 * REFUSED_S)
+    assert 3 < len(world.turns) - count < (9 if final else 20)
+    assert world.used() == {}
+    world.refusal = None
     world.keep(world.place("one", username="another"))
     world.advance(1.0)
     assert world.used() == {"one": "udp"}
@@ -178,4 +187,4 @@ def test_answers_of_strangers_are_not_believed() -> None:
     world = RelayWorld(one=0.01)
     world.keep(world.place("one"))
     assert not world.relays.receive(bytes(28), at("192.0.2.66"), 0.0)
-    assert world.relays.servers() == {}
+    assert world.relays.reflectors() == ()
