@@ -141,7 +141,7 @@ class Reach:
         self._set_bases(self._now)
         if bases != before:
             now = self._now
-            self._reflexive.keep(bases, self._relays.servers(), now)
+            self._reflexive.keep(bases, self._relays.reflectors(), now)
             if before:
                 self.network_changed()
                 return
@@ -389,7 +389,7 @@ class Reach:
                     self._set_bases(now)
                     self._reflexive.again(now)
                 case Reflected(_, mapped):
-                    self._reflexive.keep(self._drive.bases, self._relays.servers(), now)
+                    self._reflexive.keep(self._drive.bases, self._relays.reflectors(), now)
                     if not self._reflexive.knows(mapped):
                         self._reflexive.again(now)
                 case UdpBlocked(blocked):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from warren.model.datagrams import ControlDatagram
@@ -15,8 +15,8 @@ from warren.reach.mirrors import Mirrored
 from warren.reach.probes import Answered, Probes
 
 AGAIN_S: Final = 120.0
-SERVERS_MAX: Final = 4
-"""Two tell what a NAT does; the others are for when one of them is in an odd place."""
+SERVERS_MAX: Final = 8
+"""Two tell what a NAT does to a family; the others are for when one of them is in an odd place."""
 _NEAR: Final = 64
 """Outside ports this close to each other were given out in order."""
 
@@ -36,10 +36,10 @@ class Reflexive:
         """An outside address was another than before; whoever sees to it resets this."""
         self._again_at: float | None = None
 
-    def keep(self, bases: tuple[Base, ...], servers: Mapping[str, TransportAddress], now: float) -> None:
-        """Ask what was not asked yet."""
+    def keep(self, bases: tuple[Base, ...], servers: Iterable[TransportAddress], now: float) -> None:
+        """Ask what was not asked yet. ``servers`` are addresses to send to, those behind a NAT64 in its prefix."""
         self._bases = tuple(base for base in bases if base.kind == "host")
-        self._servers = tuple(dict.fromkeys(servers.values()))[:SERVERS_MAX]
+        self._servers = tuple(dict.fromkeys(servers))[:SERVERS_MAX]
         self._seen = {base: seen for base, seen in self._seen.items() if base in self._bases}
         self._ask(now, only_new=True)
 
@@ -64,8 +64,9 @@ class Reflexive:
         return any(mapped in seen.values() for seen in self._seen.values())
 
     def outside(self, base: Base) -> TransportAddress | None:
-        """How a server sees ``base``; None: none has answered."""
-        return next(iter(self._seen.get(base, {}).values()), None)
+        """How a server of its own family sees ``base``; None: none has answered."""
+        seen = self._seen.get(base, {}).values()
+        return next((one for one in seen if one.ip.version == _version(base)), None)
 
     def mapped(self) -> list[tuple[Base, TransportAddress]]:
         """The outside addresses of each base, IPv6 first, each once."""
@@ -73,13 +74,22 @@ class Reflexive:
         return sorted(pairs, key=lambda pair: pair[1].ip.version == 4)
 
     def behaviour(self, version: int, port: int) -> Behaviour | None:
-        """What a NAT in front of the first base of that family does, as far as can be told from two servers. ``port``
-        is the tunnel's. None: nobody answered.
+        """What a NAT does to the first base that has an outside address of that family, as far as can be told from two
+        servers; for IPv4 that may be the NAT64 in front of an IPv6 base. ``port`` is the tunnel's. None: there is none.
         """
-        for base, seen in self._seen.items():
-            if base.address is not None and base.address.version == version and seen:
-                mapped = [*seen.values(), *self._mirrored.get(base, {}).values()]
-                return _behaviour(base, mapped, port, heard=self._heard.get(base, False))
+        found = self._outside(version)
+        if found is None:
+            return None
+        base, mapped = found
+        heard = self._heard.get(base, False) and base.address is not None and base.address.version == version
+        return _behaviour(base, mapped, port, heard=heard)
+
+    def _outside(self, version: int) -> tuple[Base, list[TransportAddress]] | None:
+        for base, seen in sorted(self._seen.items(), key=lambda one: _version(one[0]) != version):
+            everything = (*seen.values(), *self._mirrored.get(base, {}).values())
+            mapped = [one for one in everything if one.ip.version == version]
+            if mapped:
+                return base, mapped
         return None
 
     def situation(self, port: int, *, udp: bool, tcp: bool, relay: bool) -> Situation | None:
@@ -87,7 +97,9 @@ class Reflexive:
         v4, v6 = self.behaviour(4, port), self.behaviour(6, port)
         if v4 is None and v6 is None and udp:
             return None
-        return Situation(v4=v4, v6=v6, udp=udp, tcp=tcp, relay=relay)
+        translated = self._outside(4)
+        nat64 = translated is not None and _version(translated[0]) == 6
+        return Situation(v4=v4, v6=v6, udp=udp, tcp=tcp, relay=relay, nat64=nat64)
 
     # The machine's verbs
 
@@ -139,6 +151,10 @@ class Reflexive:
                     self._mirrored.pop(base, None)
                 seen[event.server] = event.mapped
                 self._fresh.append((base, event.mapped, event.server))
+
+
+def _version(base: Base) -> int:
+    return 0 if base.address is None else base.address.version
 
 
 def _behaviour(base: Base, mapped: list[TransportAddress], port: int, *, heard: bool) -> Behaviour:
