@@ -17,12 +17,9 @@ from typing import Final
 from warren.errors import MalformedPacket
 from warren.model.tunnel import TransportAddress
 from warren.proto.stun.attributes import (
-    pack_error_code,
     pack_uint32,
-    pack_unknown_attributes,
     pack_xor_address,
     unpack_family_untrusted,
-    unpack_port_untrusted,
     unpack_xor_address_untrusted,
 )
 from warren.proto.stun.message import (
@@ -37,23 +34,20 @@ from warren.proto.stun.message import (
 )
 from warren.proto.turn.filter import PeerFilter
 from warren.proto.turn.nonce import Nonces
-from warren.proto.turn.quota import Quotas, ReplyBudget
+from warren.proto.turn.quota import Quotas
 from warren.proto.turn.server_allocate import Ports, lifetime_of_untrusted, wish_of
 from warren.proto.turn.server_auth import Asker, Attributes, Authenticator
+from warren.proto.turn.server_peers import bind_untrusted, forget_channel, permit_untrusted
+from warren.proto.turn.server_replies import KNOWN, Replies
 from warren.proto.turn.server_values import (
-    CHANNEL_S,
-    CHANNELS,
     LIFETIME_S,
-    PERMISSION_S,
     UDP,
     Allocation,
-    Channel,
     Client,
     Closed,
     Credentials,
     Event,
     Opened,
-    Permission,
     RelayedPort,
     Settings,
     SocketAddress,
@@ -74,25 +68,6 @@ SILENT_S: Final = 60.0
 """A user with all its allocations taken loses the one that was silent so long: its client has moved on. Clients that
 live keep the mapping of their NAT open more often than this.
 """
-_KNOWN: Final = frozenset(
-    {
-        Attribute.USERNAME,
-        Attribute.REALM,
-        Attribute.NONCE,
-        Attribute.PASSWORD_ALGORITHM,
-        Attribute.USERHASH,
-        Attribute.CHANNEL_NUMBER,
-        Attribute.LIFETIME,
-        Attribute.XOR_PEER_ADDRESS,
-        Attribute.DATA,
-        Attribute.REQUESTED_ADDRESS_FAMILY,
-        Attribute.EVEN_PORT,
-        Attribute.REQUESTED_TRANSPORT,
-        Attribute.DONT_FRAGMENT,
-        Attribute.RESERVATION_TOKEN,
-        Attribute.PADDING,
-    }
-)
 
 
 class TurnServer:
@@ -115,8 +90,8 @@ class TurnServer:
         """No new allocations: the server is about to stop."""
         self.counters: Counter[str] = Counter()
         self._settings = settings
-        self._auth = Authenticator(credentials, settings.realm, Nonces(random(32)))
-        self._budget = ReplyBudget()
+        auth = Authenticator(credentials, settings.realm, Nonces(random(32)))
+        self._replies = Replies(auth, self.counters, self._tell)
         self._quotas = Quotas(settings.allocations_max, settings.allocations_per_user, settings.allocations_per_prefix)
         self._ports = Ports(settings, sockets, random)
         self._transmits: list[Transmit] = []
@@ -149,13 +124,19 @@ class TurnServer:
         if message.cls is not Class.REQUEST:
             return
         if message.method == Method.BINDING:
-            self._bind(message, client, now)
+            self._replies.binding(message, client, now, proven=self._has_proved_its_address(client))
             return
         handler = self._handlers.get(message.method)
         if handler is None:
             self.counters["unknown_method"] += 1
             return
-        self._authenticated(handler, message, client, now)
+        asker = self._replies.asker(message, client, now, proven=self._has_proved_its_address(client))
+        if asker is None:
+            return
+        try:
+            handler(message, client, asker, now)
+        except MalformedPacket:
+            self._replies.refuse(message, client, asker, 400)
 
     def from_peer(self, relayed: RelayedPort, peer: SocketAddress, data: bytes, now: float) -> None:
         """A datagram that came to a relayed address from ``peer``, with which no channel is open."""
@@ -171,9 +152,7 @@ class TurnServer:
             (Attribute.XOR_PEER_ADDRESS, pack_xor_address(transport_address(peer), transaction)),
             (Attribute.DATA, data),
         ]
-        self._transmits.append(
-            ToClient(allocation.client, encode(Method.DATA, Class.INDICATION, transaction, attributes))
-        )
+        self._tell(allocation.client, encode(Method.DATA, Class.INDICATION, transaction, attributes))
 
     def disconnected(self, client: Client) -> None:
         """The connection of a TCP or TLS client has ended, and with it what it had (RFC 8656 §7.2)."""
@@ -220,67 +199,33 @@ class TurnServer:
 
     # Requests
 
-    def _bind(self, request: Message, client: Client, now: float) -> None:
-        """STUN Binding (RFC 8489 §2): where the client is seen from."""
-        mapped = pack_xor_address(transport_address(client.remote), request.transaction)
-        unknown = unknown_required(request, _KNOWN)
-        if unknown:
-            attributes = _refused_unknown(unknown)
-            reply = encode(Method.BINDING, Class.ERROR, request.transaction, attributes)
-        else:
-            reply = encode(Method.BINDING, Class.SUCCESS, request.transaction, [(Attribute.XOR_MAPPED_ADDRESS, mapped)])
-        self._reply_unproven(request, client, reply, now)
-
-    def _authenticated(
-        self, handler: Callable[[Message, Client, Asker, float], None], request: Message, client: Client, now: float
-    ) -> None:
-        host = client.remote[0]
-        asker = self._auth.judge(request, host, now)
-        if isinstance(asker, int):
-            self.counters[f"refused_{asker}"] += 1
-            self._reply_unproven(request, client, self._auth.refusal(request, asker, host, now), now)
-            return
-        unknown = unknown_required(request, _KNOWN)
-        if unknown:
-            self._refuse(request, client, asker, 420, *_refused_unknown(unknown)[1:])
-            return
-        try:
-            handler(request, client, asker, now)
-        except MalformedPacket:
-            self._refuse(request, client, asker, 400)
-
-    def _reply_unproven(self, request: Message, client: Client, reply: bytes, now: float) -> None:
-        """Over UDP the source may be forged: what goes there is bounded. A TCP client has proved its address."""
-        proven = client.transport != UDP or client in self.allocations
-        if not proven and not self._budget.allows(client.remote[0], len(request.raw), len(reply), now):
-            self.counters["replies_withheld"] += 1
-            return
-        self._transmits.append(ToClient(client, reply))
+    def _has_proved_its_address(self, client: Client) -> bool:
+        return client.transport != UDP or client in self.allocations
 
     def _allocate(self, request: Message, client: Client, asker: Asker, now: float) -> None:
         present = self.allocations.get(client)
         if present is not None:
             if present.transaction == request.transaction and present.identity == asker.identity:
-                self._transmits.append(ToClient(client, present.response))  # our answer was lost (§7.2)
+                self._tell(client, present.response)  # our answer was lost (§7.2)
             else:
-                self._refuse(request, client, asker, 437)
+                self._replies.refuse(request, client, asker, 437)
             return
         wish = wish_of(request)
         if isinstance(wish, int):
-            self._refuse(request, client, asker, wish)
+            self._replies.refuse(request, client, asker, wish)
             return
         lifetime = lifetime_of_untrusted(request) or LIFETIME_S
         if self._quotas.user_is_full(asker.identity):
             self._give_up_silent(asker.identity, now)
         error = 508 if self.refusing else self._quotas.why_not(asker.identity, client.remote[0])
         if error:
-            self._refuse(request, client, asker, error)
+            self._replies.refuse(request, client, asker, error)
             return
         allocation = Allocation(client, asker.username, asker.identity, now)
         allocation.expires_at = now + lifetime
         ports, extra, error = self._ports.grant(allocation, wish, now)
         if not ports:
-            self._refuse(request, client, asker, error)
+            self._replies.refuse(request, client, asker, error)
             return
         self._quotas.take(asker.identity, client.remote[0])
         self.allocations[client] = allocation
@@ -300,9 +245,8 @@ class TurnServer:
             (Attribute.XOR_MAPPED_ADDRESS, pack_xor_address(seen, request.transaction)),
         ]
         allocation.transaction = request.transaction
-        allocation.response = self._auth.answer(request, Class.SUCCESS, asker, attributes)
+        allocation.response = self._replies.grant(request, client, asker, attributes)
         self._events.append(Opened(allocation))
-        self._transmits.append(ToClient(client, allocation.response))
         self.counters["allocations_made"] += 1
 
     def _refresh(self, request: Message, client: Client, asker: Asker, now: float) -> None:
@@ -313,12 +257,12 @@ class TurnServer:
         value = request.get(Attribute.REQUESTED_ADDRESS_FAMILY)
         family = None if value is None else unpack_family_untrusted(value)
         if family is not None and family not in allocation.relayed:
-            self._refuse(request, client, asker, 443)
+            self._replies.refuse(request, client, asker, 443)
             return
         if lifetime:
             allocation.expires_at = now + lifetime
             self._wake_at = min(self._wake_at or allocation.expires_at, allocation.expires_at)
-        self._grant(request, client, asker, [(Attribute.LIFETIME, pack_uint32(lifetime))])
+        self._replies.grant(request, client, asker, [(Attribute.LIFETIME, pack_uint32(lifetime))])
         if lifetime:
             return
         if family is None or len(allocation.relayed) == 1:
@@ -328,73 +272,15 @@ class TurnServer:
 
     def _create_permission(self, request: Message, client: Client, asker: Asker, now: float) -> None:
         allocation = self._own(request, client, asker, now)
-        if allocation is None:
-            return
-        peers = [
-            unpack_xor_address_untrusted(value, request.transaction)
-            for kind, value in request.attributes
-            if kind == Attribute.XOR_PEER_ADDRESS
-        ]
-        error = 0 if peers else 400
-        for peer in peers:
-            error = error or self._why_not_peer(allocation, peer)
-        hosts = {str(peer.ip) for peer in peers}
-        if not error and len(allocation.permissions.keys() | hosts) > self._settings.permissions_max:
-            _forget_expired(allocation, now)
-            if len(allocation.permissions.keys() | hosts) > self._settings.permissions_max:
-                error = 508
-        if error:
-            self._refuse(request, client, asker, error)
-            return
-        for host in hosts:
-            self._permit(allocation, host, now)
-        self._grant(request, client, asker)
+        if allocation is not None:
+            error = permit_untrusted(request, allocation, self._settings, self._why_not_peer, now)
+            self._replies.end(request, client, asker, error)
 
     def _bind_channel(self, request: Message, client: Client, asker: Asker, now: float) -> None:
         allocation = self._own(request, client, asker, now)
-        if allocation is None:
-            return
-        number_value, peer_value = request.get(Attribute.CHANNEL_NUMBER), request.get(Attribute.XOR_PEER_ADDRESS)
-        if number_value is None or peer_value is None:
-            self._refuse(request, client, asker, 400)
-            return
-        number = unpack_port_untrusted(number_value)  # written alike
-        peer = unpack_xor_address_untrusted(peer_value, request.transaction)
-        error = 400 if number not in CHANNELS else self._why_not_peer(allocation, peer)
-        if not error and len(allocation.channels) >= self._settings.channels_max:
-            _forget_expired(allocation, now)
-        address = socket_address(peer)
-        bound, taken = allocation.channel_of.get(address), allocation.channels.get(number)
-        if taken is not None and taken is not bound:
-            if taken.expires_at > now:
-                error = error or 400  # §12.2: the number is another peer's
-            else:
-                _forget_channel(allocation, taken)
-        if bound is not None and bound.number != number:
-            if bound.expires_at > now:
-                error = error or 400  # the peer has another number
-            else:
-                _forget_channel(allocation, bound)
-                bound = None
-        if not error and bound is None:
-            full = len(allocation.channels) >= self._settings.channels_max
-            crowded = (
-                str(peer.ip) not in allocation.permissions
-                and len(allocation.permissions) >= self._settings.permissions_max
-            )
-            error = 508 if full or crowded else 0
-        if error:
-            self._refuse(request, client, asker, error)
-            return
-        permission = self._permit(allocation, str(peer.ip), now)
-        if bound is not None:
-            bound.permission = permission
-            bound.expires_at = now + CHANNEL_S
-        else:
-            relayed = allocation.relayed[peer.ip.version]
-            made = Channel(number, address, relayed, permission, now + CHANNEL_S)
-            allocation.channels[number] = allocation.channel_of[address] = made
-        self._grant(request, client, asker)
+        if allocation is not None:
+            error = bind_untrusted(request, allocation, self._settings, self._why_not_peer, now)
+            self._replies.end(request, client, asker, error)
 
     def _send(self, message: Message, allocation: Allocation, now: float) -> None:
         """A Send indication (RFC 8656 §11.2): no answer, whatever is wrong with it."""
@@ -407,7 +293,7 @@ class TurnServer:
             self.counters["malformed"] += 1
             return
         relayed = allocation.relayed.get(peer.ip.version)
-        if relayed is None or unknown_required(message, _KNOWN) or not allocation.permits(str(peer.ip), now):
+        if relayed is None or unknown_required(message, KNOWN) or not allocation.permits(str(peer.ip), now):
             self.counters["not_permitted"] += 1
             return
         whole = message.get(Attribute.DONT_FRAGMENT) is not None
@@ -419,10 +305,10 @@ class TurnServer:
         """The allocation that the request is about; None: the client has been told that there is none for it."""
         allocation = self.allocations.get(client)
         if allocation is None or allocation.expires_at <= now:
-            self._refuse(request, client, asker, 437)
+            self._replies.refuse(request, client, asker, 437)
             return None
         if allocation.identity != asker.identity:
-            self._refuse(request, client, asker, 441)
+            self._replies.refuse(request, client, asker, 441)
             return None
         # Renewed time-limited credentials have another name. RFC 8656 §5 would let the old ones live on for ever.
         allocation.username = asker.username
@@ -438,25 +324,8 @@ class TurnServer:
             return 403
         return 0
 
-    def _permit(self, allocation: Allocation, host: str, now: float) -> Permission:
-        permission = allocation.permissions.get(host)
-        if permission is None:
-            permission = allocation.permissions[host] = Permission(now + PERMISSION_S)
-        permission.expires_at = now + PERMISSION_S
-        return permission
-
-    def _grant(self, request: Message, client: Client, asker: Asker, attributes: Attributes | None = None) -> None:
-        reply = self._auth.answer(request, Class.SUCCESS, asker, attributes or [])
-        self._transmits.append(ToClient(client, reply))
-
-    def _refuse(
-        self, request: Message, client: Client, asker: Asker, error: int, *attributes: tuple[int, bytes]
-    ) -> None:
-        self.counters[f"refused_{error}"] += 1
-        reply = self._auth.answer(
-            request, Class.ERROR, asker, [(Attribute.ERROR_CODE, pack_error_code(error)), *attributes]
-        )
-        self._transmits.append(ToClient(client, reply))
+    def _tell(self, client: Client, data: bytes) -> None:
+        self._transmits.append(ToClient(client, data))
 
     # The end of allocations
 
@@ -478,24 +347,5 @@ class TurnServer:
         relayed = allocation.relayed.pop(family)
         del self.relayed[relayed.address]
         for channel in [one for one in allocation.channels.values() if one.relayed is relayed]:
-            _forget_channel(allocation, channel)
+            forget_channel(allocation, channel)
         self._ports.close(relayed)
-
-
-def _refused_unknown(unknown: tuple[int, ...]) -> Attributes:
-    return [
-        (Attribute.ERROR_CODE, pack_error_code(420)),
-        (Attribute.UNKNOWN_ATTRIBUTES, pack_unknown_attributes(unknown)),
-    ]
-
-
-def _forget_expired(allocation: Allocation, now: float) -> None:
-    for channel in [one for one in allocation.channels.values() if one.expires_at <= now]:
-        _forget_channel(allocation, channel)
-    for host in [host for host, one in allocation.permissions.items() if one.expires_at <= now]:
-        del allocation.permissions[host]
-
-
-def _forget_channel(allocation: Allocation, channel: Channel) -> None:
-    allocation.channels.pop(channel.number, None)
-    allocation.channel_of.pop(channel.peer, None)
