@@ -34,11 +34,11 @@ from warren.proto.stun.message import (
 )
 from warren.proto.turn.filter import PeerFilter
 from warren.proto.turn.nonce import Nonces
-from warren.proto.turn.quota import Quotas
-from warren.proto.turn.server_allocate import Ports, lifetime_of_untrusted, wish_of
+from warren.proto.turn.server_allocate import lifetime_of_untrusted, wish_of
 from warren.proto.turn.server_auth import Asker, Attributes, Authenticator
-from warren.proto.turn.server_peers import bind_untrusted, forget_channel, permit_untrusted
+from warren.proto.turn.server_peers import bind_untrusted, permit_untrusted
 from warren.proto.turn.server_replies import KNOWN, Replies
+from warren.proto.turn.server_table import AllocationTable
 from warren.proto.turn.server_values import (
     LIFETIME_S,
     UDP,
@@ -64,10 +64,6 @@ STREAM_MESSAGE_BYTES_MAX: Final = 65_535 + 20
 """Of a STUN message over TCP: it may hold the largest datagram there is."""
 INDICATED_BYTES_MAX: Final = 65_535 - 24 - 4 - 3
 """Of data in a Data indication: what fits with the longest XOR-PEER-ADDRESS before it and padding behind."""
-SILENT_S: Final = 60.0
-"""A user with all its allocations taken loses the one that was silent so long: its client has moved on. Clients that
-live keep the mapping of their NAT open more often than this.
-"""
 
 
 class TurnServer:
@@ -81,8 +77,9 @@ class TurnServer:
         sockets: Sockets,
         random: Callable[[int], bytes],
     ) -> None:
-        self.allocations: dict[Client, Allocation] = {}
-        self.relayed: dict[SocketAddress, RelayedPort] = {}
+        self._table = AllocationTable(settings, sockets, random, self._ended)
+        self.allocations = self._table.by_client
+        self.relayed = self._table.relayed
         """By the address that peers send to: the way from one client to another leads through here."""
         self.peers = peers
         """May be replaced by a newer one."""
@@ -92,11 +89,8 @@ class TurnServer:
         self._settings = settings
         auth = Authenticator(credentials, settings.realm, Nonces(random(32)))
         self._replies = Replies(auth, self.counters, self._tell)
-        self._quotas = Quotas(settings.allocations_max, settings.allocations_per_user, settings.allocations_per_prefix)
-        self._ports = Ports(settings, sockets, random)
         self._transmits: list[Transmit] = []
         self._events: list[Event] = []
-        self._wake_at: float | None = None
         self._handlers: dict[int, Callable[[Message, Client, Asker, float], None]] = {
             Method.ALLOCATE: self._allocate,
             Method.REFRESH: self._refresh,
@@ -158,31 +152,22 @@ class TurnServer:
         """The connection of a TCP or TLS client has ended, and with it what it had (RFC 8656 §7.2)."""
         allocation = self.allocations.get(client)
         if allocation is not None:
-            self._close(allocation, "its connection ended")
+            self._table.close(allocation, "its connection ended")
 
     def revoke(self, identities: Collection[str]) -> None:
         """End all that these users have, at once. That they cannot come back is the credentials' to see to."""
-        for allocation in [one for one in self.allocations.values() if one.identity in identities]:
-            self._close(allocation, "its user is no longer let in")
+        self._table.close_users(identities, "its user is no longer let in")
 
     def close(self) -> None:
         """End everything; events tell what."""
-        for allocation in list(self.allocations.values()):
-            self._close(allocation, "the relay stops")
-        self._ports.expire(float("inf"))
+        self._table.close_all("the relay stops")
 
     def handle_timeout(self, now: float) -> None:
-        for allocation in [one for one in self.allocations.values() if one.expires_at <= now]:
-            self._close(allocation, "it was not refreshed")
-        self._ports.expire(now)
-        self._wake_at = min((one.expires_at for one in self.allocations.values()), default=None)
+        self._table.handle_timeout(now)
 
     def next_deadline(self) -> Deadline | None:
-        """May be earlier than needed: refreshed allocations move it only when it has passed."""
-        reserved = self._ports.next_expiry()
-        if reserved is not None and (self._wake_at is None or reserved < self._wake_at):
-            return Deadline(reserved, "a reserved port was not claimed")
-        return None if self._wake_at is None else Deadline(self._wake_at, "an allocation was not refreshed")
+        """May be earlier than needed."""
+        return self._table.next_deadline()
 
     @property
     def has_output(self) -> bool:
@@ -215,25 +200,16 @@ class TurnServer:
             self._replies.refuse(request, client, asker, wish)
             return
         lifetime = lifetime_of_untrusted(request) or LIFETIME_S
-        if self._quotas.user_is_full(asker.identity):
-            self._give_up_silent(asker.identity, now)
-        error = 508 if self.refusing else self._quotas.why_not(asker.identity, client.remote[0])
+        error = 508 if self.refusing else self._table.why_not(asker.identity, client.remote[0], now)
         if error:
             self._replies.refuse(request, client, asker, error)
             return
         allocation = Allocation(client, asker.username, asker.identity, now)
-        allocation.expires_at = now + lifetime
-        ports, extra, error = self._ports.grant(allocation, wish, now)
+        ports, extra, error = self._table.ports.grant(allocation, wish, now)
         if not ports:
             self._replies.refuse(request, client, asker, error)
             return
-        self._quotas.take(asker.identity, client.remote[0])
-        self.allocations[client] = allocation
-        for port in ports:
-            allocation.relayed[port.family] = port
-            self.relayed[port.address] = port
-        if self._wake_at is None or allocation.expires_at < self._wake_at:
-            self._wake_at = allocation.expires_at
+        self._table.add(allocation, ports, now + lifetime)
         seen = transport_address(client.remote)
         attributes: Attributes = [
             *(
@@ -260,15 +236,14 @@ class TurnServer:
             self._replies.refuse(request, client, asker, 443)
             return
         if lifetime:
-            allocation.expires_at = now + lifetime
-            self._wake_at = min(self._wake_at or allocation.expires_at, allocation.expires_at)
+            self._table.prolong(allocation, now + lifetime)
         self._replies.grant(request, client, asker, [(Attribute.LIFETIME, pack_uint32(lifetime))])
         if lifetime:
             return
         if family is None or len(allocation.relayed) == 1:
-            self._close(allocation, "its client gave it up")
+            self._table.close(allocation, "its client gave it up")
         else:
-            self._close_family(allocation, family)
+            self._table.close_family(allocation, family)
 
     def _create_permission(self, request: Message, client: Client, asker: Asker, now: float) -> None:
         allocation = self._own(request, client, asker, now)
@@ -327,25 +302,5 @@ class TurnServer:
     def _tell(self, client: Client, data: bytes) -> None:
         self._transmits.append(ToClient(client, data))
 
-    # The end of allocations
-
-    def _give_up_silent(self, identity: str, now: float) -> None:
-        """Make room for a user who comes from a new place: drop the allocation that was silent the longest."""
-        mine = [one for one in self.allocations.values() if one.identity == identity]
-        oldest = min(mine, key=lambda one: one.heard_at, default=None)
-        if oldest is not None and now - oldest.heard_at >= SILENT_S and oldest.client.transport == UDP:
-            self._close(oldest, "its user needs another and has too many")
-
-    def _close(self, allocation: Allocation, why: str) -> None:
-        for family in list(allocation.relayed):
-            self._close_family(allocation, family)
-        del self.allocations[allocation.client]
-        self._quotas.give_back(allocation.identity, allocation.client.remote[0])
+    def _ended(self, allocation: Allocation, why: str) -> None:
         self._events.append(Closed(allocation, why))
-
-    def _close_family(self, allocation: Allocation, family: int) -> None:
-        relayed = allocation.relayed.pop(family)
-        del self.relayed[relayed.address]
-        for channel in [one for one in allocation.channels.values() if one.relayed is relayed]:
-            forget_channel(allocation, channel)
-        self._ports.close(relayed)

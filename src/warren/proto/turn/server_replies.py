@@ -1,4 +1,5 @@
 """Who is answered by a TURN server, and how: who has proved something with what that gave, anybody else with little."""
+
 from __future__ import annotations
 
 from collections import Counter
