@@ -108,6 +108,7 @@ class Connecting:
             on_link=surroundings.on_link(),
             nat64=surroundings.nat64,
             link_mtu=tuple((link.index, link.mtu) for link in surroundings.links if link.up),
+            overlays=self._shared.overlays(),
         )
         self.reach.set_bases(host_bases(addresses, self._shared.overlays()), around, port)
         self._keep_ways_in(port)

@@ -191,8 +191,18 @@ class Revocation(_Document, frozen=True, kw_only=True):
     nodes: Annotated[tuple[Key, ...], Meta(max_length=16_384)] = ()
 
 
-_UNUSABLE: Final = (IPv4Network("0.0.0.0/8"), IPv4Network("240.0.0.0/4"), IPv6Network("::/96"))
-"""Of this host, reserved and broadcast, IPv4-compatible (RFC 6890, RFC 4291 §2.5.5.1)."""
+_UNUSABLE: Final = (
+    IPv4Network("0.0.0.0/8"),
+    IPv4Network("240.0.0.0/4"),
+    IPv6Network("::/96"),
+    IPv6Network("::ffff:0:0/96"),
+)
+"""Of this host, reserved and broadcast, IPv4 written as IPv6 (RFC 6890, RFC 4291 §2.5.5)."""
+
+
+def is_place(ip: IPAddress) -> bool:
+    """Whether some other host may have this address: not loopback, multicast, reserved or IPv4 in disguise."""
+    return not (ip.is_unspecified or ip.is_loopback or ip.is_multicast or any(ip in unusable for unusable in _UNUSABLE))
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -204,8 +214,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     port: Annotated[int, Meta(ge=1, le=65_535)]
 
     def __post_init__(self) -> None:
-        ip = canonical_address(self.address)
-        if ip.is_unspecified or ip.is_loopback or ip.is_multicast or any(ip in unusable for unusable in _UNUSABLE):
+        if not is_place(canonical_address(self.address)):
             raise ValueError(f"nobody can be reached at {self.address}")
 
 

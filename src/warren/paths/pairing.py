@@ -27,6 +27,8 @@ _LOCAL: Final = (
 def target(base: Base, remote: TransportAddress, around: Surroundings) -> TransportAddress | None:
     """Where to send from ``base`` in order to get to ``remote``; None: it cannot get there."""
     ip = remote.ip
+    if in_overlay(ip, around):
+        return None
     if base.kind == "relay":
         relayed = [address for name, address in around.relayed if name == base.relay]
         if relayed and ip.version not in {address.ip.version for address in relayed}:
@@ -43,6 +45,11 @@ def target(base: Base, remote: TransportAddress, around: Surroundings) -> Transp
             return None  # RFC 6052 §3.1
         return TransportAddress(embed(ip, around.nat64), remote.port)
     return None
+
+
+def in_overlay(ip: IPAddress, around: Surroundings) -> bool:
+    """Whether packets for ``ip`` would go into a tunnel again."""
+    return any(ip in net for net in around.overlays if net.version == ip.version)
 
 
 def rank_of(base: Base, remote: TransportAddress, kind: CandidateKind, around: Surroundings) -> int:

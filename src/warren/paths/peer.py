@@ -30,6 +30,7 @@ from warren.paths.mtu import OVERHEAD, MtuSearch
 from warren.paths.nat import Situation
 from warren.paths.pacing import Bucket
 from warren.paths.pair import NEVER, Pair
+from warren.paths.pairing import in_overlay
 from warren.paths.rounds import ROUND_S, Rounds
 from warren.paths.signals import Signal
 from warren.paths.table import PairTable
@@ -300,6 +301,8 @@ class PeerPaths:
     def _reflexive(self, base: Base, remote: TransportAddress, *, relayed: bool, now: float) -> Pair | None:
         """A pair for a source that was authentic. None: from such a base, or so many, there are none."""
         if base not in self.context.bases and not self.hard.owns(base):
+            return None
+        if in_overlay(remote.ip, self.context.around):
             return None
         known = any(one.kind == "relay" and one.address.ip == remote.ip for one in self._candidates)
         return self.pairs.add_reflexive(base, remote, relayed=relayed or known, now=now)

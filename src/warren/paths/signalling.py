@@ -30,6 +30,9 @@ from warren.paths.values import RemoteCandidate
 from warren.proto.stun.message import Attribute, Class, Message, Method, decode_untrusted
 
 KEY_BYTES: Final = 32
+BROUGHT_PER_S: Final = 20.0
+BROUGHT_BURST: Final = 60.0
+"""Signals of others that one member brings: each costs a look at its signature."""
 
 
 class Signalling:
@@ -41,9 +44,10 @@ class Signalling:
         self._received: dict[bytes, Bucket] = {}
         self._carried: dict[bytes, Bucket] = {}
         self._sent: dict[bytes, Bucket] = {}
+        self._brought: dict[bytes, Bucket] = {}
 
     def forget(self, node: bytes) -> None:
-        for buckets in (self._received, self._carried, self._sent):
+        for buckets in (self._received, self._carried, self._sent, self._brought):
             buckets.pop(node, None)
         self._context.signals.pop(node, None)
 
@@ -113,13 +117,15 @@ class Signalling:
     def received(self, node: bytes, data: bytes, now: float) -> PeerPaths | None:
         """The coordinator, or a member, brought what is said to be a signal of ``node``. Returns whose it is."""
         peer = self._peers.get(node)
-        if peer is None or not self._allowed(self._received, node, now):
+        if peer is None:
             return None
         try:
             message = decode_untrusted(data, SIGNAL_BYTES_MAX)
             if message.method != Method.CARRY or message.cls != Class.INDICATION:
                 return None
             if names(message) != (self._context.label, peer.label) or key_of(message, peer.keys) is None:
+                return None
+            if not self._allowed(self._received, node, now):  # only now: others must not use up its share
                 return None
             self._take(peer, read_signal_untrusted(message), now)
         except MalformedPacket:
@@ -137,7 +143,8 @@ class Signalling:
                 self._take(hop, read_signal_untrusted(message), now)
                 yield hop
         elif come_from is not None:
-            peer = self.received(come_from, data, now)
+            brought = self._brought.setdefault(hop.node, Bucket(BROUGHT_PER_S, BROUGHT_BURST, now))
+            peer = self.received(come_from, data, now) if brought.take(now) else None
             if peer is not None:
                 yield peer
         elif to is not None and len(to) == KEY_BYTES and len(data) <= CARRIED_BYTES_MAX:

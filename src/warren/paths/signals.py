@@ -24,6 +24,7 @@ import msgspec
 from msgspec import Meta
 
 from warren.errors import MalformedPacket
+from warren.model.documents import is_place
 from warren.model.tunnel import TransportAddress
 from warren.paths.values import CandidateKind, RemoteCandidate
 from warren.proto.stun.message import Attribute, Class, Message, Method, encode
@@ -65,16 +66,18 @@ class Signal(msgspec.Struct, frozen=True, array_like=True):
     """The envelope of its NodeRecord, if there is room."""
 
     def candidates(self) -> tuple[RemoteCandidate, ...]:
+        """As of a NodeRecord: none at which no other host can be."""
+        found = ((one, _ip(one.ip)) for one in self.places if len(one.ip) in {4, 16})
         return tuple(
-            RemoteCandidate(_KINDS[one.kind], TransportAddress(_ip(one.ip), one.port))
-            for one in self.places
-            if len(one.ip) in {4, 16}
+            RemoteCandidate(_KINDS[one.kind], TransportAddress(ip, one.port)) for one, ip in found if is_place(ip)
         )
 
 
 def places(candidates: tuple[RemoteCandidate, ...]) -> tuple[Place, ...]:
+    """The first of them that make sense: what relays and peers say of our addresses may be anything."""
+    sound = [one for one in candidates if one.address.port and is_place(one.address.ip)]
     return tuple(
-        Place(_KINDS.index(one.kind), one.address.ip.packed, one.address.port) for one in candidates[:CANDIDATES_MAX]
+        Place(_KINDS.index(one.kind), one.address.ip.packed, one.address.port) for one in sound[:CANDIDATES_MAX]
     )
 
 

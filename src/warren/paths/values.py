@@ -72,6 +72,8 @@ class Surroundings:
     """The prefix of the network's NAT64 (RFC 7050), where there is no IPv4 (also: no IPv4 base)."""
     link_mtu: tuple[tuple[int, int], ...] = ()
     """Interface index and MTU; 1500 where nothing is said."""
+    overlays: tuple[IPNetwork, ...] = ()
+    """What is reached through tunnels: no path may lead there, since it would lead into itself."""
     relayed: tuple[tuple[str, TransportAddress], ...] = ()
     """Names of relays and the addresses that they allocated for us: which family each base of kind ``relay`` has."""
 

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_network
 
 import pytest
 
@@ -9,7 +9,7 @@ from tests.support.path_pair import KEY, PathPair, at, host
 from warren.model.tunnel import TransportAddress
 from warren.paths.checks import label_of, seal_answer, seal_request
 from warren.paths.events import Check, Selected, SignalWanted
-from warren.paths.values import Base, RemoteCandidate, Settings
+from warren.paths.values import Base, RemoteCandidate, Settings, Surroundings
 from warren.proto.stun.message import Class, Method, decode_untrusted, encode
 
 STRANGER = at("203.0.113.66", 666)
@@ -121,6 +121,19 @@ def test_a_request_alone_selects_nothing_whatever_it_says() -> None:
         pair.a.receive(request, STRANGER, pair.bases[pair.a], pair.now)
         pair.run(1.0)
     assert pair.selected(pair.a) is None
+
+
+def test_a_check_that_came_through_a_tunnel_leads_to_no_path() -> None:
+    """A path inside the overlay would lead into itself."""
+    for overlays, checked in (((), True), ((ip_network("100.64.0.0/10"),), False)):
+        pair = PathPair()
+        pair.a.set_bases((pair.bases[pair.a],), pair.now, Surroundings(overlays=overlays))
+        inside = at("100.64.0.7")
+        pair.a.receive(sealed(pair), inside, pair.bases[pair.a], pair.now)
+        pair.a.heard(pair.B, inside, pair.bases[pair.a], pair.now)
+        pair.run(1.0)
+        requests = [check for _, machine, check in pair.wire if machine is pair.a and check.remote == inside]
+        assert any(decode_untrusted(one.data).cls == Class.REQUEST for one in requests) == checked
 
 
 def test_a_replay_from_elsewhere_brings_nothing_but_an_answer_there() -> None:

@@ -12,6 +12,7 @@ from warren.paths.values import Base, Surroundings
 
 RELAY = Base(kind="relay", relay="one")
 NAT64 = Surroundings(nat64=IPv6Network("2001:db8:64::/96"))
+OVERLAY = Surroundings(overlays=(ip_network("100.64.0.0/10"), ip_network("fd00::/8")))
 RELAYED4 = Surroundings(relayed=(("one", at("203.0.113.1", 50_000)),))
 
 
@@ -30,6 +31,10 @@ RELAYED4 = Surroundings(relayed=(("one", at("203.0.113.1", 50_000)),))
         (RELAY, "2001:db8::1", RELAYED4, None),
         (RELAY, "192.168.1.1", RELAYED4, None),
         (RELAY, "fe80::1", Surroundings(), None),
+        (host("192.0.2.1"), "100.64.0.1", Surroundings(), "100.64.0.1"),
+        (host("192.0.2.1"), "100.64.0.1", OVERLAY, None),
+        (host("2001:db8::2"), "fd00::1", OVERLAY, None),
+        (RELAY, "100.64.0.1", OVERLAY, None),
     ],
 )
 def test_where_to_send_to(base: Base, remote: str, around: Surroundings, expected: str | None) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.support.path_pair import KEY, PathPair, at
 from warren.paths.checks import key_of, label_of, names, seal_answer
 from warren.paths.events import Check
+from warren.paths.signalling import BROUGHT_BURST
 from warren.paths.signals import CARRIED_BYTES_MAX, CARRIED_FROM, CARRY_TO, Signal, seal_carried, seal_signal
 from warren.paths.values import RemoteCandidate
 from warren.proto.stun.message import Attribute, Class, Method, decode_untrusted, encode
@@ -108,3 +111,42 @@ def test_what_is_brought_counts_only_if_the_sender_signed_it() -> None:
         )
         pair.b.receive(brought, at("192.0.2.3"), pair.bases[pair.b], pair.now)
         assert (pair.b._peers[pair.A].nat == "v4:open") == counts
+
+
+def test_who_brings_rubbish_uses_up_nobody_elses_signals() -> None:
+    pair = carrier()
+    forged = seal_signal(
+        Signal(True), key=b"x" * 32, transaction=bytes(12), receiver=label_of(pair.B), sender=label_of(pair.A)
+    )
+    brought = seal_carried(
+        forged, pair.A, onward=False, key=KEY_BC, transaction=bytes(12), receiver=label_of(pair.B), sender=label_of(C)
+    )
+    for _ in range(1000):
+        pair.b.receive(brought, at("192.0.2.3"), pair.bases[pair.b], pair.now)
+        pair.b.signal_received(pair.A, forged, pair.now)
+    real = seal_signal(
+        Signal(False, nat="v4:open"),
+        key=KEY,
+        transaction=bytes(12),
+        receiver=label_of(pair.B),
+        sender=label_of(pair.A),
+    )
+    pair.b.signal_received(pair.A, real, pair.now)
+    assert pair.b._peers[pair.A].nat == "v4:open"
+
+
+def test_what_one_member_brings_is_looked_at_so_often_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = carrier()
+    looked = 0
+
+    def count(*_: object) -> None:
+        nonlocal looked
+        looked += 1
+
+    monkeypatch.setattr(pair.b._signalling, "received", count)
+    for _ in range(1000):
+        brought = seal_carried(
+            b"", pair.A, onward=False, key=KEY_BC, transaction=bytes(12), receiver=label_of(pair.B), sender=label_of(C)
+        )
+        pair.b.receive(brought, at("192.0.2.3"), pair.bases[pair.b], pair.now)
+    assert looked == BROUGHT_BURST

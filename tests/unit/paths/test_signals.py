@@ -14,6 +14,7 @@ from warren.paths.signals import (
     CARRIED_FROM,
     CARRY_TO,
     SIGNAL_BYTES_MAX,
+    Place,
     Signal,
     places,
     read_signal_untrusted,
@@ -40,6 +41,24 @@ def test_a_signal_says_what_was_sealed() -> None:
     found = read_signal_untrusted(message)
     assert found == signal
     assert found.candidates() == candidates
+
+
+NOWHERE = ("127.0.0.1", "0.0.0.9", "224.0.0.1", "255.255.255.255", "::1", "ff02::1", "::ffff:192.0.2.1", "::192.0.2.1")
+
+
+def test_addresses_at_which_no_other_host_can_be_are_passed_over() -> None:
+    """Whoever signed it may be hostile; and what we tell of ourselves comes from relays and peers that may lie."""
+    where = tuple(RemoteCandidate("srflx", at(text, 7)) for text in (*NOWHERE, "198.51.100.1"))
+    told = Signal(True, tuple(Place(3, one.address.ip.packed, one.address.port) for one in where))
+    assert read_signal_untrusted(decode_untrusted(seal(told))).candidates() == where[-1:]
+    assert Signal(True, places(where)).places == places(where[-1:])
+
+
+def test_a_lie_about_our_port_does_not_make_our_signals_unreadable() -> None:
+    lie = RemoteCandidate("srflx", at("198.51.100.1", 0))
+    true = RemoteCandidate("srflx", at("198.51.100.1", 9))
+    found = read_signal_untrusted(decode_untrusted(seal(Signal(True, places((lie, true))))))
+    assert found.candidates() == (true,)
 
 
 def test_as_many_candidates_as_a_signal_has_can_be_carried() -> None:
