@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from warren.errors import MalformedPacket
 from warren.model.tunnel import TransportAddress
-from warren.proto.portmap.exchange import Exchange, Script, Transmit
+from warren.proto.portmap.exchange import Script, Transmit
 from warren.proto.portmap.holding import Holding
 from warren.proto.portmap.http import Response
 from warren.proto.portmap.natpmp_client import NatPmpClient
@@ -103,8 +103,7 @@ class GatewayClient:
     @property
     def is_idle(self) -> bool:
         """Nothing is under way and nothing is held."""
-        busy = any(lane.exchange is not None or lane.leftover is not None for lane in self._lanes)
-        return self.holding.lease is None and not busy
+        return self.holding.lease is None and all(lane.is_idle for lane in self._lanes)
 
     # What is known
 
@@ -227,7 +226,7 @@ class GatewayClient:
                 holding.renew_again(now)
             case Task.MAP | Task.RENEW, Refusal():
                 self._events += holding.drop(outcome.why)
-                self._leave_behind(lane, outcome)
+                lane.leave_behind(keep=outcome.silent)
                 self._declined(standing, outcome, now)
             case Task.WATCH, _:
                 holding.watch_later(now)
@@ -280,9 +279,7 @@ class GatewayClient:
         return lane is direct or (direct.exchange is None and all(now < one.rest_until for one in direct.standings))
 
     def _run(self, lane: Lane, task: Task, standing: Standing, script: Script[Any], now: float) -> bool:
-        lane.task, lane.standing = task, standing
-        lane.exchange = Exchange(lane.number, self.gateway, script, now)
-        self._transmits += lane.exchange.take_transmits()
+        self._transmits += lane.run(task, standing, self.gateway, script, now)
         return True
 
     # Outcomes
@@ -303,23 +300,11 @@ class GatewayClient:
             standing.why = refusal.why
             self._events.append(Declined(self.gateway, standing.client.name, refusal.why))
 
-    def _leave_behind(self, lane: Lane, refusal: Refusal) -> None:
-        """What was asked for and then not believed may be there all the same."""
-        attempt, lane.standing.client.attempt = lane.standing.client.attempt, None
-        if attempt is not None and not refusal.silent:
-            lane.leftover = lane.standing, attempt
-
     def _abandon(self, *tasks: Task) -> None:
-        """End requests of these kinds; what one of them may just have been given is to be released."""
+        """End requests of these kinds."""
         for lane in self._lanes:
-            if lane.exchange is None or lane.task not in tasks:
-                continue
-            lane.exchange.abandon()
-            self._transmits += lane.exchange.take_transmits()
-            lane.exchange = None
-            attempt, lane.standing.client.attempt = lane.standing.client.attempt, None
-            if lane.task is Task.MAP and attempt is not None:
-                lane.leftover = lane.standing, attempt
+            if lane.task in tasks:
+                self._transmits += lane.abandon()
 
     def _busy(self, standing: Standing | None) -> bool:
         return any(lane.exchange is not None and lane.standing is standing for lane in self._lanes)

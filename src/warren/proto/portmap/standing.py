@@ -6,7 +6,7 @@ import enum
 from dataclasses import dataclass
 from typing import Any
 
-from warren.proto.portmap.exchange import Exchange
+from warren.proto.portmap.exchange import Exchange, Script, Transmit
 from warren.proto.portmap.natpmp_client import NatPmpClient
 from warren.proto.portmap.pcp_client import PcpClient
 from warren.proto.portmap.upnp_client import UpnpClient
@@ -84,3 +84,30 @@ class Lane:
         self.standing = self.standings[0]
         self.leftover: tuple[Standing, Lease] | None = None
         """What an abandoned request may have made."""
+
+    @property
+    def is_idle(self) -> bool:
+        """Nothing is under way, nor to be cleared away."""
+        return self.exchange is None and self.leftover is None
+
+    def run(self, task: Task, standing: Standing, gateway: Gateway, script: Script[Any], now: float) -> list[Transmit]:
+        """Begin an exchange; returns what is to be sent for it."""
+        self.task, self.standing = task, standing
+        self.exchange = Exchange(self.number, gateway, script, now)
+        return self.exchange.take_transmits()
+
+    def abandon(self) -> list[Transmit]:
+        """End what is under way; what a first request may just have been given is left behind, to be released."""
+        if self.exchange is None:
+            return []
+        self.exchange.abandon()
+        last = self.exchange.take_transmits()
+        self.exchange = None
+        self.leave_behind(keep=self.task is not Task.MAP)
+        return last
+
+    def leave_behind(self, *, keep: bool) -> None:
+        """What was asked for and then not believed, or not waited for, may be there all the same, unless ``keep``."""
+        attempt, self.standing.client.attempt = self.standing.client.attempt, None
+        if attempt is not None and not keep:
+            self.leftover = self.standing, attempt
