@@ -71,7 +71,9 @@ def page(report: Report) -> list[str]:
     for finding in sorted(report.findings, key=lambda one: order[one.level]):
         lines += _entry(finding)
     if report.healthy:
-        return [*lines, "", "nothing was found that keeps members from being reached"]
+        unseen = any(finding.level == "unknown" for finding in report.findings)
+        but = "; what is marked ? could not be looked at" if unseen else ""
+        return [*lines, "", f"nothing was found that keeps members from being reached{but}"]
     return [*lines, "", "members may not be reached: see BAD above"]
 
 

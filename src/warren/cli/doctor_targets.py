@@ -10,12 +10,12 @@ from typing import Final
 
 import msgspec
 
-from warren.agent.config import AgentConfig
+from warren.agent.config import AgentConfig, load, locate
 from warren.agent.places import places
 from warren.agent.state import NETWORKS, Settings, networks
 from warren.doctor.observe import StunTarget, Targets
 from warren.doctor.web import CoordinatorTarget, TlsTarget
-from warren.errors import MalformedPacket
+from warren.errors import MalformedPacket, OperationFailed, UsageError
 from warren.identity.signing import VerifyKey
 from warren.model.documents import Coordinator, NetworkSpec, verify
 from warren.model.envelope import Envelope
@@ -41,6 +41,7 @@ def targets_of(state: str | None, named: tuple[StunTarget, ...]) -> tuple[Target
             specs += _specs(path, network)
     except OSError as error:
         passed_over.append(f"the networks of this machine: {error.filename or directory} ({error.strerror})")
+    config = _config(directory, passed_over)
     found: list[tuple[str, Coordinator]] = []
     for name, those in [
         *((one.name, one.coordinators) for one in settings),
@@ -63,9 +64,22 @@ def targets_of(state: str | None, named: tuple[StunTarget, ...]) -> tuple[Target
         stun=named or tuple(dict.fromkeys(stun))[:_SERVERS_MAX],
         tls=tuple(dict.fromkeys(tls))[:_SERVERS_MAX],
         coordinators=tuple(coordinators.values())[:_SERVERS_MAX],
-        ignored=(*own, "w-*", *AgentConfig().ignored_interfaces),  # w-NAME is what the agent calls its interfaces
+        ignored=(*own, "w-*", *config.ignored_interfaces),  # w-NAME is what the agent calls its interfaces
+        proxy=config.proxy,
     )
     return targets, passed_over
+
+
+def _config(directory: Path, passed_over: list[str]) -> AgentConfig:
+    """What agent.toml says of interfaces and a proxy, as far as it can be read."""
+    try:
+        return load(locate(directory))
+    except (OperationFailed, UsageError) as error:
+        passed_over.append(str(error))
+        return AgentConfig()
+    except OSError as error:
+        passed_over.append(f"agent.toml: {error.filename or directory} ({error.strerror})")
+        return AgentConfig()
 
 
 def _content(path: Path) -> bytes:

@@ -78,6 +78,11 @@ def leads_out(nics: tuple[Nic, ...], version: int) -> bool:
     )
 
 
+def leads_somewhere(nics: tuple[Nic, ...], version: int) -> bool:
+    """Whether there is a default route of that family."""
+    return any(_has_gateway(nic, version) for nic in nics)
+
+
 def has_two_nics(observed: Observed) -> bool:
     """A public address on one interface, and another interface with addresses that are not."""
     public = {nic.name for nic in observed.nics if _has_public(nic)}
@@ -103,6 +108,8 @@ def words(observed: Observed) -> str:
                 text = "not behind NAT; nobody could try whether strangers' packets come in"
             elif not (observed.ipv4.asked or observed.ipv6.asked):
                 text = "unknown: there is nobody to ask"
+            elif any(seen.outcome == "good" for seen in observed.tcp):
+                text = "hidden, as far as can be seen: UDP gets no answer, TCP does"
             else:
                 text = "unknown: nobody outside answers"
     return f"{text}; its interfaces lead to a public and another segment" if has_two_nics(observed) else text

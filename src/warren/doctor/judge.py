@@ -5,11 +5,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import ip_address
+from urllib.parse import urlsplit
 
-from warren.doctor.classify import classify, has_two_nics, leads_out, standing, words
+from warren.doctor.classify import classify, has_two_nics, leads_out, leads_somewhere, standing, words
 from warren.doctor.judge_host import host_findings
 from warren.doctor.judge_nat import double_nat_findings, family_findings, port_mapping_findings
-from warren.doctor.observed import Observed
+from warren.doctor.observed import Observed, TcpSeen
 from warren.doctor.report import Finding, Report
 
 
@@ -18,8 +20,12 @@ def judge(observed: Observed) -> Report:
     findings = (
         *_way_out(observed),
         *_udp(observed),
-        *family_findings(observed.ipv4),
-        *family_findings(observed.ipv6),
+        *(
+            finding
+            for family in (observed.ipv4, observed.ipv6)
+            if _udp_answered(observed)
+            for finding in family_findings(family)
+        ),
         *_ipv6(observed),
         *double_nat_findings(observed),
         *port_mapping_findings(observed),
@@ -134,7 +140,9 @@ def _ipv6(observed: Observed) -> Iterator[Finding]:
 
 def _tcp(observed: Observed) -> Iterator[Finding]:
     if observed.proxy:
-        yield Finding("proxy", "note", f"HTTPS goes through the proxy {observed.proxy}, as the environment says")
+        yield Finding(
+            "proxy", "note", f"HTTPS goes through the proxy {observed.proxy}, as the environment or agent.toml says"
+        )
     portals = dict.fromkeys(seen.portal for seen in observed.tcp if seen.portal)
     for portal in portals:
         where = "a sign-in page" if portal == "sign in" else portal
@@ -155,11 +163,24 @@ def _tcp(observed: Observed) -> Iterator[Finding]:
                     "somebody in between opens or redirects encrypted connections: nothing secret was sent to them",
                     "use a network without an intercepting proxy, or have its operator let these connections through",
                 )
+            case "silent" if _needless(seen, observed):
+                pass
             case "silent":
-                remedy = "" if portals else "is it running, and does every firewall let its TCP port through?"
+                asks = "?" in seen.detail  # as the control client words it
+                remedy = "" if portals or asks else "is it running, and does every firewall let its TCP port through?"
                 yield Finding(seen.name, "warning", seen.detail, "", remedy)
             case _:
                 yield Finding(seen.name, "good", f"{seen.place} answers and proves itself")
+
+
+def _needless(seen: TcpSeen, observed: Observed) -> bool:
+    """It is at an address of a family that this host does not have, and answers at another one."""
+    try:
+        version = ip_address(urlsplit(seen.place if "//" in seen.place else f"//{seen.place}").hostname or "").version
+    except ValueError:
+        return False  # a name
+    elsewhere = any(one.name == seen.name and one.outcome == "good" for one in observed.tcp)
+    return elsewhere and not leads_somewhere(observed.nics, version)
 
 
 def _two_nics(observed: Observed) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import os
 from collections.abc import Awaitable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Literal, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies_environment
@@ -53,6 +53,8 @@ class Targets:
     coordinators: tuple[CoordinatorTarget, ...] = ()
     ignored: tuple[str, ...] = ()
     """Patterns (fnmatch(3)) of interfaces that lead to nobody else: Warren's own, and those of containers."""
+    proxy: str | None = field(default=None, repr=False)
+    """The URL of the HTTP proxy for coordinators and relays; None: as the environment says."""
 
 
 async def observe(targets: Targets, *, within_s: float = WITHIN_S, lifetime_s: float = 0.0) -> Observed:
@@ -70,8 +72,8 @@ async def observe(targets: Targets, *, within_s: float = WITHIN_S, lifetime_s: f
         hops = group.create_task(watch.wait("the routers on the way", _hops(servers), ()))
         nat64 = group.create_task(watch.wait("the NAT64", _nat64(nics), ""))
         portmap = group.create_task(_portmap(gateways, watch))
-        tcp = [group.create_task(_coordinator(target, watch)) for target in targets.coordinators]
-        tcp += [group.create_task(_relay(target, watch)) for target in targets.tls]
+        tcp = [group.create_task(_coordinator(target, targets.proxy, watch)) for target in targets.coordinators]
+        tcp += [group.create_task(_relay(target, targets.proxy, watch)) for target in targets.tls]
     families = [
         await _with_lifetime(family, servers, lifetime_s) if lifetime_s else family
         for family in (ipv4.result(), ipv6.result())
@@ -84,7 +86,7 @@ async def observe(targets: Targets, *, within_s: float = WITHIN_S, lifetime_s: f
         nat64=nat64.result(),
         gateways=portmap.result(),
         tcp=tuple(task.result() for task in tcp),
-        proxy=_proxy(),
+        proxy=_proxy(targets.proxy),
         kernel=kernel,
         passed_over=tuple(watch.passed_over),
     )
@@ -112,16 +114,16 @@ class _Watch:
         return otherwise
 
 
-async def _coordinator(target: CoordinatorTarget, watch: _Watch) -> TcpSeen:
+async def _coordinator(target: CoordinatorTarget, proxy: str | None, watch: _Watch) -> TcpSeen:
     detail = f"{target.url} does not answer in time"
     slow = TcpSeen(role="coordinator", name=target.name, place=target.url, outcome="silent", detail=detail)
-    return await watch.wait(target.name, look_at_coordinator(target), slow)
+    return await watch.wait(target.name, look_at_coordinator(target, proxy), slow)
 
 
-async def _relay(target: TlsTarget, watch: _Watch) -> TcpSeen:
+async def _relay(target: TlsTarget, proxy: str | None, watch: _Watch) -> TcpSeen:
     place = f"{target.host} port {target.port}"
     slow = TcpSeen(role="relay", name=target.name, place=place, outcome="silent", detail=f"{place} does not answer")
-    return await watch.wait(target.name, look_at_tls(target), slow)
+    return await watch.wait(target.name, look_at_tls(target, proxy), slow)
 
 
 async def _resolved(targets: Sequence[StunTarget], watch: _Watch) -> tuple[TransportAddress, ...]:
@@ -216,9 +218,9 @@ async def _portmap(gateways: Sequence[Gateway], watch: _Watch) -> tuple[GatewayS
     )
 
 
-def _proxy() -> str:
-    """The proxy for HTTPS that the environment names, without a password."""
-    url = getproxies_environment().get("https", "")
+def _proxy(stated: str | None) -> str:
+    """The proxy that is used for HTTPS, without a password."""
+    url = getproxies_environment().get("https", "") if stated is None else stated
     try:
         parts = urlsplit(url)
         return f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname or ""

@@ -17,9 +17,11 @@ import msgspec
 
 from warren.api.trust import establish_trust
 from warren.doctor.observed import TcpSeen
-from warren.errors import OperationFailed, Unreachable
+from warren.errors import OperationFailed, Unreachable, WarrenError
 from warren.identity.signing import VerifyKey
 from warren.log import printable
+from warren.reach.bridge_connect import connect
+from warren.reach.proxy import Proxy, proxy_from, proxy_from_environment
 
 _HEAD_BYTES_MAX: Final = 8192
 _CONNECT_WITHIN_S: Final = 5.0
@@ -46,10 +48,10 @@ class TlsTarget:
     """None: one that certificate authorities vouch for."""
 
 
-async def look_at_coordinator(target: CoordinatorTarget) -> TcpSeen:
-    """Whether it answers and proves itself; through the proxy of the environment, if there is one."""
+async def look_at_coordinator(target: CoordinatorTarget, proxy: str | None = None) -> TcpSeen:
+    """Whether it answers and proves itself; through ``proxy`` (a URL), else that of the environment, if any."""
     try:
-        trusted = await establish_trust([target.url], target.key)
+        trusted = await establish_trust([target.url], target.key, proxy=proxy)
     except Unreachable as error:
         return await _with_portal(_coordinator(target, "silent", str(error)))
     except OperationFailed as error:
@@ -73,17 +75,19 @@ def _coordinator(
     )
 
 
-async def look_at_tls(target: TlsTarget) -> TcpSeen:
-    """Whether a relay answers with its own certificate, connected to directly."""
+async def look_at_tls(target: TlsTarget, proxy: str | None = None) -> TcpSeen:
+    """Whether a relay answers with its own certificate; proxies as above."""
     place = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
     try:
         async with asyncio.timeout(_CONNECT_WITHIN_S):
-            leaf = await _leaf_of(target)
+            leaf = await _leaf_of(target, _proxy_for(target.host, proxy))
     except ssl.SSLError as error:
         reason = getattr(error, "verify_message", "") or error.reason or "no TLS"
         return _relay(target, place, "wrong", f"who answers at {place} does not prove to be the relay ({reason})")
     except TimeoutError:
         return _relay(target, place, "silent", f"{place} does not answer")
+    except WarrenError as error:
+        return _relay(target, place, "silent", str(error))
     except OSError as error:
         why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or "its name is not known"
         return _relay(target, place, "silent", f"{place} cannot be reached ({why})")
@@ -94,13 +98,23 @@ async def look_at_tls(target: TlsTarget) -> TcpSeen:
     return _relay(target, place, "wrong", detail)
 
 
-async def _leaf_of(target: TlsTarget) -> bytes:
-    """The certificate (DER) that answers. Raises OSError; with a pin it is not trusted yet."""
+def _proxy_for(host: str, proxy: str | None) -> Proxy | None:
+    found = proxy_from_environment(os.environ) if proxy is None else proxy_from(proxy)
+    return found if found is not None and found.applies_to(host) else None
+
+
+async def _leaf_of(target: TlsTarget, proxy: Proxy | None) -> bytes:
+    """The certificate (DER) that answers. Raises OSError, WarrenError; with a pin it is not trusted yet."""
     context = ssl.create_default_context()
     if target.certificate_sha256 is not None:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE  # its hash is compared by the caller
-    _, writer = await asyncio.open_connection(target.host, target.port, ssl=context, server_hostname=target.host)
+    if proxy is None:
+        opening = asyncio.open_connection(target.host, target.port, ssl=context, server_hostname=target.host)
+    else:
+        through = await connect(target.host, target.port, tls=None, proxy=proxy)
+        opening = asyncio.open_connection(sock=through, ssl=context, server_hostname=target.host)
+    _, writer = await opening
     try:
         return bytes(writer.get_extra_info("ssl_object").getpeercert(binary_form=True) or b"")
     finally:

@@ -137,3 +137,13 @@ def test_what_may_not_be_read_is_said(tmp_path: Path, monkeypatch: pytest.Monkey
     targets, passed_over = targets_of(str(tmp_path), ())
     assert targets.stun == ()
     assert "Permission denied" in passed_over[0]
+
+
+def test_the_proxy_and_the_interfaces_of_agent_toml_count_and_its_mistakes_are_said(tmp_path: Path) -> None:
+    (tmp_path / "agent.toml").write_text('ignored_interfaces = ["lan9"]\n[proxy]\nurl = "http://proxy.example:3128"\n')
+    targets, passed_over = targets_of(str(tmp_path), ())
+    assert (targets.proxy, "lan9" in targets.ignored, passed_over) == ("http://proxy.example:3128", True, [])
+    (tmp_path / "agent.toml").write_text("[proxy]\nurl = 5\n")
+    targets, passed_over = targets_of(str(tmp_path), ())
+    assert targets.proxy is None
+    assert "line 2" in passed_over[0]

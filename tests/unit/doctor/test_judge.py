@@ -253,3 +253,25 @@ def test_strict_reverse_path_filtering_matters_with_two_uplinks() -> None:
     levels = [finding.level for finding in findings(observed(nics=(LAN, second), kernel=strict), "interfaces")]
     assert levels == ["good", "warning"]
     assert findings(observed(kernel=strict), "interfaces") == []
+
+
+def test_a_server_at_an_address_of_a_family_that_is_not_here_is_no_news_if_it_answers_at_another() -> None:
+    there = msgspec.structs.replace(RELAY, place="203.0.113.1:443")
+    six = msgspec.structs.replace(RELAY, place="[2001:db8::1]:443", outcome="silent", detail="it cannot be reached")
+    by_url = msgspec.structs.replace(COORDINATOR, place="https://[2001:db8::1]:8443", outcome="silent", detail="x")
+    assert [one.level for one in findings(observed(tcp=(there, six)), RELAY.name)] == ["good"]
+    assert [one.level for one in findings(observed(tcp=(COORDINATOR, by_url)), COORDINATOR.name)] == ["good"]
+    assert only(observed(tcp=(six,)), RELAY.name).level == "warning"
+    dual = msgspec.structs.replace(LAN, gateways=("192.168.1.1", "fe80::1"))
+    assert [one.level for one in findings(observed(nics=(dual,), tcp=(there, six)), RELAY.name)] == ["good", "warning"]
+
+
+def test_what_is_asked_already_is_not_asked_twice() -> None:
+    asked = msgspec.structs.replace(COORDINATOR, outcome="silent", detail="no answer: is the coordinator running?")
+    assert only(observed(tcp=(asked,)), COORDINATOR.name).remedy == ""
+
+
+def test_blocked_udp_is_told_once_and_the_host_is_hidden_as_far_as_can_be_seen() -> None:
+    blocked = observed(ipv4=SILENT4, tcp=(COORDINATOR, RELAY))
+    assert findings(blocked, "IPv4") == []
+    assert "UDP gets no answer, TCP does" in judge(blocked).words

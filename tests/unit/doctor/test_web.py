@@ -148,3 +148,33 @@ def test_a_portal_is_asked_in_plain_http() -> None:
     assert asyncio.run(ask(redirect)) == "http://portal.example/"
     assert asyncio.run(ask(b"")) == ""
     assert asyncio.run(ask(b"HTTP/1.1 302 " + b"x" * 100_000)) == ""
+
+
+def test_a_relay_is_looked_at_through_the_proxy(tmp_path: Path) -> None:
+    """Which says yes to everything, and then is the relay itself."""
+    context, digest = context_of(*kept_certificate(tmp_path))
+    heads: list[bytes] = []
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        with contextlib.suppress(OSError):
+            await writer.start_tls(context)
+            await reader.read()
+        writer.transport.abort()
+
+    async def look() -> TcpSeen:
+        async with await asyncio.start_server(handle, "127.0.0.1", 0) as server:
+            proxy = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            return await look_at_tls(TlsTarget("relay r", "relay.example", 443, digest), proxy)
+
+    assert asyncio.run(look()).outcome == "good"
+    assert heads[0].startswith(b"CONNECT relay.example:443 ")
+
+
+def test_a_proxy_that_is_not_there_is_said() -> None:
+    async def look() -> TcpSeen:
+        return await look_at_tls(TlsTarget("relay r", "relay.example", 443, bytes(32)), "http://127.0.0.1:1")
+
+    seen = asyncio.run(look())
+    assert (seen.outcome, "the proxy 127.0.0.1:1" in seen.detail) == ("silent", True)
