@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -36,10 +36,15 @@ class Stage:
 
     def environment(self, host: Host) -> dict[str, str]:
         """What a program on ``host`` needs in order to find its agent, and the coordinator as its administrator."""
-        found = environment(host)
+        found = environment(host) | self.proxies(host)
         if self.access:
             found["WARREN_ACCESS"] = self.access
         return found
+
+    def proxies(self, host: Host) -> dict[str, str]:
+        """What tells ``host`` of the proxy of its site."""
+        urls = [site.proxy for site in self.sites.values() if site.proxy and host.name in _hosts_of(self, site)]
+        return {"HTTPS_PROXY": urls[0]} if urls else {}
 
 
 def build(lab: Lab, scene: Scene, tell: Callable[[str], None]) -> Stage:
@@ -102,9 +107,7 @@ def _join(stage: Stage, network: Network, host: Host, ticket: str, *, begun: boo
     if begun:
         network.warren(host, "up", ticket)
         return
-    proxies = [site.proxy for site in stage.sites.values() if site.proxy and host.name in _hosts_of(stage, site)]
-    env: Mapping[str, str] = {"HTTPS_PROXY": proxies[0]} if proxies else {}
-    network.join(host, ticket=ticket, wait=False, env=env)
+    network.join(host, ticket=ticket, wait=False, env=stage.proxies(host))
 
 
 def _hosts_of(stage: Stage, site: Site) -> tuple[str, ...]:

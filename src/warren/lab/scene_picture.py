@@ -22,7 +22,7 @@ class SeenPath:
     state: str
     path: str
     via: str
-    """The endpoint, or the relay's name."""
+    """The endpoint, or "via" and the relay's name."""
     rtt_ms: float | None
     reason: str = ""
 
@@ -33,7 +33,7 @@ def paths(statuses: Mapping[str, Mapping[str, Any]]) -> list[SeenPath]:
     for host, status in statuses.items():
         for membership in status.get("networks", ()):
             for peer in membership["peers"]:
-                via = str(peer.get("via") or peer["endpoint"])
+                via = f"via {peer['relay']}" if peer["path"] == "relayed" else str(peer["endpoint"])
                 found.append(
                     SeenPath(
                         membership["network"],
@@ -41,9 +41,9 @@ def paths(statuses: Mapping[str, Mapping[str, Any]]) -> list[SeenPath]:
                         peer["name"],
                         peer["state"],
                         peer["path"],
-                        via,
+                        "" if peer["path"] == "none" else via,
                         peer["rtt_ms"],
-                        str(peer.get("reason") or ""),
+                        str(peer.get("why") or "") if peer["state"] == "unreachable" else "",
                     )
                 )
     return found

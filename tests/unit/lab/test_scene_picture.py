@@ -16,9 +16,9 @@ STATUS = {
                     "path": "none",
                     "endpoint": "",
                     "rtt_ms": None,
-                    "reason": "no way at all",
+                    "why": "no way at all",
                 },
-                {"name": "x", "state": "idle", "path": "relayed", "endpoint": "1.2.3.4:5", "via": "dc", "rtt_ms": 9},
+                {"name": "x", "state": "idle", "path": "relayed", "endpoint": "1.2.3.4:5", "relay": "dc", "rtt_ms": 9},
             ],
         }
     ]
@@ -45,7 +45,7 @@ def test_everything_is_where_it_is() -> None:
         "  FROM   TO   STATE        PATH                   RTT",
         "  alice  bob  connected    direct 45.81.4.10:5    1.2 ms",
         "  alice  one  unreachable  none  (no way at all)  -",
-        "  alice  x    idle         relayed dc             9.0 ms",
+        "  alice  x    idle         relayed via dc         9.0 ms",
         "  bob: no agent runs here",
     ]
 
