@@ -297,7 +297,7 @@ class Hard:
         else:
             self.again_at = now + min(AGAIN_MAX_S, self.context.settings.hard_again_s * 2**self.failures)
             self.failures = min(self.failures + 1, 16)
-            self.note = f"{self.failures} attempts at a hard NAT failed."
+            self.note = f"{self.failures} attempt{'' if self.failures == 1 else 's'} at a hard NAT failed."
         if self._asked:
             self._asked, self._sockets = False, ()
             self.peer.drop_sockets()
