@@ -38,21 +38,22 @@ An error names the file, the line and the key, and nothing of the file is then u
 from __future__ import annotations
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
 
-from warren.errors import OperationFailed, UsageError
+from warren.errors import UsageError
 from warren.model.documents import NAME_PATTERN
 from warren.model.tunnel import IPAddress, IPNetwork, TransportAddress
 from warren.reach.proxy import proxy_from
+from warren.toml.document import read_bytes
+from warren.toml.settings import Unusable, read
 
 FILE_NAME: Final = "agent.toml"
 SYSTEM_FILE: Final = Path("/etc/warren") / FILE_NAME
@@ -189,65 +190,17 @@ def locate(state: Path) -> Path | None:
 
 def load(path: Path | None) -> AgentConfig:
     """Raises UsageError for what is wrong in the file, OperationFailed when it cannot be read."""
-    if path is None:
-        return AgentConfig()
-    try:
-        with path.open("rb") as file:
-            data = file.read(FILE_BYTES_MAX + 1)
-    except OSError as error:
-        raise OperationFailed(f"{path} cannot be read: {error.strerror}") from None
-    if len(data) > FILE_BYTES_MAX:
-        raise UsageError(f"{path}: larger than {FILE_BYTES_MAX} bytes")
-    return parse(data, str(path))
+    return AgentConfig() if path is None else parse(read_bytes(path, FILE_BYTES_MAX), str(path))
 
 
 def parse(data: bytes, name: str) -> AgentConfig:
     """Raises UsageError, which names ``name``, the line and the key."""
-    try:
-        text = data.decode()
-        content = tomllib.loads(text)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{name}, line {line}: not UTF-8 text") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise UsageError(f"{name}{_place_of(str(error))}") from None
-    try:
-        return _convert(msgspec.convert(content, _File))
-    except msgspec.ValidationError as error:
-        reason, _, where = str(error).partition(" - at `$")
-        unknown = re.search(r"unknown field `([^`]*)`", reason)
-        keys = _keys_at(where, content)
-        if unknown:
-            reason, keys = "there is no such key", [*keys, unknown[1]]
-        raise UsageError(_sentence(name, text, keys, reason)) from None
-    except _Unusable as error:
-        raise UsageError(_sentence(name, text, error.keys, error.reason)) from None
-
-
-def _keys_at(where: str, content: dict[str, Any]) -> list[str]:
-    """The keys of ``$.network[...].dns``, as msgspec names a place. It keeps the key of a table to itself: the network
-    meant is the first that has an error.
-    """
-    keys = re.findall(r"\.([a-z_][a-z0-9_]*)", where)
-    if "[...]" in where and keys[:1] == ["network"] and isinstance(content.get("network"), dict):
-        for network, table in content["network"].items():
-            try:
-                msgspec.convert({network: table}, dict[Name, _Network])
-            except msgspec.ValidationError:
-                return ["network", network, *keys[1:]]
-    return keys
-
-
-class _Unusable(Exception):
-    def __init__(self, keys: list[str], reason: object) -> None:
-        super().__init__()
-        self.keys = keys
-        self.reason = str(reason)
+    return read(data, name, _File, _convert)
 
 
 def _convert(file: _File) -> AgentConfig:
     if file.keys.rotate_days and file.keys.announce_hours >= 24 * file.keys.rotate_days:
-        raise _Unusable(["keys", "announce_hours"], "a key must be announced for less time than it is used")
+        raise Unusable("keys.announce_hours", "a key must be announced for less time than it is used")
     return AgentConfig(
         dns=file.dns,
         listen_port=file.listen_port,
@@ -270,7 +223,7 @@ def _convert(file: _File) -> AgentConfig:
 
 
 def _stated_address(text: str) -> StatedAddress:
-    keys = ["public", "addresses"]
+    key = "public.addresses"
     bracketed = re.fullmatch(r"\[([^\]]+)\](?::(\d{1,5}))?", text)
     plain = re.fullmatch(r"([0-9.]+)(?::(\d{1,5}))?", text)
     match = bracketed or plain
@@ -278,11 +231,11 @@ def _stated_address(text: str) -> StatedAddress:
     try:
         ip: IPv4Address | IPv6Address = ip_address(host)
     except ValueError:
-        raise _Unusable(keys, f"{text!r} is no address; say 203.0.113.7, 2001:db8::7 or [2001:db8::7]:51820") from None
+        raise Unusable(key, f"{text!r} is no address; say 203.0.113.7, 2001:db8::7 or [2001:db8::7]:51820") from None
     if match and match[2] and not 1 <= port <= 65_535:
-        raise _Unusable(keys, f"{text!r}: a port is 1 to 65535")
+        raise Unusable(key, f"{text!r}: a port is 1 to 65535")
     if ip.is_unspecified or ip.is_loopback or ip.is_multicast or ip.is_link_local:
-        raise _Unusable(keys, f"nobody else can reach this node at {ip}")
+        raise Unusable(key, f"nobody else can reach this node at {ip}")
     return StatedAddress(ip, port)
 
 
@@ -290,7 +243,7 @@ def _proxy(url: str) -> str:
     try:
         proxy_from(url)
     except UsageError as error:
-        raise _Unusable(["proxy", "url"], error) from None
+        raise Unusable("proxy.url", error) from None
     return url
 
 
@@ -298,45 +251,12 @@ def _gateway(text: str) -> IPAddress:
     try:
         return ip_address(text)
     except ValueError:
-        raise _Unusable(["public", "gateway"], f"{text!r} is no address") from None
+        raise Unusable("public.gateway", f"{text!r} is no address") from None
 
 
 def _segment(text: str) -> IPNetwork:
     try:
         found: IPv4Network | IPv6Network = ip_network(text)
     except ValueError as error:
-        raise _Unusable(["public", "segment"], f"{error}; say 192.0.2.0/24") from None
+        raise Unusable("public.segment", f"{error}; say 192.0.2.0/24") from None
     return found
-
-
-def _place_of(message: str) -> str:
-    """``", line N: reason"`` out of what tomllib says."""
-    reason, _, place = message.partition(" (at ")
-    line = re.match(r"line (\d+)", place)
-    return f", line {line[1]}: {reason}" if line else f": {reason}"
-
-
-def _sentence(name: str, text: str, keys: list[str], reason: str) -> str:
-    line = _line_of(text, keys)
-    place = f", line {line}" if line else ""
-    key = f": {'.'.join(keys)}" if keys else ""
-    return f"{name}{place}{key}: {reason[:1].lower() + reason[1:]}"
-
-
-def _line_of(text: str, keys: list[str]) -> int | None:
-    """Where ``keys`` stands, as far as plain TOML goes: its own line, else the heading of its table."""
-    table: list[str] = []
-    best: int | None = None
-    for number, line in enumerate(text.splitlines(), 1):
-        heading = re.match(r"\s*\[([^\[\]]+)\]", line)
-        if heading:
-            table = [part.strip().strip("\"'") for part in heading[1].split(".")]
-            if table == keys[: len(table)]:
-                best = number
-            continue
-        assignment = re.match(r"\s*([\w.\"'-]+)\s*=", line)
-        if assignment:
-            path = [*table, *(part.strip("\"'") for part in assignment[1].split("."))]
-            if path == keys[: len(path)]:
-                return number
-    return best

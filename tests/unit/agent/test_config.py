@@ -92,6 +92,7 @@ def test_the_file_of_the_state_directory_comes_first(tmp_path: Path) -> None:
         ("[public]\nsegment = '192.0.2.7/24'", "agent.toml, line 2: public.segment: 192.0.2.7/24 has host bits set"),
         ("dns = true\n[network.home]\nlisten_port = 'x'", "agent.toml, line 3: network.home.listen_port: expected"),
         ("[network.home]\ncolour = 'x'", "agent.toml, line 2: network.home.colour: there is no such key"),
+        ("[network.a]\ndns = true\n[network.B]\n", "agent.toml, line 3: network.B: expected `str` matching regex"),
         ("[keys]\nrotate_days = 1\nannounce_hours = 24", "agent.toml, line 3: keys.announce_hours: a key must be"),
         ("[reach]\nport_maping = true", "agent.toml, line 2: reach.port_maping: there is no such key"),
         ("[reach]\nrelays = 'no'", "agent.toml, line 2: reach.relays: expected `bool`"),
@@ -116,7 +117,7 @@ def test_the_password_of_a_proxy_is_not_repeated() -> None:
 
 
 def test_an_error_is_one_sentence_without_traces_of_the_parser() -> None:
-    with pytest.raises(UsageError, match=r"^agent.toml, line 2: not UTF-8 text$"):
+    with pytest.raises(UsageError, match=r"^agent.toml, line 2: this is not UTF-8 text$"):
         parse(b"dns = true\n# \xff", "agent.toml")
 
 
