@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from warren.agent.status import View, coordinator_link, peer_of, relay_of
 from warren.paths.events import PairReport, PeerReport
+from warren.paths.nat import Verdict
 from warren.proto.control import local
 
 
@@ -14,7 +15,9 @@ def explanation(view: View, name: str) -> local.Explanation | None:
         return None
     peer = peer_of(member, view)
     report = view.reach.explain(member.membership.node)
-    verdict = None if report is None else report.verdict
+    nat, peer_nat = view.reach.nat(), "" if member.record is None else member.record.nat
+    verdict = None if report is None else judged(report, nat, peer_nat)
+    by_tcp = report is not None and peer.path == "direct" and (report.path is None or report.path.relayed)
     return local.Explanation(
         network=view.name,
         node="" if view.own is None else view.own.name,
@@ -25,19 +28,34 @@ def explanation(view: View, name: str) -> local.Explanation | None:
         relay=peer.relay,
         rtt_ms=peer.rtt_ms,
         mtu=peer.mtu,
-        since_s=None if report is None or report.since is None else max(0.0, view.now - report.since),
-        why=_why(report, peer),
+        since_s=None if report is None or report.since is None or by_tcp else max(0.0, view.now - report.since),
+        why=peer.why if by_tcp else _why(report, peer),
         verdict="" if verdict is None else verdict.by,
         verdict_direct=None if verdict is None else verdict.direct,
         verdict_why="" if verdict is None else verdict.why,
         hard="" if report is None else report.hard,
-        nat=view.reach.nat(),
-        peer_nat="" if member.record is None else member.record.nat,
-        attempts=() if report is None else tuple(_attempt(pair, report) for pair in report.pairs),
+        nat=nat,
+        peer_nat=peer_nat,
+        attempts=() if report is None else tuple(_attempt(pair, report, by_tcp=by_tcp) for pair in report.pairs),
         relays=tuple(map(relay_of, view.reach.relays())),
         coordinator=coordinator_link(view),
         handshake_age_s=peer.handshake_age_s,
     )
+
+
+def judged(report: PeerReport, nat: str, peer_nat: str) -> Verdict | None:
+    """What the oracle says of the two NATs, where it can know: None where UDP does not get out of one of them, so that
+    nobody has seen what its NAT does. A port that a gateway has given, which it does not know of, counts for more.
+    """
+    verdict, nats = report.verdict, (nat.split(), peer_nat.split())
+    if verdict is None or verdict.direct:
+        return verdict
+    blocked = [words for words in nats if "no-udp" in words]
+    if any(not words[0].startswith(("v4:", "v6:")) for words in blocked):
+        return None
+    if not blocked and any(pair.kind == "mapped" for pair in report.pairs):
+        return Verdict(True, "open", "The gateway of one has given it a port that everybody reaches.")
+    return verdict
 
 
 def _why(report: PeerReport | None, peer: local.Peer) -> str:
@@ -50,13 +68,14 @@ def _why(report: PeerReport | None, peer: local.Peer) -> str:
     return report.why
 
 
-def _attempt(pair: PairReport, report: PeerReport) -> local.Attempt:
+def _attempt(pair: PairReport, report: PeerReport, *, by_tcp: bool) -> local.Attempt:
     return local.Attempt(
         source=str(pair.path.base),
         target=str(pair.path.remote),
         kind=pair.kind,
         state=pair.state,
-        selected=report.path is not None
+        selected=not by_tcp
+        and report.path is not None
         and (pair.path.base, pair.path.remote) == (report.path.base, report.path.remote),
         sent=pair.sent,
         answered=pair.answered,

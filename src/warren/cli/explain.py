@@ -87,7 +87,11 @@ def _facts(found: Explanation) -> Iterator[tuple[str, str]]:
         yield "because", clean(found.why)
     if found.verdict:
         can = "A direct path must be possible." if found.verdict_direct else "There can be no direct path."
+        if found.path == "direct" and not found.verdict_direct:
+            can = "By their NATs alone there would be no direct path."
         yield "possible", f"{can} {clean(found.verdict_why)}"
+    elif "no-udp" in (*found.nat.split(), *found.peer_nat.split()):
+        yield "possible", "not judged: UDP is blocked on one side, so nobody knows what its NAT does"
     elif found.path != "none":
         yield "possible", "not judged: one of the two does not know what its NAT does (that takes a relay)"
     if found.hard:

@@ -126,3 +126,10 @@ def test_a_pair_without_a_path_is_told_what_is_in_the_way() -> None:
     assert "There can be no direct path." in text
     assert "near: it does not answer" in text
     assert "no coordinator is connected" in text
+
+
+def test_a_direct_path_against_all_expectation_is_no_contradiction() -> None:
+    text = click.unstyle("\n".join(page(msgspec.structs.replace(FOUND, verdict="relay", verdict_direct=False))))
+    assert "By their NATs alone there would be no direct path. Both NATs let answers in." in text
+    blocked = msgspec.structs.replace(FOUND, verdict="", nat="no-udp")
+    assert "not judged: UDP is blocked on one side" in click.unstyle("\n".join(page(blocked)))
