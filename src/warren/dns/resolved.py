@@ -28,7 +28,6 @@ _MANAGER: Final = "org.freedesktop.resolve1.Manager"
 _LINK: Final = "org.freedesktop.resolve1.Link"
 _STUBS: Final = frozenset({"127.0.0.53", "127.0.0.54"})
 _UNKNOWN: Final = "org.freedesktop.DBus.Error.UnknownMethod"
-_NO_LINK: Final = "org.freedesktop.resolve1.NoSuchLink"
 
 
 class Wanted(NamedTuple):

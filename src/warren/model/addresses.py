@@ -196,13 +196,6 @@ class AddressPlan:
         self._check(index)
         return None if self.prefix4 is None else self.prefix4[index]
 
-    def index_of(self, prefix: IPv6Network) -> int:
-        """The index whose /64 ``prefix`` is. Raises ValueError when it is not one of this plan."""
-        index = int(prefix.network_address) >> 64 & INDEX_MAX
-        if prefix.prefixlen != 64 or not 1 <= index <= self.index_max or node_prefix(self.prefix6, index) != prefix:
-            raise ValueError(f"{prefix} is not the prefix of a node in {self.prefix6}")
-        return index
-
     def allocate(self, taken: Collection[int], resting: Collection[int]) -> int:
         """The lowest index that is neither ``taken`` nor ``resting`` (given back not long ago, and perhaps still
         believed by a partitioned member). Raises OperationFailed when there is none.

@@ -47,34 +47,6 @@ def packet_length(data: bytes | bytearray | memoryview, at: int, end: int) -> in
     return 0
 
 
-def source_address(frame: bytes | bytearray | memoryview, at: int) -> bytes | None:
-    """The 4 or 16 bytes of the source of the IP packet at ``frame[at:]``; None if no IP header fits there."""
-    version = _version(frame, at)
-    if version == 4:
-        return bytes(frame[at + 12 : at + 16])
-    if version == 6:
-        return bytes(frame[at + 8 : at + 24])
-    return None
-
-
-def destination_address(frame: bytes | bytearray | memoryview, at: int) -> bytes | None:
-    """The 4 or 16 bytes of the destination of the IP packet at ``frame[at:]``; None if no IP header fits there."""
-    version = _version(frame, at)
-    if version == 4:
-        return bytes(frame[at + 16 : at + 20])
-    if version == 6:
-        return bytes(frame[at + 24 : at + 40])
-    return None
-
-
-def _version(frame: bytes | bytearray | memoryview, at: int) -> int:
-    room = len(frame) - at
-    if at < 0 or room < IPV4_HEADER:
-        return 0
-    version = frame[at] >> 4
-    return 0 if version == 6 and room < IPV6_HEADER else version
-
-
 def transport_offset(packet: bytes, protocol: int) -> int:
     """Where the ``protocol`` header starts in an IP packet whose fixed header is known to fit; 0 if it cannot be told.
 

@@ -10,7 +10,6 @@ from typing import Final, NamedTuple
 
 from warren.proto.stun.message import Message, integrity_of
 
-USERHASH_BYTES: Final = 32
 NONCE_COOKIE: Final = "obMatJos2"
 """How the nonces of servers begin that name their security features (§9.2)."""
 _SHA1_BYTES: Final = 20

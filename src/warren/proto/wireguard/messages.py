@@ -14,7 +14,6 @@ from warren.proto.wireguard.constants import (
     COOKIE_REPLY_BYTES,
     INITIATION,
     INITIATION_BYTES,
-    MAC_BYTES,
     RESPONSE,
     RESPONSE_BYTES,
 )
@@ -38,9 +37,6 @@ _response = struct.Struct("<III48s")
 #  |  3   | receiver | nonce  | cookie (sealed) |
 #  +------+----------+--------+-----------------+
 _cookie_reply = struct.Struct("<II24s32s")
-
-INITIATION_MAC1_AT = INITIATION_BYTES - 2 * MAC_BYTES
-RESPONSE_MAC1_AT = RESPONSE_BYTES - 2 * MAC_BYTES
 
 
 class Initiation(NamedTuple):
