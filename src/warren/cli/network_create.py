@@ -92,7 +92,7 @@ def show(network: str, as_toml: bool, access: str | None, as_json: bool) -> None
     Example:
       warren network show home --toml > home.toml
     """  # noqa: D301 - \b keeps click from rewrapping a paragraph
-    from warren.cli import network_file
+    from warren.cli.network_render import render
 
     async def question(client: AdminClient) -> tuple[Network, DesiredState]:
         return await client.network(network), await client.desired_state(network)
@@ -101,7 +101,7 @@ def show(network: str, as_toml: bool, access: str | None, as_json: bool) -> None
     if as_json:
         output.emit({"network": found, "state": state})
     elif as_toml:
-        click.echo(network_file.render(found.name, state), nl=False)
+        click.echo(render(found.name, state), nl=False)
     else:
         _print(found, state)
 

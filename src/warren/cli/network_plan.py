@@ -162,7 +162,7 @@ def _problem_text(name: str, problem: FileProblem) -> str:
 
 
 def _print_present(access: str | None, network: str | None, as_json: bool) -> None:
-    from warren.cli import network_file
+    from warren.cli.network_render import render
     from warren.proto.control.administration import DesiredState
 
     async def question(client: AdminClient) -> tuple[str, DesiredState]:
@@ -179,7 +179,7 @@ def _print_present(access: str | None, network: str | None, as_json: bool) -> No
     if as_json:
         output.emit({"network": name, "state": state})
     else:
-        click.echo(network_file.render(name, state), nl=False)
+        click.echo(render(name, state), nl=False)
 
 
 # The plan

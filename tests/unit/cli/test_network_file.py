@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.cli.network_file import BYTES_MAX, read, render
+from warren.cli.network_file import BYTES_MAX, read
+from warren.cli.network_render import render
 from warren.model.documents import Rule
 from warren.proto.control.administration import DesiredState, MemberState, PolicyTest, Problem
 
