@@ -82,22 +82,28 @@ class _Keeper:
             state=state / "relay",
         )
         self._process: RelayProcess | None = None
+        self._served = False
 
     async def begin(self) -> Ready | None:
         """Start it; without TLS when only that is in the way, and not at all when it cannot be."""
+        whole = self._config
         try:
             return await self._start()
         except WarrenError as error:
-            if self._config.tls_port is None or self._config.udp_port is None:
-                _log.warning("members get no relay from this coordinator: %s", error)
-                return None
-            _log.warning("the relay does without TLS, so it is of no use to networks that block UDP: %s", error)
-        self._config = replace(self._config, tls_port=None)
-        try:
-            return await self._start()
-        except WarrenError as error:
-            _log.warning("members get no relay from this coordinator: %s; --no-relay does without one", error)
-            return None
+            why = error
+        if whole.tls_port is not None and whole.udp_port is not None:
+            self._config = replace(whole, tls_port=None)
+            try:
+                ready = await self._start()
+            except WarrenError as error:
+                why, self._config = error, whole
+            else:
+                _log.warning("the relay does without TLS, which some networks that block UDP let out alone: %s", why)
+                return ready
+        _log.warning(
+            "members get no relay from this coordinator as yet; it is tried again, and --no-relay does without: %s", why
+        )
+        return None
 
     async def keep(self) -> None:
         """Start it again whenever it ends, until cancelled."""
@@ -108,14 +114,17 @@ class _Keeper:
             status = await self._process.wait_closed()
             if loop.time() - began >= STEADY_S:
                 wait_s = AGAIN_FIRST_S
-            _log.warning("the relay ended (status %d); it is started again in %.0f s", status, wait_s)
+            if self._served:
+                _log.warning("the relay ended (status %d); it is started again in %.0f s", status, wait_s)
             await self._process.stop()
             await asyncio.sleep(wait_s)
             wait_s = min(2 * wait_s, AGAIN_MAX_S)
             try:
                 await self._start()
             except WarrenError as error:
-                _log.warning("the relay cannot be started: %s", error)
+                (_log.warning if self._served else _log.debug)("the relay cannot be started: %s", error)
+            else:
+                _log.info("the relay serves")
 
     async def end(self) -> None:
         if self._process is not None:
@@ -133,6 +142,7 @@ class _Keeper:
             certificate_sha256=ready.certificate_sha256,
         )
         await self._service.offer_own_relay(relay, self._secret)
+        self._served = True
         return ready
 
 

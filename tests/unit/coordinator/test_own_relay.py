@@ -91,3 +91,27 @@ def test_a_port_that_is_taken_is_no_reason_not_to_serve(tmp_path: Path, caplog: 
 
     (tmp_path / "other").mkdir()
     run(scenario)
+
+
+def test_a_udp_port_that_is_taken_is_told_once_and_the_whole_relay_comes_when_it_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(own_relay, "AGAIN_FIRST_S", 0.0)
+
+    async def scenario(w: World) -> None:
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as taken:
+            taken.bind(("::", 0))
+            port = taken.getsockname()[1]
+            async with relaying(OwnRelay(port, 0), w.service, tmp_path, URLS) as ready:
+                assert ready is None
+                assert "without TLS" not in caplog.text
+                assert caplog.text.count("get no relay") == 1
+                taken.close()
+                async with asyncio.timeout(30):
+                    while not await offered(w):
+                        await asyncio.sleep(0.01)
+                (relay,) = await offered(w)
+                assert (relay.udp_port, relay.tls_port is None) == (port, False)
+                assert "the relay ended" not in caplog.text
+
+    run(scenario)
