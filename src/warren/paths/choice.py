@@ -158,6 +158,25 @@ class Choice:
             current.state = "failed"
             self._select(other, now, "the path before does not answer any more")
 
+    def mute(self, now: float) -> None:
+        """Checks are answered by the selected pair, and data is not: try another, best by other relays."""
+        current = self.pair
+        others = [pair for pair in self.peer.pairs.others(current) if pair.held_until <= now]
+        if current is None or self.doubt_since is not None:
+            return
+        suspects = self._relays_of(current)
+        other = best([pair for pair in others if suspects.isdisjoint(self._relays_of(pair))], now) or best(others, now)
+        if other is not None:
+            current.punish(now)
+            self._select(other, now, "the path before carries checks and no data")
+            self.suspect(now)
+
+    def _relays_of(self, pair: Pair) -> set[str]:
+        """By name where they are ours, else by address."""
+        names = {address.ip: name.partition("/")[0] for name, address in self.context.around.relayed}
+        found = {pair.base.relay.partition("/")[0]} if pair.base.kind == "relay" else set()
+        return found | ({names.get(pair.remote.ip, str(pair.remote.ip))} if pair.kind == "relay" else set())
+
     def leave(self, now: float, because: str) -> None:
         """The selected pair cannot be used: take the best other at once, whether it still answers or not, and see."""
         current = self.pair

@@ -105,6 +105,10 @@ class Connectivity:
             self._signalling.forget(node)
             peer.close()
 
+    def remotes(self, base: Base) -> set[TransportAddress]:
+        """Where any pair with ``base`` sends to."""
+        return {pair.remote for peer in self._peers.values() for pair in peer.pairs if pair.base == base}
+
     def want(self, node: bytes, now: float) -> None:
         """Packets wait for a path (PathWanted), or one is to be looked for. An unknown node: nothing happens."""
         peer = self._peers.get(node)

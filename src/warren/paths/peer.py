@@ -44,6 +44,10 @@ HEARTBEAT_S: Final = 0.6
 """With the patience of choice.py a dead path is left within 3 s, and a hole of 2 s survived."""
 SILENCE_S: Final = 3.0
 """Packets go out, and for the first time in so long none came in: that makes doubts before the next heartbeat."""
+MUTE_S: Final = 12.5
+"""Data that arrives is answered within ten seconds, if only by a keepalive (WireGuard, §6.5). Who carries checks and no
+data, as a hostile relay may, is left after that.
+"""
 WARM_S: Final = 10.0
 """Others that work, so that they can take over (Choice.warm)."""
 CHECKED_S: Final = 60.0
@@ -86,6 +90,8 @@ class PeerPaths:
         self._pacer = Bucket(settings.peer_checks_per_s, settings.peer_checks_per_s / 2, now)
         self._tx = self._rx = 0
         self._rx_at = -NEVER
+        self._mute_since: float | None = None
+        """Since then data went out, and nothing came in."""
 
     # What is known
 
@@ -143,10 +149,16 @@ class PeerPaths:
         self._tx, self._rx = tx_bytes, rx_bytes
         if came > 0:
             self._rx_at = now
+            self._mute_since = None
+        elif sent > KEEPALIVE_BYTES and self._mute_since is None:
+            self._mute_since = now
         if sent > KEEPALIVE_BYTES or came > KEEPALIVE_BYTES:
             self._use(now)
         if sent > KEEPALIVE_BYTES and came <= 0 and now - self._rx_at < SILENCE_S:
             self.choice.suspect(now)  # who only sends is watched by heartbeats
+        if sent > KEEPALIVE_BYTES and self._mute_since is not None and now - self._mute_since >= MUTE_S:
+            self._mute_since = now
+            self.choice.mute(now)
 
     def _use(self, now: float) -> None:
         was = self.is_active(now)
@@ -283,6 +295,7 @@ class PeerPaths:
 
     def was_selected(self, pair: Pair | None, now: float, *, was_direct: bool) -> None:
         """The choice fell; None: on nothing. ``was_direct``: the one before was, and that is to be found again."""
+        self._mute_since = None
         self.hard.selected(pair)
         self.rounds.hope()
         if pair is None and not self.is_active(now):

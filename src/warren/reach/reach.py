@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final
 
 from warren import log
@@ -47,6 +48,8 @@ _INBOX_MAX: Final = 4096
 """Control datagrams that wait while one is dealt with; the rest is lost, as on a network."""
 _EARLY_MAX: Final = 256
 """Peers that the data plane has packets for before this is told of them."""
+_CHANNELS_SPARE: Final = 64
+"""When there is room for so few more at a relay, channels that lead nowhere are given up."""
 _ROUNDS_MAX: Final = 64
 """So often in a row the machines may cause work for each other; then it is the event loop's turn."""
 
@@ -403,9 +406,16 @@ class Reach:
         leg = self._relays.leg(base)
         if leg is None or self._mirrors.came(base, peer, data):
             return
-        is_wireguard = data[:1] in {b"\x01", b"\x02", b"\x03", b"\x04"}
-        if is_wireguard or self._paths.receive(data, peer, base, now):
+        if self._paths.receive(data, peer, base, now):  # whoever shares a peer's address could send anything else
+            self._keep_channels(base)
             leg.client.bind(peer, now)
+
+    def _keep_channels(self, base: Base) -> None:
+        """Peers come from ever new ports: channels to where no pair leads any more make room before there is none."""
+        leg = self._relays.leg(base)
+        if leg is not None:
+            remotes = cache(lambda: self._paths.remotes(base))
+            leg.client.keep_channels(_CHANNELS_SPARE, lambda peer: peer in remotes())
 
     def _take_path_events(self, now: float) -> None:
         for event in self._paths.take_events():
@@ -464,6 +474,8 @@ class Reach:
     def _select(self, node: bytes, path: Path | None, why: str, now: float) -> None:
         before = self._courses.path(node)
         self._whys[node] = why
+        if path is not None:
+            self._keep_channels(path.base)
         (self._lost.add if path is None else self._lost.discard)(node)
         if self._courses.select(node, path, now) or path is None:
             self._owner.course_changed(node)

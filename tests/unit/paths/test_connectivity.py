@@ -332,6 +332,12 @@ def test_a_removed_peer_leaves_nothing() -> None:
     assert [check for machine, check in pair.collect() if machine is pair.a] == []
 
 
+def test_where_pairs_send_to_is_known_by_base() -> None:
+    pair = connected()
+    assert pair.a.remotes(pair.bases[pair.a]) == {at("192.0.2.2")}
+    assert pair.a.remotes(host("192.0.2.77")) == set()
+
+
 def test_a_peer_without_a_key_is_refused() -> None:
     with pytest.raises(ValueError, match="check key"):
         PathPair().a.set_peer(b"c" * 32, (), (), "", 0.0)
@@ -383,6 +389,72 @@ def test_a_flood_of_signals_is_cut() -> None:
         pair.b.signal_received(pair.A, data, pair.now)
     pair.collect()
     assert sum(isinstance(one, SignalWanted) for one in pair.events[pair.b]) <= 7
+
+
+# Whoever carries checks only
+
+
+RELAYS = ("203.0.113.1", "203.0.113.2")
+
+
+def behind_relays(*addresses: str) -> PathPair:
+    """a reaches b by these relayed addresses only; all its checks are answered, the first ones fastest."""
+    pair = PathPair()
+    pair.a.set_peer(pair.B, (KEY,), tuple(RemoteCandidate("relay", at(text)) for text in addresses), "", pair.now)
+    pair.a.want(pair.B, pair.now)
+    answering(pair, 5.0, data=True)
+    assert pair.selected(pair.a) is not None
+    return pair
+
+
+def answering(pair: PathPair, seconds: float, *, data: bool) -> None:
+    """So long a sends; its checks are answered, and with ``data`` data comes in."""
+    end = pair.now + seconds
+    while pair.now < end:
+        for machine, check in pair.collect():
+            message = decode_untrusted(check.data)
+            if machine is pair.a and message.cls == Class.REQUEST:
+                answer = seal_answer(KEY, message.transaction, at("192.0.2.1"), 7)
+                assert pair.a.receive(answer, check.remote, check.base, pair.now + 0.001)
+        pair.now += 0.05
+        counted = pair.a._peers[pair.B]
+        pair.a.traffic(pair.B, counted._tx + 100, counted._rx + 100 * data, pair.now)
+        pair.a.handle_timeout(pair.now)
+
+
+def test_a_relay_that_carries_checks_and_no_data_is_left_and_not_taken_back() -> None:
+    pair = behind_relays(*RELAYS)
+    first = pair.selected(pair.a)
+    answering(pair, 11.0, data=False)
+    assert pair.selected(pair.a) == first, "the other side may have nothing to say but a keepalive"
+    answering(pair, 3.0, data=False)
+    second = pair.selected(pair.a)
+    assert second is not None
+    assert first is not None
+    assert second.remote != first.remote
+    answering(pair, 50.0, data=True)
+    assert pair.selected(pair.a) == second
+
+
+def test_where_there_is_no_other_way_a_silent_one_is_kept() -> None:
+    pair = behind_relays(RELAYS[0])
+    first = pair.selected(pair.a)
+    answering(pair, 60.0, data=False)
+    assert pair.selected(pair.a) == first
+
+
+def test_a_silent_path_is_not_replaced_by_another_through_the_same_relay_if_there_is_one_elsewhere() -> None:
+    pair = behind_relays(RELAYS[0], "2001:db8::1", RELAYS[1])
+    own = (("one", at(RELAYS[0], 50_000)), ("one", at("2001:db8::1", 50_000)), ("two", at(RELAYS[1], 50_000)))
+    bases = (pair.bases[pair.a], host("2001:db8::99"))
+    pair.a.set_bases(bases, pair.now, Surroundings(relayed=own))
+    answering(pair, 10.0, data=True)
+    first = pair.selected(pair.a)
+    answering(pair, 13.0, data=False)
+    second = pair.selected(pair.a)
+    assert first is not None
+    assert second is not None
+    assert (str(first.remote.ip) == RELAYS[1]) != (str(second.remote.ip) == RELAYS[1])
 
 
 # Reports

@@ -21,7 +21,7 @@ from warren.proto.stun.attributes import (
 )
 from warren.proto.stun.message import TRANSACTION_BYTES, Attribute, Class, Message, Method, decode_untrusted, encode
 from warren.proto.turn.client_allocation import Allocation, Phase
-from warren.proto.turn.client_channels import Channels
+from warren.proto.turn.client_channels import BOUND_MAX, Channels
 from warren.proto.turn.client_credentials import Login
 from warren.proto.turn.client_events import BindFailed, Bound, ClientEvent, Data
 from warren.proto.turn.client_permissions import Permissions
@@ -159,6 +159,13 @@ class TurnClient:
         """Keep the channel no longer. TURN cannot end it; it ends by itself."""
         self._channels.release(peer)
         self._allocation.requests.cancel(_BindChannel(peer))
+
+    def keep_channels(self, room: int, wanted: Callable[[TransportAddress], bool]) -> None:
+        """Unbind those to peers that are not ``wanted``, unless there is room for so many more anyway."""
+        if len(self._channels) > BOUND_MAX - room:
+            for peer in self._channels.peers():
+                if not wanted(peer):
+                    self.unbind(peer)
 
     def send(self, peer: TransportAddress, data: bytes, now: float) -> None:
         """Send ``data`` (at most 1,500 bytes) to ``peer`` in a Send indication, after asking for permission if there is

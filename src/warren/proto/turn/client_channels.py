@@ -69,6 +69,13 @@ class Channels:
             # The server may have renewed it when it was last asked to, whether or not we heard of it.
             self._released[peer] = channel.number, channel.asked_at + QUARANTINE_S
 
+    def __len__(self) -> int:
+        return len(self._by_peer)
+
+    def peers(self) -> tuple[TransportAddress, ...]:
+        """Those that are wanted."""
+        return tuple(self._by_peer)
+
     def number_of(self, peer: TransportAddress) -> int | None:
         """The number if it is bound."""
         channel = self._by_peer.get(peer)

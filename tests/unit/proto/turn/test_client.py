@@ -142,6 +142,18 @@ def test_more_channels_than_the_ceiling_are_refused_in_words() -> None:
     ]
 
 
+def test_channels_that_lead_nowhere_make_room_when_there_is_little() -> None:
+    play = ready()
+    peers = [address("203.0.113.9", port) for port in range(1, 101)]
+    for peer in peers:
+        play.client.bind(peer, play.now)
+    play.exchange()
+    play.client.keep_channels(client_channels.BOUND_MAX - 100, lambda _: False)
+    assert all(play.client.channel_of(peer) for peer in peers), "there is room"
+    play.client.keep_channels(client_channels.BOUND_MAX - 99, lambda peer: peer in peers[:3])
+    assert [peer for peer in peers if play.client.channel_of(peer)] == peers[:3]
+
+
 @pytest.mark.parametrize(
     ("number", "words"),
     [(403, "is not allowed to"), (443, "has no address of that family"), (400, "refuses it")],
