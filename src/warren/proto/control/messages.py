@@ -24,6 +24,7 @@ from warren.errors import MalformedPacket
 from warren.identity.signing import SigningKey, VerifyKey
 from warren.model.documents import Key, Name, Seconds, Text
 from warren.model.envelope import Envelope
+from warren.proto.stun.attributes import USERNAME_BYTES_MAX
 
 PROTOCOL_VERSION: Final = 1
 SUBPROTOCOL: Final = "warren.node.1"
@@ -213,6 +214,10 @@ class RelayCredential(msgspec.Struct, frozen=True, kw_only=True):
     username: Text
     password: Text
     not_after: Seconds
+
+    def __post_init__(self) -> None:
+        if len(self.username.encode()) > USERNAME_BYTES_MAX:
+            raise ValueError("a user name is too long for a relay")
 
     def __repr__(self) -> str:
         return f"RelayCredential(relay={self.relay!r}, …)"

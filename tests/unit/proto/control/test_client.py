@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.control_pair import AUTHORITY, CERTIFICATE, NODE, NONCE, OTHER, TICKET, TIME_S, Pair, only, record
+from warren.errors import MalformedPacket
 from warren.proto.control import messages, pacing, server_events
 from warren.proto.control.client import ANSWER_WITHIN_S, WELCOME_WITHIN_S, ClientSession, EnrolRequest, State, fitting
 from warren.proto.control.client_events import (
@@ -29,6 +31,7 @@ from warren.proto.control.messages import (
     Update,
     Welcome,
     pack,
+    unpack_to_node_untrusted,
 )
 
 
@@ -241,3 +244,14 @@ def test_bytes_of_any_kind_only_end_the_session(received: list[bytes]) -> None:
         client.receive(message, 0.0)
     assert client.state in {State.WAITING, State.ENDED}
     assert client.take_transmits() == []
+
+
+@pytest.mark.parametrize(("letter", "fits"), [("u", True), ("ü", False)])
+def test_a_name_for_a_relay_that_stun_cannot_carry_is_refused_where_it_comes_in(letter: str, fits: bool) -> None:
+    made = {"relay": "one", "username": "1:" + letter * 254, "password": "p", "not_after": 1}
+    data = msgspec.msgpack.encode({"type": "relay-access", "credentials": [made]})
+    if fits:
+        assert isinstance(unpack_to_node_untrusted(data), RelayAccess)
+    else:
+        with pytest.raises(MalformedPacket):
+            unpack_to_node_untrusted(data)
