@@ -184,6 +184,20 @@ def test_another_relay_takes_over_when_one_is_killed(lab: Lab) -> None:  # F-KR
     assert world.path(alice, bob) == "relayed"
 
 
+def test_coturn_serves_in_the_place_of_a_relay(lab: Lab) -> None:
+    world = World(lab, relays=0)
+    world.start()
+    host = world.internet.server("turn")
+    world.network.start_coturn(host, addresses=[world.internet.address("turn")])
+    alice, bob = (world.site(name, "symmetric").host(name) for name in ("alice", "bob"))
+    office = world.site("office", "udp-blocked").host("carol")
+    world.join(alice, bob, office)
+    for one, other in ((alice, bob), (office, bob)):
+        world.pings(one, other)
+        assert world.path(one, other) == "relayed"
+        assert tcp_transfer(one, other, world.address(other), 4 * MEGABYTE).intact
+
+
 @pytest.mark.parametrize("how", ["udp-blocked", "udp-rejected", "only-443"])
 def test_a_network_that_blocks_udp_is_left_over_443_and_udp_is_taken_back_when_it_works(  # F-UDP
     world: World, how: str
