@@ -220,11 +220,6 @@ class Network:
                 return dict(peer)
         raise OperationFailed(f"{host.name} does not know {other.name} in {self.name}")
 
-    def path_of(self, host: Host, other: Host) -> tuple[str, str]:
-        """By which path ``host`` reaches ``other`` ("direct", "relayed", "none"), and the endpoint, which may be ""."""
-        peer = self.peer(host, other)
-        return str(peer["path"]), str(peer["endpoint"])
-
     def fqdn(self, host: Host) -> str:
         return f"{host.name}.{self.name}.internal"
 

@@ -13,9 +13,8 @@ from warren.errors import UsageError
 from warren.lab.impairment import Impairment
 from warren.lab.site import LAN
 from warren.lab.site_kinds import SiteKind
+from warren.toml.lines import Path
 
-Path = tuple[str | int, ...]
-"""Keys of tables and indices of arrays of a document, from the top."""
 RelayKind = Literal["warren", "coturn"]
 
 COORDINATOR_PORT: Final = 8443

@@ -33,12 +33,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields, replace
-from difflib import get_close_matches
+from dataclasses import replace
 from ipaddress import IPv4Network
 from typing import Any, Final, TypeVar
 
-from warren.errors import UsageError
 from warren.lab.firewall import Firewall
 from warren.lab.impairment import Impairment
 from warren.lab.lab import NAME
@@ -46,21 +44,21 @@ from warren.lab.nat import NatKind, nat_kind
 from warren.lab.scene import (
     COORDINATOR_PORT,
     MistakeList,
-    Path,
     RelayKind,
     Scene,
     SceneNetwork,
     SceneServer,
     SceneSite,
 )
+from warren.lab.scene_values import SceneValues, hint
 from warren.lab.site import ATTACHMENTS_MAX, LAN
 from warren.lab.site_kinds import SITE_KINDS, Families, SiteKind
+from warren.toml.lines import Path
 
 T = TypeVar("T")
 
 HOSTS_MAX: Final = 200
 _TOP: Final = ("description", "seed", "server", "site", "coordinator", "network")
-_PARTS_OF_SITE: Final = ("lan", "router", "carrier")
 _SERVER: Final = ("families", "relay", "link")
 _PARTS: Final = ("nat", "carrier", "firewall", "families", "proxy")
 _SITE: Final = ("kind", *_PARTS, "lan", "hosts", "gateway", "link")
@@ -69,6 +67,7 @@ _NETWORK: Final = ("members", "ipv4")
 _RELAYS: Final[tuple[RelayKind, ...]] = ("warren", "coturn")
 _FAMILIES: Final[tuple[Families, ...]] = ("4", "6", "46")
 _GATEWAYS: Final = ("upnp", "nat-pmp", "pcp")
+_RELAY_PORTS: Final = (443, 3478)
 _LAN_BITS: Final = range(16, 25)
 _PORT_MAX: Final = 65_535
 _SITE_NAME_MAX: Final = 20
@@ -84,6 +83,7 @@ class _Reader:
     def __init__(self, parsed: Mapping[str, Any]) -> None:
         self._parsed = parsed
         self._mistakes = MistakeList()
+        self._values = SceneValues(self._mistakes)
 
     def scene(self, name: str) -> Scene:
         parsed = self._parsed
@@ -91,11 +91,11 @@ class _Reader:
             self._mistakes.add(
                 (), f"a scene's name is that of its file, and {name!r} is not 1 to 32 letters, digits, '-'"
             )
-        self._no_strangers(parsed, (), _TOP)
+        self._values.no_strangers(parsed, (), _TOP)
         scene = Scene(
             name,
-            description=self._text(parsed, (), "description") or "",
-            seed=self._number(parsed, (), "seed", 0, 2**63, 1),
+            description=self._values.text(parsed, (), "description") or "",
+            seed=self._values.number(parsed, (), "seed", 0, 2**63, 1),
             servers=tuple(self._each("server", self._server)),
             sites=tuple(self._each("site", self._site)),
             networks=tuple(self._each("network", self._network)),
@@ -110,23 +110,23 @@ class _Reader:
 
     def _server(self, name: str, table: Mapping[str, Any]) -> SceneServer:
         path = ("server", name)
-        self._no_strangers(table, path, _SERVER)
-        families = self._choice(table, path, "families", _FAMILIES) or "46"
-        return SceneServer(name, families, self._choice(table, path, "relay", _RELAYS), self._link(table, path))
+        self._values.no_strangers(table, path, _SERVER)
+        families = self._values.choice(table, path, "families", _FAMILIES) or "46"
+        return SceneServer(name, families, self._values.choice(table, path, "relay", _RELAYS), self._link(table, path))
 
     def _site(self, name: str, table: Mapping[str, Any]) -> SceneSite:
         path = ("site", name)
-        self._no_strangers(table, path, _SITE)
+        self._values.no_strangers(table, path, _SITE)
         if len(name) > _SITE_NAME_MAX:
             self._mistakes.add(path, f"the name of a site has {_SITE_NAME_MAX} letters at most")
         kind, kind_name = self._kind(table, path)
-        gateway = self._texts(table, path, "gateway", _GATEWAYS)
+        gateway = self._values.texts(table, path, "gateway", _GATEWAYS)
         if gateway and not kind.nat:
             self._mistakes.add((*path, "gateway"), "without a NAT there are no ports to give out: leave gateway out")
-        lan = self._made((*path, "lan"), table.get("lan"), _lan) or IPv4Network(LAN)
+        lan = self._values.made((*path, "lan"), table.get("lan"), _lan) or IPv4Network(LAN)
         if "lan" in table and not kind.nat:
             self._mistakes.add((*path, "lan"), "a site without a NAT has public addresses: leave lan out")
-        hosts = self._texts(table, path, "hosts")
+        hosts = self._values.texts(table, path, "hosts")
         return SceneSite(name, kind, kind_name, lan, hosts, gateway, self._link(table, path))
 
     def _kind(self, table: Mapping[str, Any], path: Path) -> tuple[SiteKind, str]:
@@ -134,7 +134,7 @@ class _Reader:
         if "kind" in table:
             if parts:
                 self._mistakes.add((*path, parts[0]), f"kind says that already: leave kind or {parts[0]} out")
-            name = self._choice(table, path, "kind", tuple(SITE_KINDS))
+            name = self._values.choice(table, path, "kind", tuple(SITE_KINDS))
             return (SITE_KINDS[name], name) if name else (SiteKind(), "")
         if not parts:
             self._mistakes.add(path, 'say what kind of site this is, as kind = "port-restricted", or nat = "…"')
@@ -142,7 +142,7 @@ class _Reader:
         for part in parts:
             made = self._part(table, path, part)
             if made is not None:
-                kind = self._made((*path, part), {part: made}, lambda change: replace(kind, **change)) or kind  # noqa: B023
+                kind = self._values.made((*path, part), {part: made}, lambda change: replace(kind, **change)) or kind  # noqa: B023
         return kind, ""
 
     def _part(self, table: Mapping[str, Any], path: Path, part: str) -> object:
@@ -150,12 +150,12 @@ class _Reader:
         match part:
             case "nat" | "carrier":
                 if isinstance(value, str):
-                    return self._made(here, value, nat_kind)
-                return self._record(here, value, NatKind)
+                    return self._values.made(here, value, nat_kind)
+                return self._values.record(here, value, NatKind)
             case "firewall":
-                return self._record(here, value, Firewall)
+                return self._values.record(here, value, Firewall)
             case "families":
-                return self._choice(table, path, part, _FAMILIES)
+                return self._values.choice(table, path, part, _FAMILIES)
         if type(value) is not bool:
             self._mistakes.add(here, "this is true or false")
             return None
@@ -163,11 +163,11 @@ class _Reader:
 
     def _network(self, name: str, table: Mapping[str, Any]) -> SceneNetwork:
         path = ("network", name)
-        self._no_strangers(table, path, _NETWORK)
-        ipv4 = self._made((*path, "ipv4"), table.get("ipv4"), _prefix4)
+        self._values.no_strangers(table, path, _NETWORK)
+        ipv4 = self._values.made((*path, "ipv4"), table.get("ipv4"), _prefix4)
         if "members" not in table:
             self._mistakes.add((*path, "members"), "this key is missing: it lists hosts and servers")
-        return SceneNetwork(name, self._texts(table, path, "members"), ipv4)
+        return SceneNetwork(name, self._values.texts(table, path, "members"), ipv4)
 
     def _coordinated(self, scene: Scene) -> Scene:
         if "coordinator" not in self._parsed:
@@ -175,15 +175,15 @@ class _Reader:
                 self._mistakes.add(("network",), "a network needs a coordinator: add [coordinator] with server = …")
             return scene
         path: Path = ("coordinator",)
-        table = self._table(path, self._parsed["coordinator"])
-        self._no_strangers(table, path, _COORDINATOR)
+        table = self._values.table(path, self._parsed["coordinator"])
+        self._values.no_strangers(table, path, _COORDINATOR)
         servers = {server.name: server for server in scene.servers}
         if not servers:
             self._mistakes.add(path, "a coordinator runs on a server, and there is none: add [server.NAME]")
         elif "server" not in table:
             self._mistakes.add((*path, "server"), f"this key is missing: say {', '.join(servers)}")
-        name = self._choice(table, path, "server", tuple(servers)) if servers else None
-        port = self._number(table, path, "port", 1, _PORT_MAX, COORDINATOR_PORT)
+        name = self._values.choice(table, path, "server", tuple(servers)) if servers else None
+        port = self._values.number(table, path, "port", 1, _PORT_MAX, COORDINATOR_PORT)
         server = servers.get(name or "")
         if server and server.relay == "warren" and port in _RELAY_PORTS:
             self._mistakes.add((*path, "port"), f"the relay on {server.name} has port {port}: choose another")
@@ -229,127 +229,18 @@ class _Reader:
             for number, member in enumerate(network.members):
                 path = ("network", network.name, "members", number)
                 if member not in known:
-                    self._mistakes.add(path, f"there is no host or server {member!r}{_hint(member, known)}")
+                    self._mistakes.add(path, f"there is no host or server {member!r}{hint(member, known)}")
                 elif member in network.members[:number]:
                     self._mistakes.add(path, f"{member} is in this list twice")
 
     # Values
 
     def _each(self, key: str, read: Callable[[str, Mapping[str, Any]], T]) -> Iterable[T]:
-        tables = self._table((key,), self._parsed.get(key, {}))
-        return [read(name, self._table((key, name), value)) for name, value in tables.items()]
+        tables = self._values.table((key,), self._parsed.get(key, {}))
+        return [read(name, self._values.table((key, name), value)) for name, value in tables.items()]
 
     def _link(self, table: Mapping[str, Any], path: Path) -> Impairment | None:
-        return self._record((*path, "link"), table["link"], Impairment) if "link" in table else None
-
-    def _record(self, path: Path, value: object, kind: type[T]) -> T | None:
-        """A table whose keys are the fields of the dataclass ``kind``, and which has its rules."""
-        if not isinstance(value, dict):
-            self._mistakes.add(path, "this is a table: { … }")
-            return None
-        before = len(self._mistakes.found)
-        known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
-        self._no_strangers(value, path, tuple(known))
-        given: dict[str, object] = {}
-        for key in value.keys() & known.keys():
-            wanted, words = _TYPES[str(known[key].type)]
-            if not _is_one(value[key], wanted):
-                self._mistakes.add((*path, key), f"this is {words}")
-            else:
-                given[key] = tuple(value[key]) if isinstance(value[key], list) else value[key]
-        if len(self._mistakes.found) > before:
-            return None
-        try:
-            return kind(**given)
-        except UsageError as error:
-            named = [key for key in given if key in str(error).split("=")[0].split() or f" {key} " in f"{error} "]
-            self._mistakes.add((*path, *named[:1]), str(error))
-            return None
-
-    def _made(self, path: Path, value: Any, make: Callable[[Any], T]) -> T | None:
-        if value is None:
-            return None
-        try:
-            return make(value)
-        except (UsageError, ValueError) as error:
-            self._mistakes.add(path, str(error))
-            return None
-
-    def _text(self, table: Mapping[str, Any], path: Path, key: str) -> str | None:
-        value = table.get(key)
-        if value is None or isinstance(value, str):
-            return value
-        self._mistakes.add((*path, key), "this is a text in quotes")
-        return None
-
-    def _number(self, table: Mapping[str, Any], path: Path, key: str, least: int, most: int, default: int) -> int:
-        value = table.get(key, default)
-        if type(value) is int and least <= value <= most:
-            return value
-        self._mistakes.add((*path, key), f"this is a whole number, {least} to {most}")
-        return default
-
-    def _choice(self, table: Mapping[str, Any], path: Path, key: str, known: tuple[T, ...]) -> T | None:
-        value = table.get(key)
-        if value is None:
-            return None
-        if value not in known:
-            words = [str(one) for one in known]
-            self._mistakes.add((*path, key), f"{value!r} is none of {', '.join(words)}{_hint(value, words)}")
-            return None
-        return known[known.index(value)]
-
-    def _texts(
-        self, table: Mapping[str, Any], path: Path, key: str, known: tuple[str, ...] | None = None
-    ) -> tuple[str, ...]:
-        values = table.get(key, [])
-        if not isinstance(values, list):
-            self._mistakes.add((*path, key), 'this is a list of texts: ["…"]')
-            return ()
-        for number, value in enumerate(values):
-            if not isinstance(value, str):
-                self._mistakes.add((*path, key, number), "this is a text in quotes")
-            elif known is not None and value not in known:
-                self._mistakes.add((*path, key, number), f"{value!r} is none of {', '.join(known)}")
-        return tuple(value for value in values if isinstance(value, str))
-
-    def _table(self, path: Path, value: object) -> Mapping[str, Any]:
-        if isinstance(value, dict):
-            return value
-        self._mistakes.add(path, f"this is a table: [{'.'.join(map(str, path))}]")
-        return {}
-
-    def _no_strangers(self, table: Mapping[str, Any], path: Path, known: tuple[str, ...]) -> None:
-        for key in table:
-            if key not in known:
-                self._mistakes.add((*path, key), f"there is no such key{_hint(key, known) or ': ' + ', '.join(known)}")
-
-
-_RELAY_PORTS: Final = (443, 3478)
-_TYPES: Final[Mapping[str, tuple[tuple[type, ...], str]]] = {
-    "float": ((int, float), "a number"),
-    "float | None": ((int, float), "a number"),
-    "int": ((int,), "a whole number"),
-    "int | None": ((int,), "a whole number"),
-    "bool": ((bool,), "true or false"),
-    "tuple[int, ...] | None": ((list,), "a list of whole numbers"),
-    "NatMapping": ((str,), "a text in quotes"),
-    "NatFiltering": ((str,), "a text in quotes"),
-    "NatAllocation": ((str,), "a text in quotes"),
-    "Udp": ((str,), "a text in quotes"),
-}
-"""By the annotation of a field: what is taken, and how a person calls it."""
-
-
-def _is_one(value: object, wanted: tuple[type, ...]) -> bool:
-    if isinstance(value, list) and list in wanted:
-        return all(type(element) is int for element in value)
-    return isinstance(value, wanted) and (not isinstance(value, bool) or bool in wanted)
-
-
-def _hint(word: object, known: Iterable[str]) -> str:
-    near = get_close_matches(str(word), list(known), n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
+        return self._values.record((*path, "link"), table["link"], Impairment) if "link" in table else None
 
 
 def _lan(text: object) -> IPv4Network:
