@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import IPv4Address
 
@@ -140,7 +140,7 @@ class PathNode:
         bases = [uplink.base for uplink in self.uplinks if uplink.up]
         bases += [Base(kind="relay", relay=name) for name in self.relayed]
         relayed = tuple((name, address) for name, all_ in self.relayed.items() for address in all_)
-        around = Surroundings(self.around.on_link, self.around.nat64, self.around.link_mtu, relayed)
+        around = replace(self.around, relayed=relayed)
         self.machine.set_bases(tuple(bases), self.world.now, around)
         self.after()
 
