@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import re
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv6Network, ip_address
 from pathlib import Path
+from typing import Final
 
 from warren.errors import OperationFailed, UsageError
 from warren.model.tunnel import IPAddress, IPNetwork, TransportAddress
 from warren.proto.turn.filter import NAT64
+
+_SECRET_FILE_BYTES_MAX: Final = 4096
+
+_log = logging.getLogger("warren.relay")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,10 @@ def with_ports(
     )
     if changed.udp_port is None and changed.tcp_port is None and changed.tls_port is None:
         raise UsageError("no port is left to serve at")
+    if changed.tcp_port is not None and changed.tcp_port == changed.tls_port:
+        raise UsageError(
+            f"TCP port {changed.tcp_port} cannot be both tcp_port and tls_port: choose another one for TLS"
+        )
     return changed
 
 
@@ -88,7 +99,10 @@ def with_secret_file(config: RelayConfig, path: Path) -> RelayConfig:
 def secret_in(path: Path) -> bytes:
     """Raises OperationFailed or UsageError, which name the file."""
     try:
-        secret = path.read_bytes().strip()
+        with path.open("rb") as file:
+            secret = file.read(_SECRET_FILE_BYTES_MAX).strip()
+            if os.fstat(file.fileno()).st_mode & 0o004:
+                _log.warning("other users may read the secret %s; run `chmod 600 %s`", path, path)
     except OSError as error:
         raise OperationFailed(f"the secret {path} cannot be read: {error.strerror}") from None
     if not 16 <= len(secret) <= 512:

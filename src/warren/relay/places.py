@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 from warren.errors import OperationFailed
 from warren.model.tunnel import IPAddress
 from warren.proto.turn.filter import PeerFilter
@@ -10,7 +12,7 @@ from warren.relay.own_addresses import own_addresses, usual_address
 
 
 class Places:
-    """Raises OperationFailed when there is no address to relay from."""
+    """Raises OperationFailed when there is no address to relay from, or one that is named is not this host's."""
 
     def __init__(self, config: RelayConfig) -> None:
         self._config = config
@@ -49,4 +51,19 @@ def _relay_hosts(config: RelayConfig) -> dict[int, IPAddress]:
         chosen = next(iter([*named, *listened]), None) or usual_address(family)
         if chosen is not None:
             hosts[family] = chosen
+        for one in named:
+            _check(one)
     return hosts
+
+
+def _check(address: IPAddress) -> None:
+    """Now, and not when the first client asks for an allocation."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.bind((str(address), 0))
+    except OSError as error:
+        raise OperationFailed(
+            f"relay_addresses: {address} cannot be relayed from ({error.strerror}): name an address of this host here, "
+            "and what it looks like from outside in external_addresses"
+        ) from None

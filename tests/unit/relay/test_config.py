@@ -29,3 +29,20 @@ def test_the_command_line_counts_more(tmp_path: Path) -> None:
         with_ports(RelayConfig(), tmp_path, udp=0)
     with pytest.raises(UsageError, match="--metrics"):
         with_ports(RelayConfig(), tmp_path, metrics="nowhere")
+
+
+def test_a_secret_that_others_may_read_draws_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("0123456789abcdef0")
+    secret.chmod(0o600)
+    with_secret_file(RelayConfig(), secret)
+    assert caplog.text == ""
+    secret.chmod(0o644)
+    with_secret_file(RelayConfig(), secret)
+    assert f"chmod 600 {secret}" in caplog.text
+    assert "0123456789" not in caplog.text
+
+
+def test_tcp_and_tls_take_a_port_each(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="TCP port 443 cannot be both"):
+        with_ports(RelayConfig(tls_port=443), tmp_path, tcp=443)
