@@ -59,6 +59,10 @@ def without_coordinator(network: Network, alice: Host, bob: Host) -> Step:
     if network.coordinator is None:
         raise OperationFailed("there is no coordinator to kill")
     to_bob = network.address(bob)
+    # With the coordinator its relay ends: what is direct goes on.
+    busy = alice.start(["ping", "-n", "-q", "-i", "0.2", to_bob], name="busy")
+    until(alice, lambda: network.peer(alice, bob)["path"] == "direct", "a direct path to bob")
+    busy.stop(PATIENCE_S)
     pings = alice.start(["ping", "-n", "-q", "-i", "0.05", "-c", "100", to_bob], name="pings")
     network.coordinator.signal(SIGKILL)
     network.coordinator.wait(PATIENCE_S)
