@@ -43,6 +43,7 @@ from warren.reach.relay_values import (
 from warren.reach.relays import Relays
 from warren.reach.sockets import PunchSockets
 from warren.reach.tcp_paths import TcpDoors, TcpPaths
+from warren.reach.translated import translated, translated_places
 
 _INBOX_MAX: Final = 4096
 """Control datagrams that wait while one is dealt with; the rest is lost, as on a network."""
@@ -506,14 +507,16 @@ class Reach:
 
     async def _tcp_addresses(self) -> list[TransportAddress]:
         """Where TCP from the port of the tunnel's number comes from."""
-        seen = await self._doors.tcp_mapped(self._relays.places(), self._port_number)
+        places = translated_places(self._relays.places(), self._around)
+        seen = await self._doors.tcp_mapped(places, self._port_number)
         own = [
             TransportAddress(base.address, self._port_number) for base in self._drive.bases if base.address is not None
         ]
         return list(dict.fromkeys([*seen, *own]))
 
     async def _punch_tcp(self, remote: Sequence[TransportAddress], key: bytes, controlling: bool) -> Bridge | None:
-        return await self._doors.punch_tcp(remote, key, controlling, self._port_number)
+        there = translated(remote, self._around)
+        return await self._doors.punch_tcp(there, key, controlling, self._port_number)
 
     def _forget(self, node: bytes) -> None:
         self._tcp.drop(node)
