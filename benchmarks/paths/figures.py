@@ -69,6 +69,14 @@ class Run:
         body += [f"{json.dumps(name)}: [\n  {lines}\n ]" for name, lines in lists.items()]
         return "{\n " + ",\n ".join(body) + "\n}\n"
 
+    @classmethod
+    def load(cls, text: str) -> Run:
+        """The inverse of :meth:`dump`, but for rounding."""
+        tree = json.loads(text)
+        samples = [Sample(**one) for one in tree["samples"]]
+        gaps = [Gap(**one) for one in tree["gaps"]]
+        return cls(tree["machine"], tree["settings"], samples, gaps, tree["failures"])
+
 
 def times_table(run: Run, phase: Phase, scenes: Iterable[Scene]) -> list[list[str]]:
     """Medians and 95th percentiles of the meetings of one phase."""
@@ -94,7 +102,7 @@ def gaps_table(run: Run, scenes: Iterable[Scene]) -> list[list[str]]:
         ours = [one.gap_s for one in run.gaps if one.fault == scene.name]
         if not ours:
             continue
-        largest = _seconds(max((one for one in ours if one is not None), default=None))
+        largest = _seconds(max(_known(ours)))
         rows.append([scene.text, str(len(ours)), *_cells(ours), largest, *_judged(ours, scene.target_s)])
     return rows
 
@@ -118,21 +126,23 @@ def notes(run: Run, scenes: Iterable[Scene]) -> list[str]:
 
 def _cells(values: Sequence[float | None]) -> list[str]:
     """Median and 95th percentile; one that never came is longer than all others."""
-    known = [float("inf") if value is None else value for value in values]
+    known = _known(values)
     return [_seconds(median(known)), _seconds(percentile(known, 0.95))]
 
 
 def _judged(values: Sequence[float | None], target_s: float | None) -> list[str]:
     if target_s is None:
         return ["–", ""]
-    reached = median(float("inf") if value is None else value for value in values) <= target_s
+    reached = median(_known(values)) <= target_s
     return [f"{target_s:g} s", "reached" if reached else "missed"]
 
 
-def _seconds(value: float | None) -> str:
-    if value is None or value == float("inf"):
-        return "not in time"
-    return f"{value:.2f} s"
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [float("inf") if value is None else value for value in values]
+
+
+def _seconds(value: float) -> str:
+    return "not in time" if value == float("inf") else f"{value:.2f} s"
 
 
 def _lines(values: list[dict[str, object]]) -> str:

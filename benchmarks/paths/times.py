@@ -6,6 +6,7 @@ Ends with status 0, or 1 when something could not be measured.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -46,6 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _break(run, scene.name, options.faults, end)
     except KeyboardInterrupt:
         print("\ninterrupted; what was measured so far:", file=sys.stderr)
+    run.machine["load at the end"] = " ".join(f"{average:.2f}" for average in os.getloadavg())
     tables = [times_table(run, JOIN, PAIRS), times_table(run, IDLE, PAIRS), gaps_table(run, FAULTS)]
     print("\n" + "\n\n".join(aligned(table) for table in tables))
     print("\n".join(notes(run, PAIRS)))
