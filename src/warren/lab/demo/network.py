@@ -67,10 +67,10 @@ def run() -> Iterator[Step]:
         yield faults.relay_dies(world)
         yield faults.uplink_dies(world)
         yield _policy(network, alice, bob)
-        yield faults.without_coordinator(network, alice, bob)
         through = flow_bits_per_s(alice, bob, network.address(bob))
         relayed = flow_bits_per_s(carol, bob, network.address(bob))
         yield speeds("One TCP flow", {"alice → bob, direct": through, "carol → bob, over TLS and a relay": relayed})
+        yield faults.without_coordinator(network, alice, bob)
 
 
 def _places(world: World) -> Step:
