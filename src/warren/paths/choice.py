@@ -43,6 +43,8 @@ NOMINATED_S: Final = 25.0
 """A nomination holds for longer than a keepalive's interval."""
 DOUBTED_MAX: Final = 8
 """Pairs that are checked along with the one in doubt."""
+FOLLOWED_S: Final = 5.0
+"""Within this the other side follows a nomination, if it can and wants to."""
 KINDS: Final = ("on one link", "direct", "over a relay", "over two relays")
 
 
@@ -170,6 +172,14 @@ class Choice:
             current.punish(now)
             self._select(other, now, "the path before carries checks and no data")
             self.suspect(now)
+
+    def follow(self, pair: Pair, now: float) -> None:
+        """The peer's packets come by ``pair``, although another was nominated long ago: it has its reasons."""
+        current = self.pair
+        if current is None or pair.relayed != current.relayed or not pair.usable or pair.held_until > now:
+            return
+        if self.doubt_since is None and now - self.since > FOLLOWED_S:
+            self._select(pair, now, "the peer keeps to it")
 
     def _relays_of(self, pair: Pair) -> set[str]:
         """By name where they are ours, else by address."""

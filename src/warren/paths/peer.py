@@ -191,6 +191,8 @@ class PeerPaths:
             return
         pair.heard_at = now
         self._trigger(pair, now)
+        if self.controlling:
+            self.choice.follow(pair, now)
         if self.choice.pair is not None and self.choice.pair.heard_at < now - DOUBT_S:
             self.choice.suspect(now)
 

@@ -457,6 +457,21 @@ def test_a_silent_path_is_not_replaced_by_another_through_the_same_relay_if_ther
     assert (str(first.remote.ip) == RELAYS[1]) != (str(second.remote.ip) == RELAYS[1])
 
 
+@pytest.mark.parametrize("settled_s", [1.0, 8.0])
+def test_who_proposes_goes_along_when_the_peer_keeps_to_another_path(settled_s: float) -> None:
+    pair = behind_relays(*RELAYS)
+    first = pair.selected(pair.a)
+    assert first is not None
+    other = next(one for one in RELAYS if one != str(first.remote.ip))
+    answering(pair, 10.0, data=True)
+    pair.a._peers[pair.B].choice.since = pair.now - settled_s
+    pair.a.heard(pair.B, at(other), pair.bases[pair.a], pair.now)
+    pair.collect()
+    now = pair.selected(pair.a)
+    assert now is not None
+    assert (str(now.remote.ip) == other) == (settled_s > 5.0)
+
+
 # Reports
 
 
@@ -476,7 +491,7 @@ def test_a_report_says_in_words_what_was_tried() -> None:
     report = pair.a.explain(pair.B, pair.now)
     assert report is not None
     assert (report.state, report.path) == ("none", None)
-    assert report.why == "None of the 1 ways that were tried was answered."
+    assert report.why == "The one way that was tried was not answered."
 
 
 def test_a_report_of_a_path_has_its_round_trip_and_mtu() -> None:
