@@ -42,6 +42,11 @@ _FORWARDING: Final = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding
 
 _log = log.get("agent")
 
+_NOT_PUBLIC: Final = (
+    "this node cannot relay, since nobody has seen that others reach it from outside: if they do, name its address in "
+    "agent.toml, [public] addresses"
+)
+
 
 class Reaching:
     """Single owner; used while there is a data plane."""
@@ -127,6 +132,8 @@ class Reaching:
             await self.relaying.keep(None, 0, {})
         elif self.reachability(surroundings) == "public":
             await self.relaying.keep(wanted, self.port(), self.connecting.users(want))
+        elif self.relaying.offer is None:
+            self._ledger.failed("relay", _NOT_PUBLIC)
 
     def reachability(self, surroundings: Surroundings) -> Reachability:
         """How this node is connected, as far as is known."""

@@ -140,6 +140,9 @@ def coordinator_link(view: View) -> local.CoordinatorLink:
 def peer_of(member: Member, view: View) -> local.Peer:
     state, seen = view.peering.seen(member.membership.node)
     place = view.reach.place(member.membership.node)
+    report = view.reach.explain(member.membership.node) if state == "idle" and place.why else None
+    if report is not None and report.state == "none":
+        state = "unreachable"  # WireGuard has nothing to send to, so nobody has missed an answer
     endpoint = "" if seen is None or seen.endpoint is None else str(seen.endpoint)
     rtt_ms = place.rtt_ms if place.rtt_ms is not None else None if seen is None else _rtt_ms(seen)
     path = place.path if place.path != "none" or not endpoint or state != "connected" else "direct"

@@ -31,7 +31,8 @@ def report(peer: PeerPaths, now: float) -> PeerReport:
         elif not len(peer.pairs):
             why = "No address that the peer has published can be reached from here."
         else:
-            why = f"None of the {tried} ways that were tried was answered."
+            ways = "The one way that was" if tried == 1 else f"None of the {tried} ways that were"
+            why = f"{ways} tried was {'not ' if tried == 1 else ''}answered."
     else:
         state = "idle"
     return PeerReport(
