@@ -41,7 +41,7 @@ def _rounds(pair: Pair, fault: str, rounds: int, broken: Callable[[], AbstractCo
         pair.join()
         pair.world.pings(pair.alice, pair.bob)
         pair.world.wait_path(pair.alice, pair.bob, pair.kinds.path, _PATIENCE_S)
-        pair.world.wait_path(pair.bob, pair.alice, pair.kinds.path, _PATIENCE_S)
+        pair.bob.wait_for(lambda: (pair.seen_by_bob() or {}).get("path") == pair.kinds.path, _PATIENCE_S)
         time.sleep(2.0)  # both allocations, the path MTU and the second thoughts of both sides are done with
         yield _gap(pair, fault, number, broken)
         pair.leave()
@@ -84,7 +84,7 @@ def _relay_gone(pair: Pair) -> Iterator[None]:
 def _unplugged(pair: Pair, *, behind: bool) -> Iterator[None]:
     """The uplink that Bob sees Alice at is gone: at her host, or between its router and the Internet."""
     world = pair.world
-    endpoint = str(world.peer(pair.bob, pair.alice)["endpoint"])
+    endpoint = str((pair.seen_by_bob() or {}).get("endpoint"))
     site = next((name for name in ("homea", "second") if world.internet.address(name) in endpoint), None)
     if site is None:
         raise OperationFailed(f"Alice is seen at {endpoint}, which is neither of her uplinks")

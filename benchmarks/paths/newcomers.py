@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from benchmarks.paths.contact import Contact, contact
 from tests.support.reach_lab import World
@@ -80,10 +81,15 @@ class Pair:
     def _up(self) -> None:
         self.world.network.up(self.alice, self.world.network.ticket(), wait=False)
 
+    def seen_by_bob(self) -> dict[str, Any] | None:
+        """What Bob's agent says of Alice, if it knows of her; members who left may linger for a moment."""
+        peers = {peer["id"]: peer for peer in self.world.network.status(self.bob)["peers"]}
+        return peers.get(self.world.network.status(self.alice)["node_id"])
+
     def _bob_knows_the_newcomer(self) -> bool:
         """By whichever name she got: those of who left are not given again at once."""
-        peers = self.world.network.status(self.bob)["peers"]
-        return bool(peers) and all(peer["state"] != "unknown" for peer in peers)
+        peer = self.seen_by_bob()
+        return peer is not None and peer["state"] != "unknown"
 
     def _relay_is_ready(self, host: Host) -> bool:
         """All that the network has, as far as a node keeps more than one."""
