@@ -175,7 +175,7 @@ def test_every_command_that_help_names_is_there() -> None:
             assert command.help, (*words, name)
             if isinstance(command, click.Group):
                 check(command, (*words, name))
-            else:
+            elif name != "exec":  # what that prints is another program's
                 assert any("--json" in option.opts for option in command.params), (*words, name)
 
     check(cli.program, ())

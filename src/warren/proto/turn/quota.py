@@ -17,6 +17,9 @@ REPLIES_PER_PREFIX_PER_S: Final = 200.0
 GIFT_BYTES: Final = 4096.0
 """What one such prefix may be sent beyond what it sent: 40 clients that ask with the shortest requests there are."""
 GIFT_BYTES_PER_S: Final = 800.0
+GIFTS_BYTES: Final = 131_072.0
+GIFTS_BYTES_PER_S: Final = 65_536.0
+"""To all prefixes together: whoever forges a new source for each request gets no more out of it."""
 RETURN: Final = 0.5
 """Of what a prefix sends, so much may go back to it. So over time less goes out than came in, whatever is asked, and
 the gift stays within the other half for everybody but who sends next to nothing.
@@ -33,11 +36,12 @@ class ReplyBudget:
     An answer that is no larger than its request needs no gift: a client that pads its first request is always heard.
     """
 
-    __slots__ = ("_all", "_credit", "_prefixes")
+    __slots__ = ("_all", "_credit", "_gifts", "_gifts_at", "_prefixes")
 
     def __init__(self) -> None:
         self._all = RateLimiter(REPLIES_PER_S, REPLIES_PER_S / 10)
         self._prefixes = RateLimiter(REPLIES_PER_PREFIX_PER_S, REPLIES_PER_PREFIX_PER_S)
+        self._gifts, self._gifts_at = GIFTS_BYTES, 0.0
         self._credit: dict[int, tuple[float, float]] = {}  # prefix → bytes it may still be sent, at which time
 
     def allows(self, host: str, request_bytes: int, reply_bytes: int, now: float) -> bool:
@@ -53,9 +57,17 @@ class ReplyBudget:
         if prefix not in self._credit and len(self._credit) >= PREFIXES_MAX:
             self._make_room(now)
         credit = min(GIFT_BYTES, credit + (now - at) * GIFT_BYTES_PER_S + RETURN * request_bytes)
-        enough = credit >= reply_bytes
+        enough = credit >= reply_bytes and self._give(reply_bytes - request_bytes, now)
         self._credit[prefix] = (credit - reply_bytes if enough else credit, now)
         return enough
+
+    def _give(self, excess_bytes: int, now: float) -> bool:
+        self._gifts = min(GIFTS_BYTES, self._gifts + max(0.0, now - self._gifts_at) * GIFTS_BYTES_PER_S)
+        self._gifts_at = now
+        if self._gifts < excess_bytes:
+            return False
+        self._gifts -= excess_bytes
+        return True
 
     def _make_room(self, now: float) -> None:
         """Forget whose gift has grown back, else the older half: they gain at most a gift by it."""

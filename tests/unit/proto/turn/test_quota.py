@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from warren.proto.turn.quota import GIFT_BYTES, PREFIXES_MAX, REPLIES_PER_PREFIX_PER_S, Quotas, ReplyBudget
+from warren.proto.turn.quota import (
+    GIFT_BYTES,
+    GIFTS_BYTES,
+    GIFTS_BYTES_PER_S,
+    PREFIXES_MAX,
+    REPLIES_PER_PREFIX_PER_S,
+    Quotas,
+    ReplyBudget,
+)
 
 
 @pytest.mark.parametrize(("request_bytes", "reply_bytes"), [(20, 32), (28, 88), (36, 88), (28, 28), (100, 88)])
@@ -71,3 +79,13 @@ def test_quotas_forget_who_holds_nothing() -> None:
     quotas.give_back("a", "2001:db8::1")
     assert not quotas._per_user
     assert not quotas._per_prefix
+
+
+def test_gifts_to_all_forged_networks_together_are_bounded() -> None:
+    budget = ReplyBudget()
+    excess = 0
+    for number in range(20_000):
+        host = f"{number >> 8 & 255}.{number & 255}.7.1"
+        if budget.allows(host, 28, 100, number / 20_000):
+            excess += 100 - 28
+    assert excess <= GIFTS_BYTES + GIFTS_BYTES_PER_S
