@@ -182,7 +182,7 @@ class TcpPaths:
             return None
         try:
             return msgspec.msgpack.decode(body, type=_Offer)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             return None
 
 
