@@ -23,6 +23,8 @@ ELSEWHERE = {
     "path_untrusted": "part of ssdp",
     "place_of_untrusted": "of the operator's configuration",
     "unpack_head_untrusted": "part of ssdp and upnp_http",
+    "permit_untrusted": "part of turn_server",
+    "bind_untrusted": "part of turn_server",
 }
 
 

@@ -465,6 +465,20 @@ def test_a_type_that_varlink_has_not_is_no_description() -> None:
         describe("org.example.Odd", {"Ask": (Odd, Nothing)})
 
 
+_EXPLANATION = {
+    **dict.fromkeys(("network", "node", "endpoint", "relay", "why", "verdict", "verdict_why", "hard"), ""),
+    **dict.fromkeys(("rtt_ms", "mtu", "since_s", "verdict_direct", "handshake_age_s")),
+    "peer": "b",
+    "state": "idle",
+    "path": "none",
+    "nat": "",
+    "peer_nat": "",
+    "attempts": [],
+    "relays": [],
+    "coordinator": {"url": "", "connected": False, "since": None, "error": "", "clock_offset_s": None, "observed": ""},
+}
+
+
 def test_the_agent_is_asked_by_methods(path: Path) -> None:
     asked: list[object] = []
     status = AgentStatus(version="1", pid=1, started="2026-11-21T00:00:00Z", host="h", interfaces=(), networks=())  # type: ignore[arg-type]
@@ -472,6 +486,7 @@ def test_the_agent_is_asked_by_methods(path: Path) -> None:
         "Status": {"status": msgspec.to_builtins(status)},
         "Join": {"joined": {"network": "n", "name": "a", "interface": "i", "addresses": []}},
         "Resolve": {"addresses": ["fd00::1"]},
+        "Explain": {"explanation": _EXPLANATION},
     }
 
     def method(name: str) -> Method:
@@ -490,6 +505,7 @@ def test_the_agent_is_asked_by_methods(path: Path) -> None:
             assert (await agent.status()).host == "h"
             assert (await agent.join("warren-ticket:x")).name == "a"
             assert await agent.resolve("web1") == ("fd00::1",)
+            assert (await agent.explain("web1")).peer == "b"
             await agent.leave("home")
             await agent.reload()
             await agent.stop()
