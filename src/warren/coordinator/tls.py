@@ -10,18 +10,16 @@ from __future__ import annotations
 import os
 import ssl
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from cryptography.hazmat.primitives import hashes
 
 from warren import log
 from warren.errors import OperationFailed, UsageError
 from warren.files import write_atomically
+from warren.identity.certificates import self_made
 from warren.identity.signing import SigningKey
 from warren.proto.control.messages import certificate_statement
 
@@ -29,11 +27,6 @@ _log = log.get("coordinator")
 
 CERTIFICATE_FILE: Final = "tls-certificate.pem"
 KEY_FILE: Final = "tls-key.pem"
-
-# A node whose clock starts in 1970 must be able to connect: leases are judged by the coordinator's time, which it
-# learns here. The end is the "no well-defined expiration date" of RFC 5280 §4.1.2.5.
-_NOT_BEFORE: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_NOT_AFTER: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 
 
 def make_certificate(directory: Path) -> tuple[Path, Path]:
@@ -50,23 +43,9 @@ def make_certificate(directory: Path) -> tuple[Path, Path]:
             _log.warning("%s; both are made anew", str(error).partition(";")[0])
         else:
             return certificate_file, key_file
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "warren coordinator")])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(_NOT_BEFORE)
-        .not_valid_after(_NOT_AFTER)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    write_atomically(key_file, key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-    write_atomically(certificate_file, certificate.public_bytes(pem))
+    certificate, key = self_made("warren coordinator")
+    write_atomically(key_file, key)
+    write_atomically(certificate_file, certificate)
     return certificate_file, key_file
 
 

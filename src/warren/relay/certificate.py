@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import ssl
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from warren.errors import OperationFailed, UsageError
 from warren.files import write_atomically
+from warren.identity.certificates import self_made
 
 CERTIFICATE_FILE: Final = "relay-certificate.pem"
 KEY_FILE: Final = "relay-key.pem"
-
-_NOT_BEFORE: Final = datetime(1970, 1, 1, tzinfo=UTC)  # a client whose clock starts in 1970 must be able to connect
-_NOT_AFTER: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)  # RFC 5280 §4.1.2.5: no well-defined end
 
 
 def kept_certificate(directory: Path) -> tuple[Path, Path]:
@@ -29,7 +26,7 @@ def kept_certificate(directory: Path) -> tuple[Path, Path]:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise OperationFailed(f"the state directory {directory} cannot be made: {error.strerror}") from None
-        certificate, key = _make()
+        certificate, key = self_made("warren relay")
         write_atomically(key_file, key)
         write_atomically(certificate_file, certificate)
     return certificate_file, key_file
@@ -59,28 +56,3 @@ def context_of(certificate_file: Path, key_file: Path) -> tuple[ssl.SSLContext, 
 
 def _no_password() -> str:
     raise ValueError("the key is encrypted")
-
-
-def _make() -> tuple[bytes, bytes]:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "warren relay")])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(_NOT_BEFORE)
-        .not_valid_after(_NOT_AFTER)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    private = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    return certificate.public_bytes(pem), private
