@@ -17,9 +17,10 @@ export WARREN_PURE := 1
 endif
 
 BUILD_PACKAGES := gcc libc6-dev libssl-dev python3-dev python3-venv
-LAB_PACKAGES := bind9-dnsutils coturn dbus-daemon dnsmasq-base faketime iperf3 iproute2 iputils-ping libnftables1 miniupnpc \
-  miniupnpd-nftables natpmpc nftables postgresql procps squid tayga wireguard-go wireguard-tools
-BENCH_PACKAGES := nebula
+LAB_PACKAGES := bind9-dnsutils caddy coturn curl dbus-daemon dnsmasq-base faketime iperf3 iproute2 iputils-ping lftp \
+  libnftables1 miniupnpc miniupnpd-nftables natpmpc nftables pebble postgresql procps slowhttptest \
+  squid tayga tftp-hpa tftpd-hpa vsftpd wireguard-go wireguard-tools
+BENCH_PACKAGES := libnginx-mod-stream nebula nginx-light socat
 
 SPEEDUPS := $(wildcard hatch_build.py src/warren/_speed/*.pyx src/warren/_speed/*.pxd src/warren/_speed/*.h)
 

@@ -16,7 +16,11 @@ command_of() {
     miniupnpd-nftables) echo miniupnpd ;;
     dnsmasq-base) echo dnsmasq ;;
     postgresql) echo initdb ;;
-    wireguard-go | tayga | natpmpc | squid | faketime | nebula | iperf3 | gcc | tcpdump) echo "$1" ;;
+    proftpd-core) echo proftpd ;;
+    tftp-hpa) echo tftp ;;
+    tftpd-hpa) echo in.tftpd ;;
+    nginx-light) echo nginx ;;
+    wireguard-go | tayga | natpmpc | squid | faketime | nebula | iperf3 | gcc | tcpdump | caddy | curl | lftp | pebble | pure-ftpd | slowhttptest | socat | vsftpd) echo "$1" ;;
     *) echo true ;; # headers and libraries: whoever needs them says so
     esac
 }
@@ -44,7 +48,7 @@ log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 export DEBIAN_FRONTEND=noninteractive
 # The programs are wanted, not services that run on this machine from now on.
-for unit in coturn miniupnpd squid; do
+for unit in caddy coturn miniupnpd nginx proftpd pure-ftpd squid tftpd-hpa vsftpd; do
     case " $missing " in
     *" $unit"[\ -]*) [ -e "/etc/systemd/system/$unit.service" ] || { mkdir -p /etc/systemd/system && ln -s /dev/null "/etc/systemd/system/$unit.service"; } ;;
     esac

@@ -15,7 +15,7 @@ FLOORS = [
     ["__main__"],
     ["cli"],
     ["tunnel", "agent", "coordinator", "doctor"],
-    ["api", "l3", "dns", "lab", "reach", "relay"],
+    ["api", "l3", "l4", "ingress", "dns", "lab", "reach", "relay"],
     ["engine"],
     ["linux"],
     ["paths"],

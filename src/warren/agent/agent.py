@@ -304,7 +304,7 @@ class Agent:
 def _checked(name: str) -> str:
     import re
 
-    from warren.model.documents import NAME_PATTERN
+    from warren.model.parts import NAME_PATTERN
 
     if not re.fullmatch(NAME_PATTERN, name):
         raise ValueError(f"{name!r} is no name for a node: say 1 to 63 of a-z, 0-9 and hyphens, as in a host name")

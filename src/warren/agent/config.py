@@ -49,7 +49,7 @@ import msgspec
 from msgspec import Meta
 
 from warren.errors import UsageError
-from warren.model.documents import NAME_PATTERN
+from warren.model.parts import NAME_PATTERN
 from warren.model.tunnel import IPAddress, IPNetwork, TransportAddress
 from warren.reach.proxy import proxy_from
 from warren.toml.document import read_bytes

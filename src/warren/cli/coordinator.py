@@ -296,7 +296,7 @@ def _url(text: str) -> str:
     """``HOST``, ``HOST:PORT`` or ``https://HOST:PORT``, as the last of these. Raises UsageError."""
     import msgspec
 
-    from warren.model.documents import Url
+    from warren.model.parts import Url
 
     url = text if "://" in text else f"https://{text}"
     try:
@@ -309,7 +309,7 @@ def _name(text: str) -> str:
     """The name of a network. Raises UsageError."""
     import msgspec
 
-    from warren.model.documents import Name
+    from warren.model.parts import Name
 
     try:
         return msgspec.convert(text, Name)

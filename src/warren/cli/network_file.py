@@ -40,7 +40,8 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from warren.cli import network_values
-from warren.model.documents import Rule, canonical_network, check_selector, port_range
+from warren.model.documents import Rule
+from warren.model.parts import canonical_network, check_selector, port_range
 from warren.proto.control.administration import DesiredState, PolicyTest, Problem
 from warren.toml.document import NotToml, document_of
 from warren.toml.lines import Path, line_of, path_text

@@ -16,7 +16,7 @@ from warren.proto.control.spans import exact_span, read_span
 
 def name(text: str) -> str:
     """A network's or a member's."""
-    from warren.model.documents import NAME_PATTERN
+    from warren.model.parts import NAME_PATTERN
 
     if not re.fullmatch(NAME_PATTERN, text):
         raise ValueError(f"{text!r} is no name: a-z, 0-9 and inner hyphens, 63 characters at most")
@@ -25,7 +25,7 @@ def name(text: str) -> str:
 
 def suffix(text: str) -> str:
     """Under which names are."""
-    from warren.model.documents import SUFFIX_CHARACTERS_MAX, SUFFIX_PATTERN
+    from warren.model.parts import SUFFIX_CHARACTERS_MAX, SUFFIX_PATTERN
 
     if len(text) > SUFFIX_CHARACTERS_MAX or not re.fullmatch(SUFFIX_PATTERN, text):
         raise ValueError(f"{text!r} is no suffix of names; write one like internal or vpn.example.com")
@@ -46,7 +46,7 @@ def lease(text: str) -> int:
 
 def tag(text: str) -> str:
     """What rules speak of."""
-    from warren.model.documents import TAG_PATTERN
+    from warren.model.parts import TAG_PATTERN
 
     if not re.fullmatch(TAG_PATTERN, text):
         raise ValueError(f"{text!r} is no tag: a-z, 0-9, _ and -, beginning with a letter, 63 characters at most")
@@ -57,7 +57,7 @@ def comment(text: str) -> str:
     """On a rule."""
     import msgspec
 
-    from warren.model.documents import Comment
+    from warren.model.parts import Comment
 
     try:
         return msgspec.convert(text, Comment)

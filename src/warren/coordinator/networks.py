@@ -18,9 +18,10 @@ from warren.coordinator.rows import DocumentRow, InviteRow, MemberRow, NetworkRo
 from warren.coordinator.work import Work, may_see, when
 from warren.identity.signing import SigningKey, VerifyKey
 from warren.model.addresses import check_prefix4, ula_prefix
-from warren.model.documents import Coordinator, Membership, NetworkSpec, canonical_network, sign
+from warren.model.documents import Coordinator, Membership, NetworkSpec, sign
 from warren.model.envelope import unpack_envelope_untrusted
 from warren.model.members import Member
+from warren.model.parts import canonical_network
 from warren.model.policy import DEFAULT_POLICY
 from warren.proto.control import desired
 from warren.proto.control.administration import (

@@ -12,8 +12,9 @@ from ipaddress import IPv4Network, IPv6Network
 from itertools import chain
 from typing import Final
 
-from warren.model.documents import NetworkSpec, canonical_network
+from warren.model.documents import NetworkSpec
 from warren.model.members import Member
+from warren.model.parts import canonical_network
 from warren.model.tunnel import IPAddress, IPNetwork
 
 NAME_CHARACTERS_MAX: Final = 253

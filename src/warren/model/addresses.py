@@ -26,6 +26,8 @@ INDEX_MAX: Final = 65_535
 PREFIX4_LONGEST, PREFIX4_SHORTEST = 29, 8
 
 _ULA_DOMAIN: Final = b"warren ula 1\0"
+_SERVICE_MARK: Final = 0x5E72 << 48
+"""The first 16 bits of the interface identifier of a service's address; workloads have others."""
 
 _PRIVATE4: Final = tuple(
     IPv4Network(text) for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")
@@ -67,6 +69,16 @@ def node_prefix(prefix6: IPv6Network, index: int) -> IPv6Network:
 def node_address(prefix: IPv6Network) -> IPv6Address:
     """The node's own address in its /64: ::1."""
     return prefix[1]
+
+
+def service_address(prefix: IPv6Network, service: str) -> IPv6Address:
+    """The address of the service called ``service`` at the node whose /64 is ``prefix``: the same wherever it is asked.
+
+    The interface identifier is a mark and 48 bits of SHA-256(name); which of two services whose names collide has the
+    address at a node is for the authority to settle (it refuses the second).
+    """
+    digest = int.from_bytes(hashlib.sha256(service.encode()).digest()[:6])
+    return prefix[_SERVICE_MARK | digest]
 
 
 def check_prefix4(network: IPv4Network) -> None:

@@ -19,41 +19,34 @@ Times are seconds since 1970 (UTC), addresses and prefixes text in the one canon
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network
 from typing import Annotated, ClassVar, Final, Generic, Literal, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import Meta
 
 from warren.errors import MalformedPacket
-from warren.identity.signing import KEY_BYTES, SigningKey, VerifyKey
+from warren.identity.signing import SigningKey, VerifyKey
 from warren.model.envelope import Envelope, check_envelope_untrusted, is_signed_by, seal
-from warren.model.tunnel import IPAddress, IPNetwork
-
-# ``$`` alone would let a line feed pass at the end; ``\Z`` is unknown to JSON Schema.
-NAME_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$(?!\n)"
-"""Names of networks and nodes are DNS labels (RFC 1123 §2.1), lower case."""
-TAG_PATTERN: Final = r"^[a-z][a-z0-9_-]{0,62}$(?!\n)"
-SUFFIX_PATTERN: Final = r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?(\.[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?){0,7}$(?!\n)"
-SUFFIX_CHARACTERS_MAX: Final = 125
-"""Two labels of 63 before it make 253, the most that a name may have (RFC 1035 §3.1)."""
-VERSION_MAX: Final = 2**63 - 1
-
-Key = Annotated[bytes, Meta(min_length=KEY_BYTES, max_length=KEY_BYTES)]
-Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
-Tag = Annotated[str, Meta(pattern=TAG_PATTERN)]
-Version = Annotated[int, Meta(ge=1, le=VERSION_MAX)]
-Seconds = Annotated[int, Meta(ge=0, le=2**40)]
-Text = Annotated[str, Meta(max_length=256)]
-COMMENT_PATTERN: Final = r"^[^\x00-\x1f\x7f-\x9f]*$(?!\n)"
-Comment = Annotated[str, Meta(pattern=COMMENT_PATTERN, max_length=256)]
-"""It is shown on terminals."""
-Url = Annotated[str, Meta(pattern=r"^(?=[!-~]*$(?!\n))https://[^/?#@]+(/[^?#]*)?$", max_length=256)]
-
-_PORTS: Final = re.compile(r"([1-9][0-9]{0,4})(?:-([1-9][0-9]{0,4}))?")
+from warren.model.parts import (
+    SUFFIX_CHARACTERS_MAX,
+    SUFFIX_PATTERN,
+    Comment,
+    Key,
+    Name,
+    Seconds,
+    Tag,
+    Text,
+    Url,
+    Version,
+    canonical_address,
+    canonical_network,
+    check_selector,
+    port_range,
+)
+from warren.model.services import Connector, Service, check_names
+from warren.model.tunnel import IPAddress
 
 
 class _Document(msgspec.Struct, frozen=True, kw_only=True):
@@ -97,8 +90,9 @@ class Relay(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One line of a policy; of an ordered list the first that matches decides, and without one nothing passes.
 
-    A selector is ``members`` (all members' own addresses), ``member:NAME``, ``tag:TAG``, or a prefix. ``members`` and
-    tags never include the routes that members offer: a subnet is reached only by a rule that names it.
+    A selector is ``members`` (all members' own addresses), ``member:NAME``, ``tag:TAG``, or a prefix; a destination
+    may also be ``service:NAME``. ``members`` and tags include services, which have addresses of their members, and
+    never the routes that members offer: a subnet is reached only by a rule that names it.
     """
 
     action: Literal["allow", "deny"]
@@ -111,8 +105,10 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     comment: Comment = ""
 
     def __post_init__(self) -> None:
-        for selector in (*self.sources, *self.destinations):
+        for selector in self.sources:
             check_selector(selector)
+        for selector in self.destinations:
+            check_selector(selector, services=True)
         if self.ports and self.protocol not in {"tcp", "udp"}:
             raise ValueError(f"protocol {self.protocol} has no ports; say tcp or udp")
         for ports in self.ports:
@@ -135,6 +131,8 @@ class NetworkSpec(_Document, frozen=True, kw_only=True):
     relays: Annotated[tuple[Relay, ...], Meta(max_length=16)] = ()
     relay_members: Annotated[tuple[Text, ...], Meta(max_length=64)] = ()
     """Selectors of the members that may relay for others, if they are public and offer it."""
+    services: Annotated[tuple[Service, ...], Meta(max_length=1024)] = ()
+    connectors: Annotated[tuple[Connector, ...], Meta(max_length=1024)] = ()
     lease_s: Seconds = 86_400
     """How long a Membership is good for; the bound within which a revocation reaches a partitioned member."""
 
@@ -145,6 +143,8 @@ class NetworkSpec(_Document, frozen=True, kw_only=True):
             _network4(self.prefix4)
         for selector in self.relay_members:
             check_selector(selector)
+        check_names("service", self.services)
+        check_names("connector", self.connectors)
 
 
 class Membership(_Document, frozen=True, kw_only=True):
@@ -336,60 +336,6 @@ def signer_of(document: Document) -> VerifyKey:
 
 
 # Parts of documents
-
-
-def check_selector(text: str) -> None:
-    """Raises ValueError, saying what a selector may be."""
-    kind, _, name = text.partition(":")
-    if text == "members":
-        return
-    if kind == "member" and re.fullmatch(NAME_PATTERN, name):
-        return
-    if kind == "tag" and re.fullmatch(TAG_PATTERN, name):
-        return
-    try:
-        canonical_network(text)
-    except ValueError:
-        raise ValueError(f"{text!r} is no selector: members, member:NAME, tag:TAG or a prefix") from None
-
-
-def port_range(text: str) -> tuple[int, int]:
-    """First and last port of ``"22"`` or ``"8000-8100"``. Raises ValueError."""
-    match = _PORTS.fullmatch(text)
-    first, last = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
-    if not 1 <= first <= last <= 65_535:
-        raise ValueError(f"{text!r} are no ports: say 22 or 8000-8100")
-    return first, last
-
-
-PREFIXES_REMEMBERED: Final = 1 << 16
-"""One of each member of the largest network, 50 MB then: reading one takes 60 µs, the rest of a Membership
-2 µs, and the same ones are read again and again.
-"""
-
-
-@lru_cache(maxsize=PREFIXES_REMEMBERED)
-def canonical_network(text: str) -> IPNetwork:
-    """Raises ValueError, also for another spelling of the same prefix, host bits, IPv4-mapped prefixes and zones."""
-    network = ip_network(text)
-    if str(network) != text:
-        raise ValueError(f"{text} is to be written {network}")
-    if isinstance(network, IPv6Network) and (network.network_address.scope_id or network.subnet_of(_MAPPED)):
-        raise ValueError(f"{text} is not a plain prefix")
-    return network
-
-
-_MAPPED: Final = IPv6Network("::ffff:0:0/96")
-
-
-def canonical_address(text: str) -> IPAddress:
-    """Raises ValueError, also for another spelling of the same address, IPv4-mapped ones and zones."""
-    address = ip_address(text)
-    if str(address) != text:
-        raise ValueError(f"{text} is to be written {address}")
-    if isinstance(address, IPv6Address) and (address.ipv4_mapped or address.scope_id):
-        raise ValueError(f"{text} is not a plain address")
-    return address
 
 
 def _network6(text: str) -> IPv6Network:

@@ -9,14 +9,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from warren.identity.keys import PublicKey
 from warren.identity.signing import VerifyKey
 from warren.model.addresses import check_address4, check_prefix4, check_route, node_address, ula_prefix
-from warren.model.documents import (
-    Document,
-    Membership,
-    NetworkSpec,
-    NodeRecord,
-    Ticket,
-    canonical_network,
-)
+from warren.model.documents import Document, Membership, NetworkSpec, NodeRecord, Ticket
+from warren.model.parts import canonical_network
 from warren.model.tunnel import IPNetwork, TransportAddress
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Network
 from typing import Final, Literal
 
-from warren.model.documents import NetworkSpec, Rule, canonical_network, port_range
+from warren.model.documents import NetworkSpec, Rule
 from warren.model.members import Member
+from warren.model.parts import canonical_network, port_range
 from warren.model.tunnel import IPAddress, IPNetwork
 
 DEFAULT_POLICY: Final[tuple[Rule, ...]] = (

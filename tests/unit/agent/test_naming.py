@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.unit.agent.fakes import signing_key
 from warren.agent.naming import interface_names, node_name
-from warren.model.documents import NAME_PATTERN
+from warren.model.parts import NAME_PATTERN
 
 KEY = signing_key("network").verify_key
 

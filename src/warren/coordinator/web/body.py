@@ -10,7 +10,7 @@ import msgspec
 from litestar import Request
 
 from warren.coordinator.web import problems
-from warren.model.documents import COMMENT_PATTERN, NAME_PATTERN, SUFFIX_PATTERN, TAG_PATTERN
+from warren.model.parts import COMMENT_PATTERN, NAME_PATTERN, SUFFIX_PATTERN, TAG_PATTERN
 from warren.proto.control import administration
 
 _PLACE: Final = re.compile(r" - at (?:`key` in )?`\$?\.?(.*)`$")

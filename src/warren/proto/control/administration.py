@@ -12,7 +12,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from warren.model.documents import NAME_PATTERN, SUFFIX_CHARACTERS_MAX, SUFFIX_PATTERN, TAG_PATTERN, Rule
+from warren.model.documents import Rule
+from warren.model.parts import NAME_PATTERN, SUFFIX_CHARACTERS_MAX, SUFFIX_PATTERN, TAG_PATTERN
 from warren.proto.control.messages import Interface, Task
 from warren.proto.control.spans import INVITE_S_MAX, TOKEN_S_MAX
 

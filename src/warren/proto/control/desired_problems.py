@@ -14,8 +14,9 @@ from itertools import islice
 from typing import Final
 
 from warren.model.addresses import Claim, check_route, overlaps
-from warren.model.documents import NetworkSpec, canonical_address, canonical_network, check_selector
+from warren.model.documents import NetworkSpec
 from warren.model.members import Member
+from warren.model.parts import canonical_address, canonical_network, check_selector
 from warren.model.policy import Flow, Judge, without_nested
 from warren.model.tunnel import IPAddress, IPNetwork
 from warren.proto.control.administration import DesiredState, PolicyTest, Problem

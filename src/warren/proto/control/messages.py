@@ -22,8 +22,8 @@ from msgspec import Meta
 
 from warren.errors import MalformedPacket
 from warren.identity.signing import SigningKey, VerifyKey
-from warren.model.documents import Key, Name, Seconds, Text
 from warren.model.envelope import Envelope
+from warren.model.parts import Key, Name, Seconds, Text
 from warren.proto.stun.attributes import USERNAME_BYTES_MAX
 
 PROTOCOL_VERSION: Final = 1

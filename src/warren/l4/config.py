@@ -1,0 +1,179 @@
+"""What the stream process is told to do, as values: they travel to it as msgpack, whole, and it makes the difference.
+
+An *entry* is one thing that takes streams (or flows of datagrams) and where they then go. There are two sides: ``host``
+is the machine's own network; ``overlay`` is the other members' (for a rootless node a namespace of its own, else the
+same stack). Addresses in here are text in canonical form.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Side = Literal["host", "overlay"]
+
+
+class _Value(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    pass
+
+
+class Listen(_Value, frozen=True, kw_only=True):
+    """A place to listen. ``path``: a Unix socket (mode 0600, in place of a dead one); nothing else counts then."""
+
+    side: Side = "host"
+    protocol: Literal["tcp", "udp"] = "tcp"
+    address: str = ""
+    """Empty: everywhere, one dual-stack socket."""
+    port: int = 0
+    path: str = ""
+    freebind: bool = False
+    """The address may come later (IP_FREEBIND)."""
+
+
+class Backend(_Value, frozen=True, kw_only=True):
+    """Where streams go. ``name`` is for people: a member's name, or the target as it was written."""
+
+    name: str
+    side: Side
+    host: str = ""
+    """An address, or on the host's side a name that the host resolves."""
+    port: int = 0
+    path: str = ""
+    connector_port: int = 0
+    """If not 0, streams go there instead of ``port``, with the client's address in front (PROXY protocol v2)."""
+    proxy_out: bool = False
+    """Tell the target the client's address (PROXY protocol v2)."""
+
+
+class Health(_Value, frozen=True, kw_only=True):
+    """Of an entry with one backend: while connecting to it fails, the entry does not listen."""
+
+    every_s: float
+    """An entry whose stream could not be opened is unhealthy at once, until a check succeeds."""
+
+
+class Limits(_Value, frozen=True, kw_only=True):
+    """Who may come in, and how much."""
+
+    sources: tuple[str, ...] = ()
+    """Prefixes; empty: all."""
+    rate: float | None = None
+    """New ones a second of one source (IPv4 address, IPv6 /64); the burst is ten seconds' worth, at least ten."""
+    streams_max: int = 4096
+
+
+class Way(_Value, frozen=True, kw_only=True):
+    """Where streams go that have come in, best backend first; the next one is tried when one cannot be connected to."""
+
+    backends: tuple[Backend, ...] = ()
+    refusal: str = ""
+    """Why there is no backend now, a sentence; each stream is then refused with it."""
+    connect_timeout_s: float = 5.0
+    idle_s: float | None = None
+    """None: streams never; flows of datagrams after a minute."""
+
+
+class Name(_Value, frozen=True, kw_only=True):
+    """One TLS name of an entry of kind ``sni``, with its own way and limits. ``ended``: Caddy is the backend; the
+    stream process remembers who the client is, for :class:`~warren.l4.peers.PeerLookup`.
+    """
+
+    domain: str
+    """In lower case, without a dot at the end."""
+    connector: str
+    """For counters and the log."""
+    way: Way
+    limits: Limits = Limits()
+    ended: bool = False
+
+
+class Entry(_Value, frozen=True, kw_only=True):
+    """One thing that takes streams.
+
+    =============== ==============================================================================================
+    kind            what it does
+    =============== ==============================================================================================
+    ``plain``       streams or flows to the way's backends
+    ``ftp``         the same for the control connections of FTP, and for the data connections that they speak of
+    ``tftp``        flows of TFTP: the answers come from another port
+    ``socks``       SOCKS5 (RFC 1928); where to is the client's to say; the overlay only
+    ``sni``         TLS streams by the name in the ClientHello; what names none of ``names`` is refused
+    ``ended``       streams to Caddy at the way's backend; remembers who the client is, as ``sni`` does for ended names
+    ``transparent`` what comes for addresses behind this (rootless) node: the listener is transparent (IP_TRANSPARENT),
+                    each stream goes on to the address it was meant for, from the host's side
+    =============== ==============================================================================================
+    """
+
+    id: str
+    """Unique, and shown to people: ``service web``, ``connector shop``, ``forward 127.0.0.1:8080``; for networks with
+    the network's name in front: ``home: service web``."""
+    kind: Literal["plain", "ftp", "tftp", "socks", "sni", "ended", "transparent"] = "plain"
+    listen: tuple[Listen, ...]
+    way: Way = Way()
+    limits: Limits = Limits()
+    health: Health | None = None
+    proxy_in: bool = False
+    """Clients begin with PROXY protocol v2."""
+    proxy_in_from: tuple[str, ...] = ()
+    """Prefixes that may listen in with PROXY protocol v2 at a :class:`Listen` whose port is CONNECTOR_PORT."""
+    names: tuple[Name, ...] = ()
+    owner_uid: int | None = None
+    """Of ``socks`` on loopback: whose connections alone are taken (root's are, too); None: everybody's."""
+    allowed: tuple[str, ...] = ()
+    """Of ``transparent``: prefixes that may be gone to."""
+
+
+class Config(_Value, frozen=True, kw_only=True):
+    """All there is to do; what is not in it any more ends, with its streams. Entries that are unchanged are untouched;
+    of one whose ``way``, ``limits`` or ``health`` alone changed the listeners and streams stay.
+    """
+
+    entries: tuple[Entry, ...] = ()
+    peer_lookup: str = ""
+    """Path of the Unix socket where Caddy asks who a client is; empty: nobody asks."""
+
+
+class EntryState(_Value, frozen=True, kw_only=True):
+    """How it stands with one entry."""
+
+    id: str
+    state: Literal["listening", "unhealthy", "failed"]
+    reason: str = ""
+    """Of ``unhealthy`` and ``failed``: a sentence with what to do."""
+    places: tuple[str, ...] = ()
+    """Where it really listens."""
+    open: int = 0
+    opened: int = 0
+    refused: dict[str, int] = {}
+    """By reason, see :data:`REASONS`."""
+    last_refusal: str = ""
+    bytes_in: int = 0
+    """From clients."""
+    bytes_out: int = 0
+    """To clients."""
+
+
+class Status(_Value, frozen=True, kw_only=True):
+    """All entries, in the order of the Config."""
+
+    entries: tuple[EntryState, ...] = ()
+
+
+REASONS = (
+    "source",
+    "rate",
+    "streams",
+    "policy",
+    "no-backend",
+    "unresolved",
+    "connect",
+    "timeout",
+    "proxy-header",
+    "protocol",
+    "resources",
+)
+"""Why streams are refused: not in the source list, too fast, too many, the policy (or another :attr:`Way.refusal`),
+nobody serves, the name does not resolve, the connection was refused, nobody answered in time, the PROXY header or the
+protocol (SOCKS, TLS, FTP) was broken, this host is out of descriptors or memory.
+"""

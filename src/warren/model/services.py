@@ -1,0 +1,222 @@
+"""Services and connectors: the two ends of what a network carries at layer 4 (R26), as the authority states them.
+
+A *service* is something that serving members can reach: a host and port as *they* see it. Each serving member answers
+for it at an address of its own for that service, in its /64 (:func:`warren.model.addresses.service_address`), so that
+nothing else of the member is there. A *connector* is a place where streams come in, at members that the network names:
+a loopback port for the programs of that host, or a public port, a TLS name or a web site of a gateway.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from ipaddress import ip_address
+from typing import Annotated, Final, Literal, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from warren.model.parts import SUFFIX_PATTERN, Comment, Name, Port, Text, canonical_network, check_selector
+from warren.model.tunnel import IPAddress
+
+Selectors = Annotated[tuple[Text, ...], Meta(min_length=1, max_length=64)]
+Domain = Annotated[str, Meta(pattern=SUFFIX_PATTERN, max_length=253)]
+
+DATA_PORTS: Final = (49_152, 65_534)
+"""On the address of a service: where its helper takes data connections, each for one peer and a short time."""
+CONNECTOR_PORT: Final = 65_535
+"""On the address of a service: where connectors come in, with the client's address in front (PROXY protocol v2)."""
+SERVICE_LABEL: Final = "svc"
+"""Services are ``SERVICE.svc.NETWORK.SUFFIX``."""
+
+_HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9])?)*\.?")
+_PATH: Final = re.compile(r"unix:(/[!-~]{1,107})")
+_TARGET_FORM: Final = "say HOST:PORT, [IPV6]:PORT or unix:/PATH"
+_LISTEN_FORM: Final = "say PORT, ADDRESS:PORT, *:PORT or unix:/PATH"
+
+
+class Target(NamedTuple):
+    """Where a stream goes: ``host`` and ``port``, or the Unix socket ``path`` (then ``host`` is empty, ``port`` 0)."""
+
+    host: str
+    port: int
+    path: str = ""
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}" if self.path else join_host_port(self.host, self.port)
+
+
+class Place(NamedTuple):
+    """Where streams come in. ``address`` None: everywhere, both IP versions."""
+
+    address: IPAddress | None
+    port: int
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return join_host_port("*" if self.address is None else str(self.address), self.port)
+
+
+class Service(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What members named by ``at`` serve to others, if the policy lets them."""
+
+    name: Name
+    at: Selectors
+    """Members that can reach it; several may."""
+    target: Text
+    """As a serving member reaches it: HOST:PORT, resolved there, or unix:/PATH."""
+    protocol: Literal["tcp", "udp"] = "tcp"
+    port: Port | None = None
+    """At the service's address; None: the target's."""
+    connect_timeout_s: Annotated[int, Meta(ge=1, le=60)] = 5
+    idle_s: Annotated[int, Meta(ge=1, le=604_800)] | None = None
+    """A stream or flow on which nothing moves ends after that; None: a stream never, a flow after a minute."""
+    health_s: Annotated[int, Meta(ge=0, le=3600)] = 10
+    """How often a serving member tries to connect to the target; 0: never. While that fails it does not serve."""
+    proxy_protocol: bool = False
+    """The target is told the client's address (PROXY protocol v2)."""
+    helper: Literal["none", "ftp", "tftp"] = "none"
+    comment: Comment = ""
+
+    def __post_init__(self) -> None:
+        for selector in self.at:
+            check_selector(selector)
+        target = parse_target(self.target)
+        if target.path and self.port is None:
+            raise ValueError(f"service {self.name} needs a port, since {self.target} has none")
+        if target.path and (self.protocol != "tcp" or self.helper != "none"):
+            raise ValueError(f"service {self.name}: a Unix socket takes plain TCP streams only")
+        if self.helper == "ftp" and (self.protocol != "tcp" or self.proxy_protocol):
+            raise ValueError(f"service {self.name}: FTP needs protocol tcp and goes without PROXY protocol")
+        if self.helper == "tftp" and self.protocol != "udp":
+            raise ValueError(f"service {self.name}: TFTP needs protocol udp")
+        if self.proxy_protocol and self.protocol != "tcp":
+            raise ValueError(f"service {self.name}: the PROXY protocol needs protocol tcp")
+        if self.overlay_port >= DATA_PORTS[0]:
+            raise ValueError(f"service {self.name}: choose a port below {DATA_PORTS[0]}, those above are for helpers")
+
+    @property
+    def overlay_port(self) -> int:
+        """At the service's own address."""
+        return self.port or parse_target(self.target).port
+
+
+class Connector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where streams to ``service`` come in, at members named by ``at``.
+
+    ====== ======================================================================================================
+    kind   what comes in
+    ====== ======================================================================================================
+    port   everything at ``listen``
+    tls    TLS for one of ``domains`` (SNI, RFC 6066 §3) at ``listen``, passed on as it is: the service ends TLS
+    http   HTTP for one of ``domains``, or for CONNECTOR.GATEWAY-DOMAIN where there are none; the gateway ends TLS
+    ====== ======================================================================================================
+    """
+
+    name: Name
+    at: Selectors
+    service: Name
+    kind: Literal["port", "tls", "http"] = "port"
+    listen: Text = ""
+    """See :func:`parse_listen`; empty: loopback at the service's port for ``port``, else ``*:443``."""
+    domains: Annotated[tuple[Domain, ...], Meta(max_length=64)] = ()
+    certificate: Literal["acme", "internal", "none"] = "acme"
+    """Of ``http``: from a certificate authority by ACME, from the gateway's own, or no TLS at all."""
+    sources: Annotated[tuple[Text, ...], Meta(max_length=256)] = ()
+    """Prefixes that streams may come from; empty: all."""
+    rate: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
+    """New streams or flows a second that one source (IPv4 address, IPv6 /64) may open, with a burst of ten seconds'
+    worth and at least ten; None: as many as it likes.
+    """
+    streams_max: Annotated[int, Meta(ge=1, le=65_536)] = 4096
+    """At the same time, of all sources."""
+    accepts_proxy_protocol: bool = False
+    """A load balancer in front says who the client is (PROXY protocol v2); ``sources`` are then the balancer's."""
+    comment: Comment = ""
+
+    def __post_init__(self) -> None:
+        for selector in self.at:
+            check_selector(selector)
+        for source in self.sources:
+            canonical_network(source)
+        listen = parse_listen(self.listen) if self.listen else None
+        if self.kind == "tls" and not self.domains:
+            raise ValueError(f"connector {self.name} needs domains: streams are told apart by them")
+        if self.kind == "port" and self.domains:
+            raise ValueError(f"connector {self.name}: domains need kind tls or http")
+        if self.kind != "port" and listen is not None and listen.path:
+            raise ValueError(f"connector {self.name}: kind {self.kind} listens on a port")
+        if self.kind != "http" and self.certificate != "acme":
+            raise ValueError(f"connector {self.name}: only kind http has a certificate")
+        if self.kind == "http" and self.accepts_proxy_protocol:
+            raise ValueError(f"connector {self.name}: kind http takes no PROXY protocol")
+
+
+def join_host_port(host: str, port: int) -> str:
+    """``host:port``, with brackets around an IPv6 address (RFC 3986 §3.2.2)."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def parse_target(text: str) -> Target:
+    """``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:/PATH``. Raises ValueError, saying what it may be."""
+    path = _PATH.fullmatch(text)
+    if path is not None:
+        return Target("", 0, path[1])
+    host, separator, port = text.rpartition(":")
+    if not separator or text.startswith("unix:"):
+        raise ValueError(f"{text!r} is no target: {_TARGET_FORM}")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        _check_address(host, text)
+    elif ":" in host:
+        raise ValueError(f"{text!r}: put the IPv6 address in brackets, as in [2001:db8::7]:80")
+    elif not _HOST.fullmatch(host) or len(host) > 253:
+        raise ValueError(f"{text!r} is no target: {_TARGET_FORM}")
+    return Target(host, _port(port, text))
+
+
+def parse_listen(text: str) -> Place:
+    """``PORT`` (on IPv4's loopback), ``ADDRESS:PORT``, ``*:PORT`` or ``unix:/PATH``. Raises ValueError."""
+    path = _PATH.fullmatch(text)
+    if path is not None:
+        return Place(None, 0, path[1])
+    host, _, port = text.rpartition(":")
+    if host in {"", "localhost"}:
+        return Place(ip_address("127.0.0.1"), _port(port, text))
+    if host == "*":
+        return Place(None, _port(port, text))
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    elif ":" in host:
+        raise ValueError(f"{text!r}: put the IPv6 address in brackets, as in [::1]:8080")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        raise ValueError(f"{text!r} is no place to listen: {_LISTEN_FORM}") from None
+    return Place(address, _port(port, text))
+
+
+def check_names(what: str, of: Iterable[Service | Connector]) -> None:
+    """Raises ValueError when two have one name."""
+    seen: set[str] = set()
+    for one in of:
+        if one.name in seen:
+            raise ValueError(f"there are two of the {what} {one.name}")
+        seen.add(one.name)
+
+
+def _check_address(host: str, text: str) -> None:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        raise ValueError(f"{text!r}: there is no IPv6 address in the brackets") from None
+    if address.version != 6:
+        raise ValueError(f"{text!r}: only IPv6 addresses are put in brackets")
+
+
+def _port(port: str, text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65_535:
+        raise ValueError(f"{text!r}: a port is 1 to 65535")
+    return int(port)
