@@ -20,6 +20,7 @@ from warren.agent.state import NetworkState, networks
 from warren.api.node import EnrolRequest
 from warren.errors import OperationFailed, Unreachable, UsageError, WarrenError
 from warren.identity.signing import VerifyKey
+from warren.linux.netlink import Netlink
 from warren.model.documents import Ticket
 from warren.model.tickets import read_ticket
 from warren.proto.control.local import AgentStatus, Explanation, Joined
@@ -58,7 +59,7 @@ class Agent:
         Raises OperationFailed when something of it could not be removed.
         """
         helpers = [
-            asyncio.create_task(self._watch_host(), name="changes of the host"),
+            *(asyncio.create_task(self._watch(stack), name="changes of the host") for stack in self._stacks()),
             asyncio.create_task(self._look_for_nat64(), name="NAT64"),
         ]
         try:
@@ -238,10 +239,15 @@ class Agent:
 
     # What is common
 
-    async def _watch_host(self) -> None:
+    def _stacks(self) -> tuple[Netlink, ...]:
+        """The host's network, and the one that the tunnel interfaces are in where that is another."""
+        world = self._shared.world
+        return (world.netlink,) if world.inside is world.netlink else (world.netlink, world.inside)
+
+    async def _watch(self, stack: Netlink) -> None:
         while True:
             try:
-                async for _ in self._shared.world.netlink.changes():
+                async for _ in stack.changes():
                     await asyncio.sleep(_SETTLE_S)
                     self._moved.set()
                     for runner in self._runners.values():

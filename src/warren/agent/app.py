@@ -25,6 +25,7 @@ from warren.engine.userspace.client import UserspaceEngine
 from warren.errors import OperationFailed, UsageError, WarrenError
 from warren.identity.signing import SigningKey, VerifyKey
 from warren.identity.store import KeyStore
+from warren.l4.overlay import HostSockets
 from warren.linux import capabilities
 from warren.linux.nat64 import discover_nat64
 from warren.linux.netlink import open_netlink
@@ -75,8 +76,10 @@ async def _run(where: Places, ticket: str | None, name: str | None, told: Callab
         names = await stack.enter_async_context(HostNames.open(where.run))
         world = World(
             netlink=netlink,
+            inside=netlink,
             nft=LibNft(),
             sysctls=ProcSysctls(),
+            overlay=HostSockets(),
             engines=UserspaceEngines(where.state / "data-plane"),
             open_link=_open_link,
             names=names,

@@ -53,7 +53,7 @@ class Plane:
         ``names``: the interface of the last time first. ``taken``: those of this agent's other networks. ``keys``:
         what this node's public key is, was or will be. Raises OperationFailed when no name is left.
         """
-        links = {link.name for link in await self._world.netlink.links()}
+        links = {link.name for link in await self._world.inside.links()}
         for name in dict.fromkeys(names):
             if not name or name in taken:
                 continue

@@ -91,11 +91,11 @@ class Reaching:
 
     def use_interface(self, interface: str) -> None:
         world = self._world
-        self._host = Host(interface, world.netlink, world.nft, world.sysctls, self._ledger)
+        self._host = Host(interface, world.inside, world.nft, world.sysctls, self._ledger)
 
     async def forget_interface(self, interface: str) -> None:
         """Another name is used from now on: the table of the one before is nobody's if there is no such interface."""
-        if all(link.name != interface for link in await self._world.netlink.links()):
+        if all(link.name != interface for link in await self._world.inside.links()):
             PolicyTable(self._world.nft, interface).remove()
 
     def engine_is_new(self) -> None:

@@ -13,6 +13,7 @@ from typing import Protocol, Self
 from warren.api.node import EnrolRequest, Event
 from warren.engine.base import Engine
 from warren.identity.signing import SigningKey, VerifyKey
+from warren.l4.overlay import OverlaySockets
 from warren.linux.netlink import Netlink
 from warren.linux.nft import Nft
 from warren.linux.sysctl import Sysctls
@@ -116,8 +117,15 @@ class World:
     """Clocks in seconds: ``clock`` counts from boot, never goes back, and counts while the machine sleeps."""
 
     netlink: Netlink
+    """Of the host's network: what paths to peers go through."""
+    inside: Netlink
+    """Of the network that the tunnel interfaces are in: the same, unless the engine is rootless."""
     nft: Nft
+    """Inside."""
     sysctls: Sysctls
+    """Inside."""
+    overlay: OverlaySockets
+    """Inside."""
     engines: Engines
     open_link: OpenLink
     names: Names

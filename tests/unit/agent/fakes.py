@@ -33,6 +33,7 @@ from warren.engine.memory_network import Train
 from warren.errors import OperationFailed, Unreachable
 from warren.identity.signing import SigningKey, VerifyKey
 from warren.identity.store import KeyStore
+from warren.l4.overlay import HostSockets
 from warren.linux.netlink_memory import MemoryNetlink
 from warren.linux.netlink_values import Address
 from warren.linux.nft import MemoryNft
@@ -387,8 +388,10 @@ class FakeHost:
         assert self.open_link is not None
         return World(
             netlink=self.netlink,
+            inside=self.netlink,
             nft=self.nft,
             sysctls=self.sysctls,
+            overlay=HostSockets(),
             engines=self,
             open_link=self.open_link,
             names=self.names,
