@@ -2,6 +2,7 @@
 
 Everything is optional::
 
+    engine = "auto"  # userspace (needs root), rootless, or auto: what works here, userspace first
     dns = true  # answer names and make the host ask us for them
     listen_port = 51820  # of every network that states none itself; default: random, chosen once
     ignored_interfaces = ["docker*"]  # their addresses are offered to nobody
@@ -32,6 +33,8 @@ Everything is optional::
     listen_port = 51821
     dns = false
 
+:mod:`warren.agent.stream_config` has ``[[forward]]``, ``[socks]``, ``[gateway]`` and ``[services]``.
+
 An error names the file, the line and the key, and nothing of the file is then used.
 """
 
@@ -43,11 +46,20 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
+from warren.agent.stream_config import (
+    FORWARDS_MAX,
+    ForwardTable,
+    GatewayTable,
+    ServicesTable,
+    SocksTable,
+    StreamConfig,
+    stream_config,
+)
 from warren.errors import UsageError
 from warren.model.parts import NAME_PATTERN
 from warren.model.tunnel import IPAddress, IPNetwork, TransportAddress
@@ -62,6 +74,8 @@ FILE_BYTES_MAX: Final = 1 << 20
 Port = Annotated[int, Meta(ge=1, le=65_535)]
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 Pattern = Annotated[str, Meta(min_length=1, max_length=64)]
+Wanted = Literal["auto", "userspace", "rootless"]
+"""Which engine is to move packets."""
 
 _USUALLY_IGNORED: Final = ("docker*", "br-*", "veth*", "virbr*", "cni*", "podman*", "lxc*", "lxdbr*", "vnet*")
 """Interfaces of containers and virtual machines: their addresses mean nothing to another host."""
@@ -100,6 +114,7 @@ class _Relay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    engine: Wanted = "auto"
     dns: bool = True
     listen_port: Port | None = None
     ignored_interfaces: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = _USUALLY_IGNORED
@@ -108,6 +123,10 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     reach: _Reach = _Reach()
     proxy: _Proxy | None = None
     relay: _Relay = _Relay()
+    forward: Annotated[tuple[ForwardTable, ...], Meta(max_length=FORWARDS_MAX)] = ()
+    socks: SocksTable | None = None
+    gateway: GatewayTable = GatewayTable()
+    services: ServicesTable = ServicesTable()
     network: dict[Name, _Network] = {}
 
 
@@ -154,6 +173,7 @@ class OwnRelay:
 class AgentConfig:
     """What :func:`load` gives. Durations in seconds."""
 
+    engine: Wanted = "auto"
     dns: bool = True
     listen_port: int | None = None
     ignored_interfaces: tuple[str, ...] = _USUALLY_IGNORED
@@ -169,6 +189,7 @@ class AgentConfig:
     """The URL of an HTTP proxy, maybe with a password in it; None: as the environment says."""
     relay: OwnRelay | None = None
     """None: this node relays for nobody."""
+    streams: StreamConfig = StreamConfig()  # noqa: RUF009 - frozen
     dns_of: Mapping[str, bool] = field(default_factory=dict)
     listen_port_of: Mapping[str, int] = field(default_factory=dict)
 
@@ -202,6 +223,7 @@ def _convert(file: _File) -> AgentConfig:
     if file.keys.rotate_days and file.keys.announce_hours >= 24 * file.keys.rotate_days:
         raise Unusable("keys.announce_hours", "a key must be announced for less time than it is used")
     return AgentConfig(
+        engine=file.engine,
         dns=file.dns,
         listen_port=file.listen_port,
         ignored_interfaces=file.ignored_interfaces,
@@ -217,6 +239,7 @@ def _convert(file: _File) -> AgentConfig:
         relays=file.reach.relays,
         proxy=None if file.proxy is None else _proxy(file.proxy.url),
         relay=OwnRelay(file.relay.udp_port, file.relay.tls_port) if file.relay.enabled else None,
+        streams=stream_config(file.forward, file.socks, file.gateway, file.services),
         dns_of={name: one.dns for name, one in file.network.items() if one.dns is not None},
         listen_port_of={name: one.listen_port for name, one in file.network.items() if one.listen_port is not None},
     )

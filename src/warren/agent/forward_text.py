@@ -1,0 +1,73 @@
+"""A forward as it is written: ``[ADDR:]PORT TARGET:PORT[/udp]``.
+
+It listens at ``8080`` (of IPv4's loopback), ``127.0.0.1:8080``, ``[::1]:8080``, ``*:8080`` or ``unix:/PATH`` on the
+host's side, or at ``overlay:8080``, which is this node's overlay addresses. Streams go to a member or a service
+(``db:5432``, ``db.home:5432``), to an address of the overlay or behind a member (``10.7.0.9:5432``); those that come
+from the overlay may go to the host's side instead (``localhost:5432``, ``192.0.2.7:5432``, ``unix:/PATH``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from warren.model.services import Place, Target, parse_listen, parse_target
+
+OVERLAY: Final = "overlay"
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """One forward. Equal ones listen at the same place, and go to the same target."""
+
+    listen: Place
+    target: Target
+    protocol: Literal["tcp", "udp"] = "tcp"
+    overlay: bool = False
+    """It listens on this node's overlay addresses at the port of ``listen``."""
+
+    @property
+    def place(self) -> str:
+        """Where it listens, as it is shown, and named to be removed."""
+        where = f"{OVERLAY}:{self.listen.port}" if self.overlay else str(self.listen)
+        return where if self.protocol == "tcp" else f"{where}/udp"
+
+    @property
+    def id(self) -> str:
+        """Of its entry in the stream process."""
+        return f"forward {self.place}"
+
+
+def parse_forward(listen: str, target: str) -> Forward:
+    """Raises ValueError, saying what it may be."""
+    target, protocol = _protocol(target)
+    goal = parse_target(target)
+    overlay = listen.startswith(f"{OVERLAY}:")
+    place = parse_listen(listen.removeprefix(f"{OVERLAY}:") if overlay else listen)
+    if overlay and (place.path or not listen.removeprefix(f"{OVERLAY}:").isdigit()):
+        raise ValueError(f"{listen!r} is no place to listen: say {OVERLAY}:PORT")
+    if protocol == "udp" and (place.path or goal.path):
+        raise ValueError("a Unix socket takes streams only, no UDP")
+    if goal.path and not overlay:
+        raise ValueError(f"{target}: only a forward that listens in the overlay goes to a Unix socket of this host")
+    return Forward(place, goal, protocol, overlay)
+
+
+def parse_place(text: str) -> str:
+    """Where a forward listens, as :attr:`Forward.place` says it: what names one that is to be removed."""
+    listen, protocol = _protocol(text)
+    if listen.startswith(f"{OVERLAY}:"):
+        return text if protocol == "udp" else listen
+    place = str(parse_listen(listen))
+    return place if protocol == "tcp" else f"{place}/udp"
+
+
+def _protocol(text: str) -> tuple[str, Literal["tcp", "udp"]]:
+    rest, slash, protocol = text.rpartition("/")
+    if not slash or text.startswith("unix:"):
+        return text, "tcp"
+    if protocol == "tcp":
+        return rest, "tcp"
+    if protocol == "udp":
+        return rest, "udp"
+    raise ValueError(f"{text!r}: behind the slash goes tcp or udp")

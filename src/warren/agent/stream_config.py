@@ -1,0 +1,204 @@
+"""The parts of ``agent.toml`` about streams, checked.
+
+All of it is optional::
+
+[[forward]]  # as `warren forward`, as long as it stands here
+listen = "8080"  # [ADDRESS:]PORT, *:PORT, overlay:PORT or unix:/PATH
+target = "db:5432"  # NAME:PORT, ADDRESS:PORT; /udp behind it for UDP
+
+[socks]
+listen = "1080"  # a SOCKS5 server for programs of this host
+
+[gateway]  # take streams from outside for the network, where it names this node
+enabled = false
+domain = "gw.example.org"  # connector `shop` without a domain is shop.gw.example.org
+acme_directory = "https://acme.example/dir"  # default: Let's Encrypt
+acme_email = "admin@example.org"
+acme_ca = "/etc/ssl/acme-root.pem"  # who signed the directory's certificate, if no public authority
+
+[services]  # what this node may serve, whatever the network says
+enabled = true
+allow = ["127.0.0.1:*", "10.0.0.0/8:80", "web.lan:443", "unix:/run/*"]  # default: everything
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Final
+
+import msgspec
+from msgspec import Meta
+
+from warren.agent.forward_text import Forward, parse_forward
+from warren.model.parts import SUFFIX_PATTERN, port_range
+from warren.model.services import Place, Target, parse_listen
+from warren.model.tunnel import IPNetwork
+from warren.toml.settings import Unusable
+
+FORWARDS_MAX: Final = 256
+"""In the file, and as many by command: each is a listener, and a line of status."""
+_ALLOW_FORM: Final = "say ADDRESS:PORT, PREFIX:PORT, NAME:PORT or unix:/PATH, with * for any port or part of a name"
+
+_Short = Annotated[str, Meta(min_length=1, max_length=512)]
+
+
+class ForwardTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    listen: _Short
+    target: _Short
+
+
+class SocksTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    listen: _Short
+
+
+class GatewayTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    enabled: bool = False
+    domain: Annotated[str, Meta(pattern=SUFFIX_PATTERN, max_length=189)] | None = None
+    acme_directory: Annotated[str, Meta(pattern="^https://[!-~]+$", max_length=256)] | None = None
+    acme_email: Annotated[str, Meta(pattern="^[!-~]+@[!-~]+$", max_length=254)] | None = None
+    acme_ca: _Short | None = None
+
+
+class ServicesTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    enabled: bool = True
+    allow: Annotated[tuple[_Short, ...], Meta(max_length=256)] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """That this node takes streams from outside."""
+
+    domain: str | None = None
+    """In which connectors without a domain of their own have a name."""
+    acme_directory: str | None = None
+    acme_email: str | None = None
+    acme_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """Targets of services that the operator lets this node serve. A name is matched as it is written, not by the
+    addresses that it has.
+    """
+
+    text: str
+    network: IPNetwork | None
+    pattern: str
+    """Of names or paths, where ``network`` is None."""
+    ports: tuple[int, int] = (1, 65_535)
+
+    def covers(self, target: Target) -> bool:
+        if target.path:
+            return self.pattern.startswith("/") and fnmatchcase(target.path, self.pattern)
+        if not self.ports[0] <= target.port <= self.ports[1]:
+            return False
+        if self.network is None:
+            return fnmatchcase(target.host.rstrip(".").lower(), self.pattern)
+        try:
+            return ip_address(target.host) in self.network
+        except ValueError:
+            return False
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What this node serves of what the network wants of it."""
+
+    enabled: bool = True
+    allow: tuple[Allowed, ...] | None = None
+    """None: everything."""
+
+    def objection(self, target: Target) -> str:
+        """Why ``target`` is not served, with what to do; empty: it may be."""
+        if not self.enabled:
+            return "the operator of this node has switched services off (agent.toml, [services] enabled)"
+        if self.allow is not None and not any(one.covers(target) for one in self.allow):
+            return f"the operator of this node does not allow {target}; agent.toml, [services] allow, can add it"
+        return ""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamConfig:
+    """All of it."""
+
+    forwards: tuple[Forward, ...] = ()
+    socks: Place | None = None
+    gateway: Gateway | None = None
+    """None: this node takes nothing from outside."""
+    serving: Serving = Serving()
+
+
+def stream_config(
+    forwards: tuple[ForwardTable, ...], socks: SocksTable | None, gateway: GatewayTable, services: ServicesTable
+) -> StreamConfig:
+    """Raises Unusable."""
+    found: dict[str, Forward] = {}
+    for number, table in enumerate(forwards):
+        try:
+            forward = parse_forward(table.listen, table.target)
+        except ValueError as error:
+            raise _at(number, error) from None
+        if forward.place in found:
+            raise _at(number, f"two forwards listen at {forward.place}")
+        found[forward.place] = forward
+    return StreamConfig(
+        forwards=tuple(found.values()),
+        socks=None if socks is None else _socks(socks.listen),
+        gateway=_gateway(gateway) if gateway.enabled else None,
+        serving=Serving(
+            services.enabled, None if services.allow is None else tuple(_allowed(text) for text in services.allow)
+        ),
+    )
+
+
+def _at(number: int, reason: object) -> Unusable:
+    error = Unusable("forward", reason)
+    error.path = ("forward", number)
+    return error
+
+
+def _socks(text: str) -> Place:
+    try:
+        return parse_socks(text)
+    except ValueError as error:
+        raise Unusable("socks.listen", error) from None
+
+
+def parse_socks(text: str) -> Place:
+    """Raises ValueError."""
+    place = parse_listen(text)
+    if place.path:
+        raise ValueError("SOCKS needs a port")
+    return place
+
+
+def _gateway(table: GatewayTable) -> Gateway:
+    path = None if table.acme_ca is None else Path(table.acme_ca)
+    if path is not None and not path.is_absolute():
+        raise Unusable("gateway.acme_ca", f"{table.acme_ca!r} is no absolute path")
+    return Gateway(table.domain, table.acme_directory, table.acme_email, path)
+
+
+def _allowed(text: str) -> Allowed:
+    key = "services.allow"
+    if text.startswith("unix:/"):
+        return Allowed(text, None, text.removeprefix("unix:"))
+    host, _, port = text.rpartition(":")
+    try:
+        ports = (1, 65_535) if port == "*" else port_range(port)
+    except ValueError:
+        raise Unusable(key, f"{text!r}: {_ALLOW_FORM}") from None
+    bracketed = re.fullmatch(r"\[([^\]]*)\](/[0-9]+)?", host)
+    plain = f"{bracketed[1]}{bracketed[2] or ''}" if bracketed else host
+    try:
+        return Allowed(text, ip_network(plain), "", ports)
+    except ValueError as error:
+        if bracketed or ":" in host or re.fullmatch(r"[0-9./]+", host):
+            raise Unusable(key, f"{text!r}: {error}; {_ALLOW_FORM}") from None
+    if not re.fullmatch(r"[A-Za-z0-9_.*?-]+", host):
+        raise Unusable(key, f"{text!r}: {_ALLOW_FORM}")
+    return Allowed(text, None, host.rstrip(".").lower(), ports)
