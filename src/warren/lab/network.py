@@ -157,10 +157,17 @@ class Network:
         return found.group()
 
     def join(
-        self, host: Host, *, ticket: str | None = None, wait: bool = True, env: Mapping[str, str] | None = None
+        self,
+        host: Host,
+        *options: str,
+        ticket: str | None = None,
+        wait: bool = True,
+        env: Mapping[str, str] | None = None,
     ) -> Node:
-        """Join ``host`` by a ticket and leave its agent running there, with ``env`` in its environment."""
-        node = self.up(host, ticket or self.ticket(), wait=False, env=env)
+        """Join ``host`` by a ticket and leave its agent running there, with ``env`` in its environment; ``options`` are
+        those of ``warren up``.
+        """
+        node = self.up(host, ticket or self.ticket(), *options, wait=False, env=env)
         if wait:
             self.wait_up(host)
         return node
