@@ -8,7 +8,14 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from warren.identity.keys import PublicKey
 from warren.identity.signing import VerifyKey
-from warren.model.addresses import check_address4, check_prefix4, check_route, node_address, ula_prefix
+from warren.model.addresses import (
+    check_address4,
+    check_prefix4,
+    check_route,
+    node_address,
+    service_address,
+    ula_prefix,
+)
 from warren.model.documents import Document, Membership, NetworkSpec, NodeRecord, Ticket
 from warren.model.parts import canonical_network
 from warren.model.tunnel import IPNetwork, TransportAddress
@@ -40,6 +47,10 @@ class Member:
     @cached_property
     def address4(self) -> IPv4Address | None:
         return None if self.membership.address4 is None else IPv4Address(self.membership.address4)
+
+    def service_address(self, service: str) -> IPv6Address:
+        """Where it answers for the service of that name, if it serves it (see :mod:`warren.model.serving`)."""
+        return service_address(self.prefix6, service)
 
     @cached_property
     def own(self) -> tuple[IPNetwork, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import ip_address
+from ipaddress import IPv4Address, ip_address
 from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
@@ -26,6 +26,8 @@ DATA_PORTS: Final = (49_152, 65_534)
 """On the address of a service: where its helper takes data connections, each for one peer and a short time."""
 CONNECTOR_PORT: Final = 65_535
 """On the address of a service: where connectors come in, with the client's address in front (PROXY protocol v2)."""
+HTTP_PORT, HTTPS_PORT = 80, 443
+LOOPBACK: Final = IPv4Address("127.0.0.1")
 SERVICE_LABEL: Final = "svc"
 """Services are ``SERVICE.svc.NETWORK.SUFFIX``."""
 
@@ -120,7 +122,8 @@ class Connector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     service: Name
     kind: Literal["port", "tls", "http"] = "port"
     listen: Text = ""
-    """See :func:`parse_listen`; empty: loopback at the service's port for ``port``, else ``*:443``."""
+    """See :func:`parse_listen`; empty: loopback at the service's port for ``port``, else ``*:443``, or
+    ``*:80`` without TLS (see :func:`place_of`)."""
     domains: Annotated[tuple[Domain, ...], Meta(max_length=64)] = ()
     certificate: Literal["acme", "internal", "none"] = "acme"
     """Of ``http``: from a certificate authority by ACME, from the gateway's own, or no TLS at all."""
@@ -154,6 +157,15 @@ class Connector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             raise ValueError(f"connector {self.name}: kind http takes no PROXY protocol")
 
 
+def place_of(connector: Connector, service: Service) -> Place:
+    """Where ``connector`` takes streams for its ``service``."""
+    if connector.listen:
+        return parse_listen(connector.listen)
+    if connector.kind == "port":
+        return Place(LOOPBACK, service.overlay_port)
+    return Place(None, HTTP_PORT if connector.kind == "http" and connector.certificate == "none" else HTTPS_PORT)
+
+
 def join_host_port(host: str, port: int) -> str:
     """``host:port``, with brackets around an IPv6 address (RFC 3986 §3.2.2)."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -184,7 +196,7 @@ def parse_listen(text: str) -> Place:
         return Place(None, 0, path[1])
     host, _, port = text.rpartition(":")
     if host in {"", "localhost"}:
-        return Place(ip_address("127.0.0.1"), _port(port, text))
+        return Place(LOOPBACK, _port(port, text))
     if host == "*":
         return Place(None, _port(port, text))
     if host.startswith("[") and host.endswith("]"):
