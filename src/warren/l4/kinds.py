@@ -44,8 +44,12 @@ class Tools(Protocol):
 
     overlay: OverlaySockets
 
-    async def connect(self, way: Way, client: TransportAddress | None) -> Connected:
-        """Connect to the first backend that takes it, PROXY header sent where one is due. Raises Refused."""
+    async def connect(
+        self, way: Way, client: TransportAddress | None, local: TransportAddress | None = None
+    ) -> Connected:
+        """Connect to the first backend that takes it, PROXY header sent where one is due (``local``: where the client
+        came in, for that header). Raises Refused.
+        """
 
     def carry(
         self,
@@ -69,13 +73,19 @@ class Tools(Protocol):
     def count(self, why: Refused, client: TransportAddress | None) -> None:
         """The counting and logging of :meth:`refuse` alone."""
 
-    def count_opened(self) -> Callable[[], None]:
-        """One more stream or flow is open; call what is returned when it has ended."""
+    def count_opened(self, name: str = "") -> Callable[[], None]:
+        """One more stream or flow is open; call what is returned when it has ended.
+
+        The process itself does this for each accepted stream. ``name``: count it under a part of the entry (the
+        connector of a TLS name), for ``streams_max`` of :meth:`admit`.
+        """
 
     def count_bytes(self, from_clients: int, to_clients: int) -> None: ...
 
-    def admit(self, client: TransportAddress | None, limits: Limits) -> None:
-        """Raises Refused when ``limits`` do not let it in; else it counts against the rate."""
+    def admit(self, client: TransportAddress | None, limits: Limits, name: str = "") -> None:
+        """Raises Refused when ``limits`` do not let it in; else it counts against the rate. ``name``: of a part of the
+        entry that has limits of its own (the connector of a TLS name).
+        """
 
     async def listen(self, where: Listen) -> socket.socket:
         """A bound socket, listening if it is of TCP. Raises OperationFailed with what to do (port in use …)."""
