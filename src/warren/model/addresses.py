@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Final, Literal
 
@@ -77,8 +78,13 @@ def service_address(prefix: IPv6Network, service: str) -> IPv6Address:
     The interface identifier is a mark and 48 bits of SHA-256(name); which of two services whose names collide has the
     address at a node is for the authority to settle (it refuses the second).
     """
-    digest = int.from_bytes(hashlib.sha256(service.encode()).digest()[:6])
-    return prefix[_SERVICE_MARK | digest]
+    return prefix[service_interface_id(service)]
+
+
+@lru_cache(maxsize=4096)
+def service_interface_id(service: str) -> int:
+    """The lower 64 bits of a service's address at any node."""
+    return _SERVICE_MARK | int.from_bytes(hashlib.sha256(service.encode()).digest()[:6])
 
 
 def check_prefix4(network: IPv4Network) -> None:

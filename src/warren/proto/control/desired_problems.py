@@ -175,7 +175,7 @@ def _like(name: str, known: Iterable[str]) -> str:
 
 
 def _test_problems(spec: NetworkSpec, members: Sequence[Member], tests: Sequence[PolicyTest]) -> Iterator[Problem]:
-    judge = Judge(spec.policy, members)
+    judge = Judge(spec.policy, members, spec.services)
     by_name = {member.name: member for member in members}
     for number, test in enumerate(tests):
         what = _test_error(judge, by_name, test)
