@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Address, ip_address
+from ipaddress import IPv4Address, IPv6Address
 from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
@@ -20,7 +20,8 @@ from warren.model.parts import SUFFIX_PATTERN, Comment, Name, Port, Text, canoni
 from warren.model.tunnel import IPAddress
 
 Selectors = Annotated[tuple[Text, ...], Meta(min_length=1, max_length=64)]
-Domain = Annotated[str, Meta(pattern=SUFFIX_PATTERN, max_length=253)]
+HOST_CHARACTERS_MAX: Final = 253
+Domain = Annotated[str, Meta(pattern=SUFFIX_PATTERN, max_length=HOST_CHARACTERS_MAX)]
 
 DATA_PORTS: Final = (49_152, 65_534)
 """On the address of a service: where its helper takes data connections, each for one peer and a short time."""
@@ -32,7 +33,9 @@ SERVICE_LABEL: Final = "svc"
 """Services are ``SERVICE.svc.NETWORK.SUFFIX``."""
 
 _HOST: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9])?)*\.?")
-_PATH: Final = re.compile(r"unix:(/[!-~]{1,107})")
+_NUMERIC: Final = re.compile(r"(^|\.)(0x[0-9a-f]*|[0-9]+)\.?$", re.IGNORECASE)
+"""The last label is a number, so whoever reads it takes it for an address (WHATWG URL, "ends in a number")."""
+_PATH: Final = re.compile(r"unix:(/[!-~]{1,106})")  # unix(7): sun_path has 108 bytes with the NUL
 _TARGET_FORM: Final = "say HOST:PORT, [IPV6]:PORT or unix:/PATH"
 _LISTEN_FORM: Final = "say PORT, ADDRESS:PORT, *:PORT or unix:/PATH"
 
@@ -61,10 +64,9 @@ class Place(NamedTuple):
         return join_host_port("*" if self.address is None else str(self.address), self.port)
 
 
-class Service(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What members named by ``at`` serve to others, if the policy lets them."""
+class ServiceTerms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A service but for its name."""
 
-    name: Name
     at: Selectors
     """Members that can reach it; several may."""
     target: Text
@@ -76,7 +78,9 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     idle_s: Annotated[int, Meta(ge=1, le=604_800)] | None = None
     """A stream or flow on which nothing moves ends after that; None: a stream never, a flow after a minute."""
     health_s: Annotated[int, Meta(ge=0, le=3600)] = 10
-    """How often a serving member tries to connect to the target; 0: never. While that fails it does not serve."""
+    """How often a serving member tries to connect to the target (of TCP); 0: never. While that fails it does not
+    serve.
+    """
     proxy_protocol: bool = False
     """The target is told the client's address (PROXY protocol v2)."""
     helper: Literal["none", "ftp", "tftp"] = "none"
@@ -87,17 +91,17 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             check_selector(selector)
         target = parse_target(self.target)
         if target.path and self.port is None:
-            raise ValueError(f"service {self.name} needs a port, since {self.target} has none")
+            raise ValueError(f"say a port, since {self.target} has none")
         if target.path and (self.protocol != "tcp" or self.helper != "none"):
-            raise ValueError(f"service {self.name}: a Unix socket takes plain TCP streams only")
+            raise ValueError("a Unix socket takes plain TCP streams only")
         if self.helper == "ftp" and (self.protocol != "tcp" or self.proxy_protocol):
-            raise ValueError(f"service {self.name}: FTP needs protocol tcp and goes without PROXY protocol")
+            raise ValueError("FTP needs protocol tcp and goes without PROXY protocol")
         if self.helper == "tftp" and self.protocol != "udp":
-            raise ValueError(f"service {self.name}: TFTP needs protocol udp")
+            raise ValueError("TFTP needs protocol udp")
         if self.proxy_protocol and self.protocol != "tcp":
-            raise ValueError(f"service {self.name}: the PROXY protocol needs protocol tcp")
+            raise ValueError("the PROXY protocol needs protocol tcp")
         if self.overlay_port >= DATA_PORTS[0]:
-            raise ValueError(f"service {self.name}: choose a port below {DATA_PORTS[0]}, those above are for helpers")
+            raise ValueError(f"choose a port below {DATA_PORTS[0]}, those above are for helpers")
 
     @property
     def overlay_port(self) -> int:
@@ -105,8 +109,14 @@ class Service(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.port or parse_target(self.target).port
 
 
-class Connector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where streams to ``service`` come in, at members named by ``at``.
+class Service(ServiceTerms, frozen=True, kw_only=True, omit_defaults=True):
+    """What members named by ``at`` serve to others, if the policy lets them."""
+
+    name: Name
+
+
+class ConnectorTerms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A connector but for its name.
 
     ====== ======================================================================================================
     kind   what comes in
@@ -117,13 +127,13 @@ class Connector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ====== ======================================================================================================
     """
 
-    name: Name
     at: Selectors
     service: Name
     kind: Literal["port", "tls", "http"] = "port"
     listen: Text = ""
     """See :func:`parse_listen`; empty: loopback at the service's port for ``port``, else ``*:443``, or
-    ``*:80`` without TLS (see :func:`place_of`)."""
+    ``*:80`` without TLS (see :func:`place_of`).
+    """
     domains: Annotated[tuple[Domain, ...], Meta(max_length=64)] = ()
     certificate: Literal["acme", "internal", "none"] = "acme"
     """Of ``http``: from a certificate authority by ACME, from the gateway's own, or no TLS at all."""
@@ -144,20 +154,49 @@ class Connector(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             check_selector(selector)
         for source in self.sources:
             canonical_network(source)
+        for number, domain in enumerate(self.domains):
+            check_domain(domain)
+            if domain in self.domains[:number]:
+                raise ValueError(f"the domain {domain} is there twice")
         listen = parse_listen(self.listen) if self.listen else None
         if self.kind == "tls" and not self.domains:
-            raise ValueError(f"connector {self.name} needs domains: streams are told apart by them")
+            raise ValueError("kind tls needs domains: streams are told apart by them")
         if self.kind == "port" and self.domains:
-            raise ValueError(f"connector {self.name}: domains need kind tls or http")
+            raise ValueError("domains need kind tls or http")
         if self.kind != "port" and listen is not None and listen.path:
-            raise ValueError(f"connector {self.name}: kind {self.kind} listens on a port")
+            raise ValueError(f"kind {self.kind} listens on a port")
         if self.kind != "http" and self.certificate != "acme":
-            raise ValueError(f"connector {self.name}: only kind http has a certificate")
+            raise ValueError("only kind http has a certificate")
         if self.kind == "http" and self.accepts_proxy_protocol:
-            raise ValueError(f"connector {self.name}: kind http takes no PROXY protocol")
+            raise ValueError("kind http takes no PROXY protocol")
 
 
-def place_of(connector: Connector, service: Service) -> Place:
+class Connector(ConnectorTerms, frozen=True, kw_only=True, omit_defaults=True):
+    """Where streams to ``service`` come in, at members named by ``at``."""
+
+    name: Name
+
+
+def mismatch(connector: ConnectorTerms, service: ServiceTerms) -> str | None:
+    """Why ``connector`` cannot carry what its ``service`` speaks; None: it can."""
+    if service.protocol == "udp":
+        if connector.kind != "port":
+            return f"kind {connector.kind} carries streams of TCP, and the service speaks UDP; take kind port"
+        if connector.accepts_proxy_protocol:
+            return "the PROXY protocol is for streams of TCP, and the service speaks UDP"
+        if connector.listen and parse_listen(connector.listen).path:
+            return "a Unix socket takes streams of TCP only, and the service speaks UDP; listen on a port"
+    if service.helper == "ftp":
+        if connector.kind != "port":
+            return f"the service speaks FTP, which kind {connector.kind} cannot carry; take kind port"
+        if connector.accepts_proxy_protocol:
+            return "FTP's data connections would come past the load balancer; leave the PROXY protocol out"
+        if connector.listen and parse_listen(connector.listen).path:
+            return "FTP opens more connections to where it listens, so a Unix socket will not do; listen on a port"
+    return None
+
+
+def place_of(connector: ConnectorTerms, service: ServiceTerms) -> Place:
     """Where ``connector`` takes streams for its ``service``."""
     if connector.listen:
         return parse_listen(connector.listen)
@@ -172,20 +211,23 @@ def join_host_port(host: str, port: int) -> str:
 
 
 def parse_target(text: str) -> Target:
-    """``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:/PATH``. Raises ValueError, saying what it may be."""
+    """``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:/PATH``; an address is then in its usual spelling. Raises ValueError,
+    saying what it may be.
+    """
     path = _PATH.fullmatch(text)
     if path is not None:
         return Target("", 0, path[1])
     host, separator, port = text.rpartition(":")
     if not separator or text.startswith("unix:"):
         raise ValueError(f"{text!r} is no target: {_TARGET_FORM}")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-        _check_address(host, text)
-    elif ":" in host:
-        raise ValueError(f"{text!r}: put the IPv6 address in brackets, as in [2001:db8::7]:80")
-    elif not _HOST.fullmatch(host) or len(host) > 253:
+    if host.startswith("[") or ":" in host:
+        host = str(_bracketed(host, text))
+    elif not _HOST.fullmatch(host) or len(host) > HOST_CHARACTERS_MAX:
         raise ValueError(f"{text!r} is no target: {_TARGET_FORM}")
+    elif _NUMERIC.search(host):  # resolvers read 127.1, 0x7f.1 and 2130706433 as addresses too
+        host = str(_address4(host, text))
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 - refused
+        raise ValueError(f"{text!r} is nobody's address; for the serving member itself say 127.0.0.1 or [::1]")
     return Target(host, _port(port, text))
 
 
@@ -194,20 +236,31 @@ def parse_listen(text: str) -> Place:
     path = _PATH.fullmatch(text)
     if path is not None:
         return Place(None, 0, path[1])
-    host, _, port = text.rpartition(":")
-    if host in {"", "localhost"}:
+    host, separator, port = text.rpartition(":")
+    if not separator or host == "localhost":
         return Place(LOOPBACK, _port(port, text))
+    if not host:
+        raise ValueError(f"{text!r}: say {port} for this host alone, or *:{port} for everybody")
     if host == "*":
         return Place(None, _port(port, text))
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-    elif ":" in host:
-        raise ValueError(f"{text!r}: put the IPv6 address in brackets, as in [::1]:8080")
-    try:
-        address = ip_address(host)
-    except ValueError:
-        raise ValueError(f"{text!r} is no place to listen: {_LISTEN_FORM}") from None
+    address: IPAddress
+    if host.startswith("[") or ":" in host:
+        address = _bracketed(host, text)
+    elif _NUMERIC.search(host):
+        address = _address4(host, text)
+    else:
+        raise ValueError(f"{text!r} is no place to listen: {_LISTEN_FORM}")
+    if address.is_multicast or (address.version == 6 and address.is_link_local):
+        raise ValueError(f"{text!r}: nothing can listen at {address}; choose another address, or * for all")
     return Place(address, _port(port, text))
+
+
+def check_domain(text: str) -> None:
+    """Raises ValueError for what is no DNS name, or looks like an address: TLS names no addresses (RFC 6066 §3)."""
+    if len(text) > HOST_CHARACTERS_MAX or not re.fullmatch(SUFFIX_PATTERN, text):
+        raise ValueError(f"{text!r} is no domain: lower-case letters, digits and hyphens, as in shop.example.com")
+    if _NUMERIC.search(text):
+        raise ValueError(f"{text} is no domain but an address; clients must ask by a name")
 
 
 def check_names(what: str, of: Iterable[Service | Connector]) -> None:
@@ -219,16 +272,28 @@ def check_names(what: str, of: Iterable[Service | Connector]) -> None:
         seen.add(one.name)
 
 
-def _check_address(host: str, text: str) -> None:
+def _bracketed(host: str, text: str) -> IPv6Address:
+    if not (host.startswith("[") and host.endswith("]")):
+        raise ValueError(f"{text!r}: put the IPv6 address in brackets, as in [2001:db8::7]:80")
     try:
-        address = ip_address(host)
+        address = IPv6Address(host[1:-1])
     except ValueError:
         raise ValueError(f"{text!r}: there is no IPv6 address in the brackets") from None
-    if address.version != 6:
-        raise ValueError(f"{text!r}: only IPv6 addresses are put in brackets")
+    if address.ipv4_mapped is not None:
+        raise ValueError(f"{text!r}: say the IPv4 address {address.ipv4_mapped} itself")
+    if address.scope_id is not None:
+        raise ValueError(f"{text!r}: an address of one link only will not do; choose another one")
+    return address
+
+
+def _address4(host: str, text: str) -> IPv4Address:
+    try:
+        return IPv4Address(host)
+    except ValueError:
+        raise ValueError(f"{text!r}: {host} is no IPv4 address; write all four numbers") from None
 
 
 def _port(port: str, text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,5}", port) or not 1 <= int(port) <= 65_535:
+    if not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65_535:
         raise ValueError(f"{text!r}: a port is 1 to 65535")
     return int(port)
