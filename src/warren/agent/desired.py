@@ -28,6 +28,7 @@ from warren.linux.netlink_values import Address, Route
 from warren.model.documents import NetworkSpec
 from warren.model.netmap import Member, NetworkMap
 from warren.model.policy import ResolvedRule, resolve
+from warren.model.serving import service_addresses
 from warren.model.tunnel import IPNetwork
 from warren.paths.values import RemoteCandidate
 
@@ -64,6 +65,9 @@ class Wanted:
 
     state: State
     addresses: tuple[Address, ...] = ()
+    """The node's own."""
+    service_addresses: tuple[Address, ...] = ()
+    """Of the services that it is to serve; connections from this node never begin there by themselves."""
     routes: tuple[Route, ...] = ()
     peers: Mapping[bytes, WantedPeer] = field(default_factory=dict)
     """By node key."""
@@ -78,7 +82,7 @@ class Wanted:
 
     def of_host(self) -> tuple[object, ...]:
         """The part that the host is made to agree with."""
-        return self.state, self.addresses, self.routes, self.own, self.rules
+        return self.state, self.addresses, self.service_addresses, self.routes, self.own, self.rules
 
 
 def wanted(
@@ -112,14 +116,16 @@ def wanted(
     if prefix4 is not None and own.address4 is not None:
         addresses.append(Address(interface, IPv4Interface((own.address4, 32))))
         networks.append(prefix4)
+    served = tuple(service_addresses(spec.services, (own,)))
     behind = [network for routes in routed.values() for network in routes]
     return Wanted(
         state="expired" if expired else "up",
         addresses=tuple(addresses),
+        service_addresses=tuple(Address(interface, IPv6Interface((ip, 128)), lasting=False) for ip in served),
         routes=tuple(Route(network, interface) for network in (*networks, *behind)),
         peers=_peers(others, routed, prefix4, holders or {}, own_keys, warnings),
         own=Own(
-            (own.address6,),
+            (own.address6, *served),
             own.address4 if prefix4 is not None else None,
             own.routes,
             (prefix6,),

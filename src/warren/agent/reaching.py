@@ -162,6 +162,7 @@ class Reaching:
     async def _make_host(self, host: Host, want: Wanted, surroundings: Surroundings) -> None:
         interface = self.plane.interface
         items: list[Item] = [Policy(interface, "in place"), Mtu(interface, surroundings.mtu()), *want.addresses]
+        items += want.service_addresses
         items += [Up(interface), *want.routes, *self._mtus]
         policy, closed = ruleset(interface, want.own, want.rules), ruleset(interface, want.own, None)
         await host.reach(items, policy, closed)

@@ -31,6 +31,7 @@ _RTN_UNICAST = 1
 _IFA_TEMPORARY = 0x01  # of IPv6; of IPv4 it says "secondary"
 _IFA_PASSING = 0x08 | 0x20 | 0x40  # duplicate, deprecated, tentative
 _NO_SUPPRESSION = 0xFFFFFFFF
+_FOREVER = 0xFFFFFFFF
 _FULL_MASK = 0xFFFFFFFF
 _RTMGRP = 0x1 | 0x10 | 0x40 | 0x100 | 0x400  # links; IPv4 addresses and routes; IPv6 addresses and routes
 _GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENODEV})
@@ -58,7 +59,8 @@ class Netlink(Protocol):
     async def addresses(self) -> tuple[Address, ...]:
         """All addresses of all interfaces."""
 
-    async def add_address(self, address: Address) -> None: ...
+    async def add_address(self, address: Address) -> None:
+        """An IPv6 address that is not ``lasting`` is the source of connections only for who binds to it."""
 
     async def remove_address(self, address: Address) -> None: ...
 
@@ -140,8 +142,11 @@ class KernelNetlink:
         return tuple(found)
 
     async def add_address(self, address: Address) -> None:
+        request = await self._address_request(address)
+        if not address.lasting and address.value.version == 6:
+            request |= {"preferred_lft": 0, "valid_lft": _FOREVER}  # deprecated: the kernel then prefers others
         with _refusals(f"adding the {address}"):
-            await self._ask(partial(self._iproute.addr, "add", **await self._address_request(address)))
+            await self._ask(partial(self._iproute.addr, "add", **request))
 
     async def remove_address(self, address: Address) -> None:
         with _refusals(f"removing the {address}", ignore=_GONE):
