@@ -1,0 +1,147 @@
+"""Kind ``sni``: TLS streams go where the name in their ClientHello says; nothing of them is decrypted here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import Counter
+from functools import lru_cache
+from typing import Final
+
+from warren.errors import MalformedPacket
+from warren.l4.config import Entry, Name
+from warren.l4.kinds import Incoming, Refused, Tools
+from warren.l4.limits import source_of
+from warren.l4.peers import hand_to_caddy
+from warren.proto.tls_hello import HELLO_BYTES_MAX, server_name_untrusted
+
+HELLO_WITHIN_S: Final = 5.0
+WAITING_OF_ONE_SOURCE: Final = 64
+"""Streams of one IPv4 address or IPv6 /64 whose ClientHello has not come: a client sends it at once, and whoever opens
+many and is silent shall not take the places of others.
+"""
+LINGER_S: Final = 1.0
+LINGER_BYTES_MAX: Final = 65_536
+"""After an alert: a reset that comes while the client still sends would take the alert from it."""
+
+_READ_BYTES: Final = 4096
+_UNRECOGNIZED_NAME, _DECODE_ERROR = 112, 50
+_NO_TLS: Final = (
+    b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Type: text/plain\r\nContent-Length: 49\r\n\r\n"
+    b"This port takes TLS only: say https:// instead.\r\n"
+)
+_METHODS: Final = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"PRI ")
+
+_waiting: Counter[tuple[int, int] | None] = Counter()
+
+
+class _Told(Exception):
+    """The stream is refused for ``why``, and its client shall read ``answer`` first."""
+
+    def __init__(self, why: Refused, answer: bytes) -> None:
+        super().__init__(str(why))
+        self.why = why
+        self.answer = answer
+
+
+async def handle(incoming: Incoming, entry: Entry, tools: Tools) -> None:
+    """Read the ClientHello, then pass the stream on, with it, to the backend of the name.
+
+    A client that names nobody, or a name that is not the entry's, is told by a TLS alert (unrecognized_name, RFC 6066
+    §3); what is no TLS is refused. Raises Refused.
+    """
+    try:
+        domain, hello = await _hello(incoming)
+        name = _find(entry, domain)
+    except _Told as told:
+        tools.count(told.why, incoming.client)
+        await _say_goodbye(incoming.sock, told.answer)
+        return
+    tools.admit(incoming.client, name.limits, name.connector)
+    ended = tools.count_opened(name.connector)
+    try:
+        if name.ended:
+            await hand_to_caddy(incoming, name.way, tools, head=hello, ended=ended)
+        else:
+            sock, _ = await tools.connect(name.way, incoming.client)
+            tools.carry(incoming.sock, sock, idle_s=name.way.idle_s, head=hello, ended=ended)
+    except BaseException:
+        ended()
+        raise
+
+
+async def _hello(incoming: Incoming) -> tuple[str | None, bytes]:
+    """The name, and what has been read."""
+    source = None if incoming.client is None else source_of(incoming.client.ip)
+    if _waiting[source] >= WAITING_OF_ONE_SOURCE:
+        raise Refused("streams", f"{WAITING_OF_ONE_SOURCE} streams of it are open without a TLS ClientHello")
+    _waiting[source] += 1
+    try:
+        async with asyncio.timeout(HELLO_WITHIN_S):
+            return await _read_hello(incoming.sock)
+    except TimeoutError:
+        raise Refused("timeout", f"no TLS ClientHello came within {HELLO_WITHIN_S:.0f} s") from None
+    finally:
+        _waiting[source] -= 1
+        if not _waiting[source]:
+            del _waiting[source]
+
+
+async def _read_hello(sock: socket.socket) -> tuple[str | None, bytes]:
+    loop = asyncio.get_running_loop()
+    data = bytearray()
+    while True:
+        try:
+            read = await loop.sock_recv(sock, min(_READ_BYTES, HELLO_BYTES_MAX - len(data)))
+        except OSError as error:
+            raise Refused("protocol", f"it ended before a TLS ClientHello: {error.strerror}") from None
+        if not read:
+            raise Refused("protocol", "it ended before a TLS ClientHello")
+        data += read
+        try:
+            found = server_name_untrusted(data)
+        except MalformedPacket as error:
+            raise _Told(Refused("protocol", str(error)), _answer_to(data)) from None
+        if found is not None:
+            return found.domain, bytes(data)
+
+
+def _find(entry: Entry, domain: str | None) -> Name:
+    if domain is None:
+        raise _Told(Refused("protocol", "the TLS client names no server"), _alert(_UNRECOGNIZED_NAME))
+    name = _by_domain(entry.names).get(domain)
+    if name is None:
+        raise _Told(Refused("no-backend", f"no connector here is for {domain}"), _alert(_UNRECOGNIZED_NAME))
+    return name
+
+
+@lru_cache(maxsize=16)
+def _by_domain(names: tuple[Name, ...]) -> dict[str, Name]:
+    return {name.domain: name for name in names}
+
+
+def _answer_to(data: bytes | bytearray) -> bytes:
+    if data[0] == 22:
+        return _alert(_DECODE_ERROR)
+    return _NO_TLS if data.startswith(_METHODS) else b""
+
+
+def _alert(description: int) -> bytes:
+    """A record with a fatal alert (RFC 8446 §6)."""
+    return bytes((21, 3, 3, 0, 2, 2, description))
+
+
+async def _say_goodbye(sock: socket.socket, answer: bytes) -> None:
+    """Send ``answer``, let the client read it, and close."""
+    loop = asyncio.get_running_loop()
+    try:
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                await loop.sock_sendall(sock, answer)
+                sock.shutdown(socket.SHUT_WR)
+                left = LINGER_BYTES_MAX
+                while left > 0 and (read := await loop.sock_recv(sock, _READ_BYTES)):
+                    left -= len(read)
+    finally:
+        sock.close()
