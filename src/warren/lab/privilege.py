@@ -5,24 +5,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
-import socket
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from warren.errors import OperationFailed, WarrenError
-from warren.lab.forked import fork_child, reap
 from warren.lab.holder import give_private_run
-from warren.linux import netns
+from warren.linux import netns, userns
 from warren.linux.tun import Tun
 
 _HOST = netns.CLONE_NEWNS | netns.CLONE_NEWNET | netns.CLONE_NEWUTS
-_MESSAGE_BYTES_MAX = 1024
 _PROBE = "probe0"
-_TUN_DEVICE = Path("/dev/net/tun")
 
 
 def ensure() -> None:
@@ -41,17 +34,16 @@ def ensure() -> None:
             f"a process with {threads} threads cannot enter a user namespace: run it as root, "
             "or by `python -m warren.lab.privilege COMMAND …`"
         )
-    user, group = os.geteuid(), os.getegid()
     # Tried in a child first: some systems hand out a user namespace without power, and there is no way back.
-    reason = _in_child(lambda: _try_user_namespace(user, group))
+    reason = userns.in_child(_try_user_namespace)
     if reason is not None:
         raise OperationFailed(reason)
-    _enter_user_namespace(user, group)
+    _enter_user_namespace()
 
 
 def obstacle() -> str | None:
     """Why this process cannot run a lab as it is, in one sentence with a remedy; None when it can."""
-    return _in_child(_try_as_we_are)
+    return userns.in_child(_try_as_we_are)
 
 
 def main(arguments: list[str]) -> int:
@@ -75,21 +67,6 @@ def _try_as_we_are() -> str | None:
         netns.keep_mounts_private()
     except OSError as error:
         return f"no privilege to make namespaces ({error.strerror}): run as root"
-    return _try_tun()
-
-
-def _try_user_namespace(user: int, group: int) -> str | None:
-    try:
-        _enter_user_namespace(user, group)
-        netns.unshare(_HOST)
-    except OSError as error:
-        return _why_no_user_namespace(error)
-    if _TUN_DEVICE.exists() and not os.access(_TUN_DEVICE, os.R_OK | os.W_OK):
-        return f"this user may not open {_TUN_DEVICE}: run as root, or `chmod 0666 {_TUN_DEVICE}` as on a stock Debian"
-    return _try_tun()
-
-
-def _try_tun() -> str | None:
     try:
         Tun.create(_PROBE).close()
     except OperationFailed as error:
@@ -97,54 +74,20 @@ def _try_tun() -> str | None:
     return None
 
 
-def _enter_user_namespace(user: int, group: int) -> None:
-    netns.unshare(netns.CLONE_NEWUSER | _HOST)
-    # user_namespaces(7): without privilege the group map may only be written once setgroups is off.
-    Path("/proc/self/setgroups").write_text("deny")
-    Path("/proc/self/uid_map").write_text(f"0 {user} 1")
-    Path("/proc/self/gid_map").write_text(f"0 {group} 1")
+def _try_user_namespace() -> str | None:
+    try:
+        _enter_user_namespace()
+        netns.unshare(_HOST)
+    except OSError as error:
+        return userns.why_refused(error)
+    return userns.why_no_tun()
+
+
+def _enter_user_namespace() -> None:
+    userns.enter_new(_HOST, as_root=True)
     netns.keep_mounts_private()
     give_private_run()
     netns.raise_interface("lo")
-
-
-def _why_no_user_namespace(error: OSError) -> str:
-    if _setting("kernel/unprivileged_userns_clone") == "0":
-        return (
-            "user namespaces are switched off for ordinary users: run as root, or "
-            "`sysctl -w kernel.unprivileged_userns_clone=1`"
-        )
-    if _setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
-        return (
-            "AppArmor leaves user namespaces of ordinary users without power: run as root, or "
-            "`sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
-        )
-    if error.errno == errno.ENOSPC or _setting("user/max_user_namespaces") == "0":
-        return "no more user namespaces are allowed: run as root, or raise the sysctl user.max_user_namespaces"
-    return f"the kernel or the container gives no user namespace ({error}): run as root"
-
-
-def _setting(path: str) -> str | None:
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys", path).read_text().strip()
-    return None
-
-
-def _in_child(attempt: Callable[[], str | None]) -> str | None:
-    """What ``attempt``, run in a child process, returned."""
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    with ours, theirs:
-        pid = fork_child(lambda: _report(theirs, attempt()))
-        theirs.close()
-        message = ours.recv(_MESSAGE_BYTES_MAX)
-        reap(pid)
-    if not message:
-        return "the attempt to make namespaces was ended from outside: run as root"
-    return message[1:].decode() or None
-
-
-def _report(answer: socket.socket, reason: str | None) -> None:
-    answer.send(b"." + (reason or "").encode()[: _MESSAGE_BYTES_MAX - 1])
 
 
 if __name__ == "__main__":
