@@ -1,0 +1,210 @@
+"""The gateway's Caddy: kept running with the sites there are, watched, and started again when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from warren import log
+from warren.errors import OperationFailed, Unreachable, WarrenError
+from warren.ingress.config import configuration, ports_in
+from warren.ingress.log_lines import Certificates, Line, LogSocket
+from warren.ingress.process import CaddyProcess
+from warren.ingress.sites import Ports, Settings, Site
+
+__all__ = ["Caddy", "Ports", "Settings", "Site"]
+
+BACK_OFF_S: Final = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+STEADY_S: Final = 60.0
+"""One that has run for so long is started again at once when it ends."""
+PORTS_TRIED: Final = 3
+
+_log = log.get("caddy")
+
+
+class Caddy:
+    """Ends TLS and speaks HTTP for sites. Dropping the object (or killing its process) leaves Caddy running: the next
+    one finds it, and its connections go on.
+
+    ``changed`` is set when :meth:`problems` or :attr:`ports` may be others than before.
+    """
+
+    def __init__(self, settings: Settings, peer_lookup: Path) -> None:
+        self._settings = settings
+        self._peer_lookup = peer_lookup
+        self._sites: tuple[Site, ...] = ()
+        self._process: CaddyProcess | None = None
+        self._watching: asyncio.Task[None] | None = None
+        self._certificates = Certificates()
+        self._log = LogSocket(settings.log, self._hear)
+        self._log_is_open = False
+        self._down = ""
+        self._closed = asyncio.Event()
+        self._one_at_a_time = asyncio.Lock()
+        self.ports: Ports | None = None
+        self.changed = asyncio.Event()
+
+    async def keep(self, sites: Sequence[Site]) -> Ports | None:
+        """Serve these sites and no others from now on; where is returned, and stays while there are any.
+
+        Without sites nothing runs, and None is returned. Raises OperationFailed when Caddy is not installed or does not
+        take the configuration: what was in force before stays so.
+        """
+        wanted = tuple(sites)
+        async with self._one_at_a_time:
+            if not wanted:
+                await self._end()
+                return None
+            if wanted != self._sites or self._process is None:
+                await self._serve(wanted)
+            self._sites = wanted
+            self._certificates.keep_only(frozenset(domain for site in wanted for domain in site.domains))
+            return self.ports
+
+    def problems(self) -> Mapping[str, str]:
+        """By connector, a sentence: that Caddy has ended, or why there is no certificate (both are tried again)."""
+        found: dict[str, str] = {}
+        for site in self._sites:
+            trouble = self._down or self._certificates.trouble(site.domains)
+            if trouble:
+                found[site.connector] = trouble
+        return found
+
+    async def wait_closed(self) -> None:
+        """Return after :meth:`close`; a Caddy that ends by itself is started again."""
+        await self._closed.wait()
+
+    async def close(self) -> None:
+        """End Caddy, and with it all connections to sites."""
+        async with self._one_at_a_time:
+            await self._end()
+        self._closed.set()
+
+    # Under the lock
+
+    async def _serve(self, sites: tuple[Site, ...]) -> None:
+        if self._process is None:
+            await self._begin()
+        try:
+            await self._load(sites)
+        except WarrenError:
+            if not self._sites:  # nothing half-configured stays behind
+                await self._end()
+            raise
+        self._down = ""
+
+    async def _begin(self) -> None:
+        self._make_directories()
+        if not self._log_is_open:
+            await self._log.open()  # Caddy refuses a log that nobody reads
+            self._log_is_open = True
+        try:
+            process = await CaddyProcess.attach(self._settings)
+            self.ports = ports_in(await process.config() or {})
+        except Unreachable:
+            process = await CaddyProcess.start(self._settings)
+        self._process = process
+        if self._watching is None:
+            self._watching = asyncio.create_task(self._watch())
+
+    async def _load(self, sites: tuple[Site, ...]) -> None:
+        process = self._process
+        if process is None:
+            raise Unreachable("Caddy has just ended; it is started again")
+        for left in reversed(range(PORTS_TRIED)):
+            ports = self.ports or _free_ports()
+            try:
+                await process.load(configuration(sites, self._settings, ports, self._peer_lookup))
+            except OperationFailed as error:
+                if not left or "address already in use" not in str(error):
+                    raise
+                self.ports = None
+            else:
+                self.ports = ports
+                return
+
+    async def _end(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._watching
+            self._watching = None
+        if self._process is None:
+            with contextlib.suppress(Unreachable):
+                self._process = await CaddyProcess.attach(self._settings)
+        if self._process is not None:
+            await self._process.close()
+            self._process = None
+        if self._log_is_open:
+            await self._log.close()
+            self._log_is_open = False
+        self.ports = None
+        self._sites = ()
+        self._down = ""
+
+    def _make_directories(self) -> None:
+        for directory in (self._settings.sockets, self._settings.storage):
+            try:
+                directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                directory.chmod(0o700)
+            except OSError as error:
+                raise OperationFailed(f"{directory} cannot be made: {error.strerror}") from None
+
+    # Watching
+
+    async def _watch(self) -> None:
+        """Start it again whenever it ends, with the sites that it had."""
+        loop = asyncio.get_running_loop()
+        failures = 0
+        while True:
+            process = self._process
+            if process is not None:
+                began = loop.time()
+                await process.wait_closed()
+                failures = 0 if loop.time() - began >= STEADY_S else failures
+                async with self._one_at_a_time:
+                    if self._process is process:
+                        self._process = None
+            wait_s = BACK_OFF_S[min(failures, len(BACK_OFF_S) - 1)] if failures else 0.0
+            failures += 1
+            if process is not None:
+                self._tell("Caddy has ended; it is started again")
+            await asyncio.sleep(wait_s)
+            async with self._one_at_a_time:
+                if self._process is None:
+                    await self._revive()
+
+    async def _revive(self) -> None:
+        try:
+            await self._begin()
+            await self._load(self._sites)
+        except WarrenError as error:
+            if self._process is not None:
+                await self._process.close()
+                self._process = None
+            self._tell(str(error))
+        else:
+            self._down = ""
+            self.changed.set()
+            _log.info("Caddy runs again")
+
+    def _tell(self, trouble: str) -> None:
+        _log.warning("%s", trouble)
+        self._down = trouble
+        self.changed.set()
+
+    def _hear(self, line: Line) -> None:
+        if self._certificates.take(line):
+            self.changed.set()
+
+
+def _free_ports() -> Ports:
+    """Two ports of loopback that nobody listens on now."""
+    with socket.socket() as http, socket.socket() as https:
+        for one in (http, https):
+            one.bind(("127.0.0.1", 0))
+        return Ports(http.getsockname()[1], https.getsockname()[1])

@@ -1,0 +1,229 @@
+"""Caddy's configuration (2.6, JSON), made from the sites: a pure function of values.
+
+Every request of a site goes through three handlers. The first drops what only this gateway may say (who the client
+is). The second asks the stream process who is at the other end of the connection (:mod:`warren.l4.peers`), by the
+connection's ports, since Caddy sees only loopback; a connection of somebody else ends there with 403. The third passes
+the request on with the answer in X-Forwarded-For and X-Real-IP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from warren.ingress.sites import PUBLIC_HTTPS_PORT, Ports, Settings, Site
+
+LETS_ENCRYPT: Final = "https://acme-v02.api.letsencrypt.org/directory"
+ADMIN_HOST: Final = "warren"
+"""The only Host that the admin API answers to, so that no browser can be led there."""
+READ_HEADER_WITHIN_S: Final = 5
+IDLE_S: Final = 60
+HEADER_BYTES_MAX: Final = 32_768
+GRACE_S: Final = 3600
+"""How long requests that are under way may take after a change of the configuration; nothing waits for them."""
+LOOKUPS_MAX: Final = 64
+"""Connections to the peer lookup at the same time; further requests wait for an answer of a few hundred µs."""
+ANSWER_WITHIN_S: Final = 300
+"""How long a site may take until it begins to answer."""
+
+# Names of headers may have any case here; * stands for anything.
+_OURS_TO_SAY: Final = (
+    "*forwarded*",
+    "*warren*",
+    "*real-ip*",
+    "*client-ip*",
+    "*connecting-ip*",
+    "proxy",  # what CGI makes of it is the proxy of the program's own requests
+    "*_*",  # what CGI and WSGI cannot tell from the same with hyphens
+)
+_NEARLY_ALL: Final = ("*-*", "*a*", "*e*", "*i*", "*o*", "*u*")
+"""2.6 fails on a lone asterisk."""
+_CLIENT: Final = "warren_client"
+_ADDRESS_OF_CLIENT: Final = f"{{http.vars.{_CLIENT}}}"
+
+Json = dict[str, Any]
+
+
+def configuration(sites: Sequence[Site], settings: Settings, ports: Ports, peer_lookup: Path) -> Json:
+    """All of Caddy's configuration; ``sites`` in any order."""
+    ordered = sorted(sites, key=lambda site: site.connector)
+    secure = [site for site in ordered if site.certificate != "none"]
+    plain = [site for site in ordered if site.certificate == "none"]
+    servers = {
+        "http": _server(
+            ports.http,
+            ["h1"],
+            [*(_route(site, ports.http, peer_lookup) for site in plain), *map(_redirect, secure), _nobody(404)],
+        ),
+        "https": _server(
+            ports.https,
+            ["h1", "h2"],
+            [*(_route(site, ports.https, peer_lookup) for site in secure), _nobody(421)],
+        )
+        | {"tls_connection_policies": [{}], "strict_sni_host": True},
+    }
+    return beginning(settings) | {
+        "apps": {
+            "http": {
+                "http_port": ports.http,
+                "https_port": ports.https,
+                "grace_period": f"{GRACE_S}s",
+                "servers": servers,
+            },
+            "tls": _certificates(secure, settings, ports),
+            "pki": {"certificate_authorities": {"local": {"install_trust": False}}},
+        }
+    }
+
+
+def beginning(settings: Settings) -> Json:
+    """What Caddy starts with: nothing but its admin API, its log and its storage."""
+    return {
+        "admin": {"listen": f"unix/{settings.admin}", "origins": [ADMIN_HOST], "config": {"persist": False}},
+        "logging": {
+            "logs": {
+                "default": {
+                    "writer": {"output": "net", "address": f"unix/{settings.log}"},
+                    "encoder": {"format": "json"},
+                    "level": "INFO",
+                    # What clients provoke is counted by the stream process; a flood of them shall not be a flood here.
+                    "exclude": ["http.log", "http.handlers", "http.stdlib", "admin", "tls.handshake"],
+                    "sampling": {"interval": 1_000_000_000, "first": 20, "thereafter": 1000},
+                }
+            }
+        },
+        "storage": {"module": "file_system", "root": str(settings.storage)},
+    }
+
+
+def ports_in(config: Mapping[str, Any]) -> Ports | None:
+    """What :func:`configuration` was given; None for another's configuration, or one without sites."""
+    match config:
+        case {"apps": {"http": {"http_port": int(http), "https_port": int(https)}}}:
+            return Ports(http, https)
+    return None
+
+
+def _server(port: int, protocols: list[str], routes: list[Json]) -> Json:
+    return {
+        "listen": [f"127.0.0.1:{port}"],
+        "protocols": protocols,
+        "automatic_https": {"disable": True},
+        "read_header_timeout": f"{READ_HEADER_WITHIN_S}s",
+        "idle_timeout": f"{IDLE_S}s",
+        "max_header_bytes": HEADER_BYTES_MAX,
+        "routes": routes,
+        "errors": {
+            "routes": [
+                {
+                    "handle": [
+                        {
+                            "handler": "static_response",
+                            "status_code": "{http.error.status_code}",
+                            "body": "{http.error.status_code} {http.error.status_text}\n",
+                        }
+                    ]
+                }
+            ]
+        },
+    }
+
+
+def _route(site: Site, port: int, peer_lookup: Path) -> Json:
+    return {
+        "match": [{"host": list(site.domains)}],
+        "handle": [
+            {"handler": "headers", "request": {"delete": list(_OURS_TO_SAY)}},
+            _ask_for_client(port, peer_lookup),
+            _pass_on(site),
+        ],
+        "terminal": True,
+    }
+
+
+def _ask_for_client(port: int, peer_lookup: Path) -> Json:
+    known = {"handler": "vars", _CLIENT: "{http.reverse_proxy.header.X-Warren-Client}"}
+    return {
+        "handler": "reverse_proxy",
+        "upstreams": [{"dial": f"unix/{peer_lookup}"}],
+        "transport": {
+            "protocol": "http",
+            "compression": False,
+            "dial_timeout": "2s",
+            "response_header_timeout": "5s",
+            "max_conns_per_host": LOOKUPS_MAX,
+            "keep_alive": {"idle_timeout": f"{IDLE_S}s", "max_idle_conns_per_host": LOOKUPS_MAX},
+        },
+        # GET: the body stays where it is, for who comes next.
+        "rewrite": {"method": "GET", "uri": f"/{{http.request.remote.host}}/{{http.request.remote.port}}/{port}?"},
+        "headers": {"request": {"delete": list(_NEARLY_ALL)}},
+        "handle_response": [{"match": {"status_code": [200]}, "routes": [{"handle": [known]}]}],
+    }
+
+
+def _pass_on(site: Site) -> Json:
+    return {
+        "handler": "reverse_proxy",
+        "upstreams": [{"dial": f"unix/{site.upstream}"}],
+        "transport": {
+            "protocol": "http",
+            "compression": False,
+            "versions": ["1.1"],
+            "dial_timeout": "10s",
+            "response_header_timeout": f"{ANSWER_WITHIN_S}s",
+            "keep_alive": {"idle_timeout": f"{IDLE_S}s"},
+        },
+        "headers": {"request": {"set": {"X-Forwarded-For": [_ADDRESS_OF_CLIENT], "X-Real-Ip": [_ADDRESS_OF_CLIENT]}}},
+    }
+
+
+def _redirect(site: Site) -> Json:
+    port = "" if site.https_port == PUBLIC_HTTPS_PORT else f":{site.https_port}"
+    return {
+        "match": [{"host": list(site.domains)}],
+        "handle": [
+            {
+                "handler": "static_response",
+                "status_code": 308,
+                "headers": {"Location": [f"https://{{http.request.host}}{port}{{http.request.uri}}"]},
+            }
+        ],
+        "terminal": True,
+    }
+
+
+def _nobody(status: int) -> Json:
+    """For a Host that no site has."""
+    return {"handle": [{"handler": "static_response", "status_code": status, "body": "no such site here\n"}]}
+
+
+def _certificates(sites: Sequence[Site], settings: Settings, ports: Ports) -> Json:
+    policies = []
+    by_kind: dict[str, list[str]] = {}
+    for site in sites:
+        by_kind.setdefault(site.certificate, []).extend(site.domains)
+    for kind, issuer in (("acme", _acme(settings, ports)), ("internal", {"module": "internal"})):
+        if domains := by_kind.get(kind):
+            policies.append({"subjects": domains, "issuers": [issuer]})
+    return {
+        "certificates": {"automate": [domain for site in sites for domain in site.domains]},
+        "automation": {"policies": policies},
+    }
+
+
+def _acme(settings: Settings, ports: Ports) -> Json:
+    issuer: Json = {
+        "module": "acme",
+        "ca": settings.acme_directory or LETS_ENCRYPT,
+        "challenges": {
+            "bind_host": "127.0.0.1",
+            "http": {"alternate_port": ports.http},
+            "tls-alpn": {"alternate_port": ports.https},
+        },
+    }
+    if settings.acme_email is not None:
+        issuer["email"] = settings.acme_email
+    if settings.acme_ca is not None:
+        issuer["trusted_roots_pem_files"] = [str(settings.acme_ca)]
+    return issuer

@@ -1,0 +1,175 @@
+"""One Caddy process: started or found again, asked over its admin API, and ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import struct
+import subprocess
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final, Self
+
+import msgspec
+
+from warren.errors import OperationFailed, Unreachable
+from warren.ingress.config import ADMIN_HOST, Json, beginning
+from warren.ingress.sites import Settings
+
+if TYPE_CHECKING:
+    import httpx2
+
+START_WITHIN_S: Final = 20.0
+ANSWER_WITHIN_S: Final = 30.0
+STOP_WITHIN_S: Final = 5.0
+ANSWER_BYTES_MAX: Final = 1 << 20
+HOW_TO_INSTALL: Final = "install it (Debian and Ubuntu: apt install caddy, then systemctl disable --now caddy)"
+
+_LOOK_EVERY_S: Final = 0.05
+_WITHOUT_CAPABILITIES: Final = ("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
+
+
+class CaddyProcess:
+    """A process in a session of its own, which outlives this object; :meth:`attach` finds it again."""
+
+    def __init__(self, settings: Settings, pid: int, child: subprocess.Popen[bytes] | None) -> None:
+        self._settings = settings
+        self._child = child
+        self._pidfd = os.pidfd_open(pid)
+        self.pid = pid
+
+    @classmethod
+    async def start(cls, settings: Settings) -> Self:
+        """Start Caddy with nothing to do. Raises OperationFailed: not installed, or what it says itself."""
+        program = shutil.which("caddy")
+        if program is None:
+            raise OperationFailed(f"Caddy, which ends TLS and speaks HTTP here, is not installed: {HOW_TO_INSTALL}")
+        settings.admin.unlink(missing_ok=True)
+        words = settings.sockets / "stderr"
+        child = _spawn(program, settings, words)
+        process = cls(settings, child.pid, child)
+        try:
+            async with asyncio.timeout(START_WITHIN_S):
+                while not settings.admin.exists():
+                    if child.poll() is not None:
+                        raise OperationFailed(f"Caddy does not start: {_last_words(words)}")
+                    await asyncio.sleep(_LOOK_EVERY_S)
+        except TimeoutError:
+            await process.close()
+            raise OperationFailed(f"Caddy did not start within {START_WITHIN_S:.0f} s") from None
+        except asyncio.CancelledError:
+            child.kill()
+            child.wait()
+            raise
+        return process
+
+    @classmethod
+    async def attach(cls, settings: Settings) -> Self:
+        """Take over a Caddy that runs already. Raises Unreachable when none answers."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
+            try:
+                connection.connect(os.fspath(settings.admin))
+                credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+                process = cls(settings, struct.unpack("3i", credentials)[0], None)
+            except OSError as error:
+                raise Unreachable(f"no Caddy answers at {settings.admin}") from error
+        await process.config()
+        return process
+
+    async def config(self) -> Json | None:
+        """What it runs with. Raises Unreachable."""
+        answer = await self._ask("GET", "/config/")
+        found: Any = msgspec.json.decode(answer.content) if answer.status_code == 200 else None
+        return found if isinstance(found, dict) else None
+
+    async def load(self, config: Json) -> None:
+        """Run with ``config`` instead, whole: when it raises OperationFailed, with Caddy's words, the earlier one is
+        still in force. Raises Unreachable.
+        """
+        answer = await self._ask("POST", "/load", config)
+        if answer.status_code == 200:
+            return
+        try:
+            said: object = msgspec.json.decode(answer.content, type=dict[str, object]).get("error")
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            said = None
+        raise OperationFailed(f"Caddy refuses its configuration: {said or f'status {answer.status_code}'}")
+
+    async def close(self) -> None:
+        """End it; what is under way is cut off."""
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, number)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STOP_WITHIN_S):
+                    await self.wait_closed()
+                break
+        self._settings.admin.unlink(missing_ok=True)
+
+    async def wait_closed(self) -> None:
+        """Return when the process has ended, for whatever reason."""
+        loop = asyncio.get_running_loop()
+        ended = asyncio.Event()
+        watched = os.dup(self._pidfd)
+        loop.add_reader(watched, ended.set)
+        try:
+            await ended.wait()
+        finally:
+            loop.remove_reader(watched)
+            os.close(watched)
+        if self._child is not None:
+            self._child.wait()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_pidfd"):
+            os.close(self._pidfd)
+        child = getattr(self, "_child", None)
+        if child is not None and child.poll() is None:
+            child.returncode = 0  # it is meant to outlive us: no "still running" warning
+
+    async def _ask(self, method: str, path: str, content: Json | None = None) -> httpx2.Response:
+        import httpx2
+
+        transport = httpx2.AsyncHTTPTransport(uds=os.fspath(self._settings.admin))
+        try:
+            async with httpx2.AsyncClient(transport=transport, timeout=ANSWER_WITHIN_S, trust_env=False) as client:
+                return await client.request(method, f"http://{ADMIN_HOST}{path}", json=content)
+        except httpx2.RequestError as error:
+            raise Unreachable(f"Caddy does not answer at {self._settings.admin}: {error}") from error
+
+
+def _spawn(program: str, settings: Settings, words: Path) -> subprocess.Popen[bytes]:
+    """Its directories are its own, whatever HOME says; as root it keeps no capabilities, since it needs none."""
+    command = [program, "run", "--config", "-"]
+    setpriv = shutil.which("setpriv")
+    if os.geteuid() == 0 and setpriv is not None:
+        command = [setpriv, *_WITHOUT_CAPABILITIES, *command]
+    home = os.fspath(settings.storage)
+    environment = os.environ | {"HOME": home, "XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home}
+    with words.open("wb") as output:
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            cwd=settings.storage,
+            start_new_session=True,
+            umask=0o077,
+        )
+    _hand_over(child.stdin, msgspec.json.encode(beginning(settings)))
+    return child
+
+
+def _hand_over(pipe: IO[bytes] | None, data: bytes) -> None:
+    if pipe is not None:
+        with contextlib.suppress(BrokenPipeError), pipe:  # it has ended: its last words say why
+            pipe.write(data)
+
+
+def _last_words(path: Path) -> str:
+    lines = path.read_text(errors="replace").strip().splitlines()
+    return lines[-1][-500:] if lines else "it ended without a word"

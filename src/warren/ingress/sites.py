@@ -1,0 +1,74 @@
+"""What the ingress is asked for, as values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+PUBLIC_HTTPS_PORT: Final = 443
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A web site: HTTP requests for one of ``domains`` go to ``upstream``.
+
+    ============ ================================================================================================
+    certificate  what it means
+    ============ ================================================================================================
+    ``acme``     HTTPS with a certificate of the authority in :class:`Settings`; plain HTTP leads there
+    ``internal`` HTTPS with a certificate of this gateway's own authority; plain HTTP leads there
+    ``none``     plain HTTP only
+    ============ ================================================================================================
+    """
+
+    connector: str
+    domains: tuple[str, ...]
+    """In lower case; a domain belongs to one site."""
+    certificate: Literal["acme", "internal", "none"]
+    upstream: Path
+    """A Unix socket that speaks HTTP/1.1: of the stream process, which knows the serving members."""
+    https_port: int = PUBLIC_HTTPS_PORT
+    """Where the world finds it; plain HTTP leads there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Of one gateway. Caddy keeps keys and certificates in ``state/caddy``, and its sockets are in ``run/caddy``."""
+
+    state: Path
+    run: Path
+    acme_directory: str | None = None
+    """None: Let's Encrypt."""
+    acme_email: str | None = None
+    acme_ca: Path | None = None
+    """Roots to trust for the ACME server, instead of the host's."""
+
+    @property
+    def storage(self) -> Path:
+        return self.state / "caddy"
+
+    @property
+    def sockets(self) -> Path:
+        return self.run / "caddy"
+
+    @property
+    def admin(self) -> Path:
+        return self.sockets / "admin.sock"
+
+    @property
+    def log(self) -> Path:
+        return self.sockets / "log.sock"
+
+    @property
+    def internal_root(self) -> Path:
+        """The certificate of the gateway's own authority, for clients to trust; there once a site is ``internal``."""
+        return self.storage / "pki" / "authorities" / "local" / "root.crt"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """Where Caddy listens, on 127.0.0.1 only: what comes there must come from the stream process."""
+
+    http: int
+    https: int
