@@ -76,8 +76,8 @@ class Tools(Protocol):
     def count_opened(self, name: str = "") -> Callable[[], None]:
         """One more stream or flow is open; call what is returned when it has ended.
 
-        The process itself does this for each accepted stream. ``name``: count it under a part of the entry (the
-        connector of a TLS name), for ``streams_max`` of :meth:`admit`.
+        The process itself does this for each accepted stream. ``name``: count it under that part of the entry (the
+        connector of a TLS name) alone, for ``streams_max`` of :meth:`admit`.
         """
 
     def count_bytes(self, from_clients: int, to_clients: int) -> None: ...

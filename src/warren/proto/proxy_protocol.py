@@ -110,7 +110,8 @@ def _check_beginning(data: bytes) -> None:
 
 
 def _check_tlvs(data: bytes, at: int) -> None:
-    """§2.2: type, length, value; a checksum has to be right (§2.2.4)."""
+    """§2.2: type, length, value; a checksum has to be right (§2.2.4), and there is one at most."""
+    checked = False
     while at < len(data):
         if at + 3 > len(data):
             raise MalformedPacket("the PROXY header ends within a TLV")
@@ -119,8 +120,9 @@ def _check_tlvs(data: bytes, at: int) -> None:
         if at + length > len(data):
             raise MalformedPacket("a TLV of the PROXY header is longer than the header")
         if kind == _CRC32C:
-            if length != 4:
-                raise MalformedPacket("the checksum of the PROXY header has not four bytes")
+            if length != 4 or checked:
+                raise MalformedPacket("the PROXY header has no proper checksum")
+            checked = True
             told: int = struct.unpack_from("!I", data, at)[0]
             if crc32c(data[:at] + bytes(4) + data[at + 4 :]) != told:
                 raise MalformedPacket("the checksum of the PROXY header is wrong")

@@ -1,0 +1,270 @@
+"""Connections to backends: the best one first, the next a quarter of a second later or as soon as one has failed.
+
+That is RFC 8305 §5 over all addresses of all backends. Who has failed of late comes last, so that a dead backend is not
+waited for by each stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+from typing import Any, Final, NamedTuple
+
+from warren.errors import OperationFailed
+from warren.l4.config import Backend, Way
+from warren.l4.kinds import Connected, Refused
+from warren.l4.listening import prepare, transport_address
+from warren.l4.overlay import HostSockets, OverlaySockets
+from warren.model.services import join_host_port
+from warren.model.tunnel import IPAddress, TransportAddress
+from warren.proto import proxy_protocol
+
+STAGGER_S: Final = 0.25
+"""RFC 8305 §8: Connection Attempt Delay."""
+FAILED_S: Final = 10.0
+"""For so long a backend that failed comes after those that did not."""
+REMEMBERED_MAX: Final = 4096
+"""Failed backends and names, each; then all is forgotten, which costs an attempt for each."""
+NAME_S: Final = 5.0
+"""How long an answer of the host's resolver is used again: long enough that a burst of streams asks once."""
+_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
+_HOST: Final = HostSockets()
+
+
+class _Candidate(NamedTuple):
+    backend: Backend
+    family: int
+    place: Any
+    """As ``connect`` takes it."""
+
+
+_Failure = tuple[str, str]
+"""Reason and sentence."""
+
+
+class Dialler:
+    """Makes connections for all entries of the process. ``clock`` is monotonic, in seconds."""
+
+    def __init__(self, overlay: OverlaySockets, clock: Callable[[], float]) -> None:
+        self._overlay = overlay
+        self._clock = clock
+        self._failed: dict[Any, float] = {}
+        self._names: dict[str, tuple[float, tuple[IPAddress, ...]]] = {}
+
+    async def connect(
+        self,
+        way: Way,
+        client: TransportAddress | None,
+        local: TransportAddress | None,
+        *,
+        own: bool = False,
+    ) -> Connected:
+        """See :meth:`warren.l4.kinds.Tools.connect`. ``own``: it is for a check, which the PROXY header then says."""
+        if way.refusal:
+            raise Refused("policy", way.refusal)
+        if not way.backends:
+            raise Refused("no-backend", "nobody serves this now")
+        candidates, failure = await self._candidates(way)
+        if not candidates:
+            raise Refused(*failure)
+        if len(candidates) == 1:
+            found = await self._attempt(candidates[0], way.connect_timeout_s)
+        else:
+            found = await self._race(candidates, way.connect_timeout_s)
+        if not isinstance(found, Connected):
+            raise Refused(*found)
+        backend = found.backend
+        if backend.connector_port or backend.proxy_out:
+            try:
+                # A fresh socket has room for the 52 bytes.
+                found.sock.send(proxy_protocol.encode(client, local, local=own))
+            except OSError as error:
+                found.sock.close()
+                raise Refused("connect", f"{_named(backend)} closed at once: {error.strerror}") from None
+        return found
+
+    async def _candidates(self, way: Way) -> tuple[list[_Candidate], _Failure]:
+        """All addresses of all backends in the order in which to try them; why there is none."""
+        made: list[_Candidate] = []
+        failure = ("unresolved", "")
+        for backend in way.backends:
+            if backend.path:
+                made.append(_Candidate(backend, socket.AF_UNIX, backend.path))
+                continue
+            try:
+                ips = await self._addresses(backend, way.connect_timeout_s)
+            except Refused as refused:
+                failure = (refused.reason, str(refused))
+                continue
+            port = backend.connector_port or backend.port
+            for ip in ips:
+                six = ip.version == 6
+                made.append(_Candidate(backend, socket.AF_INET6 if six else socket.AF_INET, (str(ip), port)))
+        if len(made) > 1 and self._failed:
+            now = self._clock()
+            made.sort(key=lambda one: now - self._failed.get(_key(one), -FAILED_S) < FAILED_S)
+        return made, failure
+
+    async def _addresses(self, backend: Backend, timeout_s: float) -> Sequence[IPAddress]:
+        """Raises Refused (``unresolved``)."""
+        try:
+            return (ip_address(backend.host),)
+        except ValueError:
+            pass
+        now = self._clock()
+        until, found = self._names.get(backend.host, (0.0, ()))
+        if now < until:
+            return found
+        try:
+            async with asyncio.timeout(timeout_s):
+                answers = await asyncio.get_running_loop().getaddrinfo(
+                    backend.host, backend.port, type=socket.SOCK_STREAM
+                )
+        except TimeoutError:
+            raise Refused("unresolved", f"the name {backend.host} was not answered in {timeout_s:g} s") from None
+        except (OSError, UnicodeError) as error:
+            why = getattr(error, "strerror", None) or "it is no name"
+            raise Refused("unresolved", f"the name {backend.host} cannot be looked up here: {why}") from None
+        ips = tuple(dict.fromkeys(ip_address(str(place[0])) for *_, place in answers))
+        if len(self._names) >= REMEMBERED_MAX:
+            self._names.clear()
+        self._names[backend.host] = (now + NAME_S, ips)
+        return ips
+
+    async def _race(self, candidates: Sequence[_Candidate], timeout_s: float) -> Connected | _Failure:
+        """Staggered attempts; the first to succeed wins, the others are given up."""
+        failure = ("connect", "")
+        waiting = list(reversed(candidates))
+        running: set[asyncio.Task[Connected | _Failure]] = set()
+        won: Connected | None = None
+        try:
+            while waiting or running:
+                if waiting:
+                    running.add(asyncio.ensure_future(self._attempt(waiting.pop(), timeout_s)))
+                done, running = await asyncio.wait(
+                    running, timeout=STAGGER_S if waiting else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for task in done:
+                    result = task.result()
+                    if not isinstance(result, Connected):
+                        failure = result
+                    elif won is None:
+                        won = result
+                    else:
+                        result.sock.close()
+                if won is not None:
+                    return won
+            return failure
+        finally:
+            await _give_up(running)
+
+    async def _attempt(self, candidate: _Candidate, timeout_s: float) -> Connected | _Failure:
+        """One connection, or why not."""
+        backend = candidate.backend
+        sock: socket.socket | None = None
+        try:
+            async with asyncio.timeout(timeout_s):
+                sock = await self._socket(candidate)
+                await _connected(sock, candidate.place)
+        except BaseException as error:
+            if sock is not None:
+                sock.close()
+            failure = _explained(error, backend, timeout_s)
+            if failure is None:
+                raise
+            if len(self._failed) >= REMEMBERED_MAX:
+                self._failed.clear()
+            self._failed[_key(candidate)] = self._clock()
+            return failure
+        self._failed.pop(_key(candidate), None)
+        return Connected(sock, backend)
+
+    async def _socket(self, candidate: _Candidate) -> socket.socket:
+        if candidate.family == socket.AF_UNIX:
+            return await _HOST.open(socket.AF_UNIX, socket.SOCK_STREAM)
+        sockets = self._overlay if candidate.backend.side == "overlay" else _HOST
+        sock = await sockets.open(candidate.family, socket.SOCK_STREAM)
+        sock.setblocking(False)
+        prepare(sock)
+        return sock
+
+
+async def _connected(sock: socket.socket, place: Any) -> None:
+    """Wait until it is, or raises OSError. Many connections on one host are there at once."""
+    number = sock.connect_ex(place)
+    if number == 0:
+        return
+    if number == errno.EAGAIN and sock.family == socket.AF_UNIX:  # its backlog is full, and nothing says when not
+        raise OSError(number, "its queue is full")
+    if number != errno.EINPROGRESS:
+        raise OSError(number, errno.errorcode.get(number, "?")) from None
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_writer(sock.fileno(), _set, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(sock.fileno())
+    number = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if number:
+        raise OSError(number, errno.errorcode.get(number, "?"))
+
+
+def _set(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
+
+
+async def _give_up(running: set[asyncio.Task[Connected | _Failure]]) -> None:
+    """End attempts; one that succeeds at that very moment is closed."""
+    for task in running:
+        task.cancel()
+    for task in running:
+        with contextlib.suppress(asyncio.CancelledError):
+            result = await task
+            if isinstance(result, Connected):
+                result.sock.close()
+
+
+def _explained(error: BaseException, backend: Backend, timeout_s: float) -> _Failure | None:
+    """Reason and sentence of an attempt's end; None when it was cancelled, or is a bug."""
+    who = _named(backend)
+    if isinstance(error, TimeoutError) and getattr(error, "errno", None) is None:
+        return "timeout", f"{who} did not answer in {timeout_s:g} s"
+    if isinstance(error, OperationFailed):
+        return "resources", f"no connection to {who}: {error}"
+    if not isinstance(error, OSError):
+        return None
+    if error.errno == errno.ETIMEDOUT:
+        return "timeout", f"{who} did not answer"
+    if error.errno in _NO_ROOM:
+        return "resources", f"no connection to {who}: {_words(error)}"
+    if error.errno == errno.ECONNREFUSED:
+        return "connect", f"{who} refuses connections: is the program there running?"
+    return "connect", f"no connection to {who}: {_words(error)}"
+
+
+def _words(error: OSError) -> str:
+    return os.strerror(error.errno) if error.errno else str(error)
+
+
+def _named(backend: Backend) -> str:
+    target = f"unix:{backend.path}" if backend.path else join_host_port(backend.host, backend.port)
+    return target if backend.name in {"", target} else f"{backend.name} ({target})"
+
+
+def _key(candidate: _Candidate) -> Any:
+    return (candidate.backend.side, candidate.place)
+
+
+def peer_of(sock: socket.socket) -> TransportAddress | None:
+    """Who is at the other end; None for a Unix socket or one that is gone."""
+    try:
+        return transport_address(sock.getpeername())
+    except OSError:
+        return None

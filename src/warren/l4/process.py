@@ -1,0 +1,267 @@
+"""The stream process as the agent sees it: started once, it outlives the agent, and the next one attaches to it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, Self
+
+import msgspec
+
+from warren import __version__, log
+from warren.errors import OperationFailed, Unreachable, WarrenError
+from warren.l4 import control
+from warren.l4.config import Config, Status
+from warren.l4.control import VERSION, Answer, Ask, Changed, Configure, Hello, Question, Report, Stop, ToAgent
+
+_log = log.get("streams")
+
+START_S: Final = 20.0
+"""A loaded machine imports libraries in a second or two."""
+HELLO_S: Final = 5.0
+ANSWER_S: Final = 30.0
+"""To configure is to open each entry in turn, some in sockets that another process makes."""
+STOP_S: Final = 5.0
+
+Resolver = Callable[[str], Sequence[str]]
+
+
+def _nobody(name: str) -> Sequence[str]:
+    raise OperationFailed(f"the name {name} cannot be looked up: the agent is just starting")
+
+
+class StreamProcess:
+    """Use from one event loop. Dropping it, or the end of the process that holds it, leaves the streams as they are."""
+
+    def __init__(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        pid: int,
+        child: subprocess.Popen[bytes] | None,
+    ) -> None:
+        self.pid = pid
+        self.resolver: Resolver = _nobody
+        """Answers the process's questions: overlay addresses of a member's or service's name. May raise a
+        WarrenError, whose sentence is then the reason why a stream is refused.
+        """
+        self.changed = asyncio.Event()
+        """Set when the state of an entry did; whoever waits for it clears it."""
+        self._writer = writer
+        self._child = child
+        self._number = 0
+        self._waiting: dict[int, asyncio.Future[Report]] = {}
+        self._gone = False
+        self._reading = asyncio.create_task(self._read(reader), name="stream process")
+
+    @classmethod
+    async def attach_or_start(cls, run: Path, *, nest: Path | None) -> Self:
+        """The one of the run directory ``run`` (``streams.sock``), started if none answers; it has its sockets of the
+        overlay from the helper at ``nest`` (None: the host's). One of another release, or with another nest, is ended
+        first. Raises OperationFailed.
+        """
+        path = run / "streams.sock"
+        found = await cls._attach(path, None)
+        if found is not None:
+            process, hello = found
+            if (hello.version, hello.release, hello.nest) == (VERSION, __version__, _text(nest)):
+                return process
+            _log.info("the stream process that runs is not like this one: it is ended, with its streams")
+            await process.close()
+        child = await _start(run, nest)
+        found = await cls._attach(path, child)
+        if found is None:
+            child.kill()
+            child.wait()
+            raise OperationFailed("the stream process ended at once; the log says more")
+        return found[0]
+
+    async def configure(self, config: Config) -> Status:
+        """Raises Unreachable when the process is gone, OperationFailed when a part could not be done."""
+        self._number += 1
+        report = await self._asked(Configure(number=self._number, config=config), self._number)
+        if report.problem:
+            raise OperationFailed(report.problem)
+        return report.status
+
+    async def status(self) -> Status:
+        """Raises Unreachable when the process is gone."""
+        self._number += 1
+        return (await self._asked(Ask(number=self._number), self._number)).status
+
+    async def wait_closed(self) -> None:
+        """Return when the process is gone, for whatever reason."""
+        await asyncio.wait([self._reading])
+        if self._child is not None:
+            await asyncio.to_thread(self._child.wait)
+
+    async def close(self) -> None:
+        """End the process with all its streams; harmless when it is gone."""
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            pidfd = -1
+        try:
+            if not self._gone:
+                self._writer.write(control.pack(Stop()))
+            if not await _ended(pidfd, STOP_S):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+                await _ended(pidfd, STOP_S)
+        finally:
+            if pidfd >= 0:
+                os.close(pidfd)
+        await self.detach()
+        if self._child is not None:
+            self._child.wait()
+
+    async def detach(self) -> None:
+        """Let go of it: the streams go on."""
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+    def __del__(self) -> None:
+        child = getattr(self, "_child", None)
+        if child is not None and child.poll() is None:
+            child.returncode = 0  # it is meant to outlive us: no "still running" warning
+
+    @classmethod
+    async def _attach(cls, path: Path, child: subprocess.Popen[bytes] | None) -> tuple[Self, Hello] | None:
+        """None when nobody answers there."""
+        try:
+            sock = await control.connect(path)
+        except OSError:
+            return None
+        pid, _ = control.peer_of(sock)
+        reader, writer = await asyncio.open_unix_connection(sock=sock)
+        try:
+            async with asyncio.timeout(HELLO_S):
+                hello = msgspec.msgpack.decode(await control.read(reader), type=Hello)
+        except (OSError, EOFError, TimeoutError, msgspec.DecodeError) as error:
+            await _discard(writer)
+            if isinstance(error, EOFError | ConnectionError):
+                return None
+            raise OperationFailed(
+                f"process {pid} answers on {path}, and not as a stream process does: end it and try again"
+            ) from None
+        except BaseException:
+            await _discard(writer)
+            raise
+        return cls(reader, writer, pid, child), hello
+
+    async def _asked(self, message: Configure | Ask, number: int) -> Report:
+        if self._gone:
+            raise Unreachable("the stream process has ended")
+        waiting: asyncio.Future[Report] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = waiting
+        try:
+            self._writer.write(control.pack(message))
+            async with asyncio.timeout(ANSWER_S):
+                return await waiting
+        except TimeoutError:
+            raise Unreachable(f"the stream process does not answer (its number is {self.pid})") from None
+        finally:
+            del self._waiting[number]
+
+    async def _read(self, reader: asyncio.StreamReader) -> None:
+        try:
+            while True:
+                self._heard(msgspec.msgpack.decode(await control.read(reader), type=ToAgent))
+        except (OSError, EOFError):
+            pass
+        except msgspec.DecodeError as error:
+            _log.warning("the stream process said something that is not understood: %s", error)
+        finally:
+            self._gone = True
+            self._writer.close()
+            for waiting in self._waiting.values():
+                if not waiting.done():
+                    waiting.set_exception(Unreachable("the stream process has just ended"))
+
+    def _heard(self, message: ToAgent) -> None:
+        match message:
+            case Report():
+                waiting = self._waiting.get(message.number)
+                if waiting is not None and not waiting.done():
+                    waiting.set_result(message)
+            case Changed():
+                self.changed.set()
+            case Question():
+                self._writer.write(control.pack(self._answer(message)))
+            case Hello():
+                pass
+
+    def _answer(self, question: Question) -> Answer:
+        try:
+            addresses = tuple(self.resolver(question.name))
+        except WarrenError as error:
+            return Answer(number=question.number, addresses=(), problem=str(error))
+        problem = "" if addresses else f"there is no member or service {question.name}"
+        return Answer(number=question.number, addresses=addresses, problem=problem)
+
+
+def _text(nest: Path | None) -> str:
+    return "" if nest is None else str(nest)
+
+
+async def _start(run: Path, nest: Path | None) -> subprocess.Popen[bytes]:
+    """Start it, in a session of its own, and wait until it listens. Raises OperationFailed with its reason."""
+    command = [sys.executable, "-m", "warren.l4", "--run", str(run), *(["--nest", str(nest)] if nest else [])]
+    child = _spawn(command)
+    try:
+        async with asyncio.timeout(START_S):
+            line = await _first_line(child)
+    except BaseException as error:
+        child.kill()
+        child.wait()
+        if isinstance(error, TimeoutError):
+            raise OperationFailed(f"the stream process did not start within {START_S:.0f} s") from None
+        raise
+    if line != "ready":
+        child.wait()
+        raise OperationFailed(line.removeprefix("error: ") or "the stream process ended at once; the log says more")
+    return child
+
+
+def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
+
+
+async def _first_line(child: subprocess.Popen[bytes]) -> str:
+    reader = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), child.stdout)
+    try:
+        return (await reader.readline()).decode(errors="replace").strip()
+    finally:
+        transport.close()
+
+
+async def _discard(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
+
+
+async def _ended(pidfd: int, within_s: float) -> bool:
+    """Wait for the end of a process; whether it came."""
+    if pidfd < 0:
+        return True
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(pidfd, ended.set)
+    try:
+        async with asyncio.timeout(within_s):
+            await ended.wait()
+    except TimeoutError:
+        return False
+    finally:
+        loop.remove_reader(pidfd)
+    return True

@@ -1,0 +1,133 @@
+"""What an entry's kind works with: :class:`warren.l4.kinds.Tools` over the pump, the dialler and the entry's counts."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from warren.l4 import listening
+from warren.l4.config import EntryState, Limits, Listen, Way
+from warren.l4.connect import Dialler
+from warren.l4.counters import Counters
+from warren.l4.kinds import Connected, Incoming, Refused
+from warren.l4.limits import Admission
+from warren.l4.overlay import OverlaySockets
+from warren.l4.pump import Pump, Stream, reset
+from warren.model.tunnel import IPAddress, TransportAddress
+
+Question = Callable[[str], Awaitable[Sequence[IPAddress]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """What all entries of the process have in common."""
+
+    overlay: OverlaySockets
+    pump: Pump
+    dialler: Dialler
+    question: Question
+    """Asks the agent for the overlay addresses of a name; raises Refused."""
+    clock: Callable[[], float]
+    """Monotonic, in seconds."""
+
+
+class EntryTools:
+    """Of one entry. ``transparent``: its listeners take what is meant for other addresses."""
+
+    def __init__(self, entry_id: str, shared: Shared, *, transparent: bool = False) -> None:
+        self.overlay = shared.overlay
+        self.counters = Counters(entry_id, shared.clock)
+        self.admission = Admission(self.counters, shared.clock)
+        self.unreachable: Callable[[str], None] | None = None
+        """Called with a sentence when a connection to the backends failed."""
+        self._shared = shared
+        self._transparent = transparent
+        self._streams: set[Stream] = set()
+        self._accepted: dict[socket.socket, Callable[[], None]] = {}
+
+    async def connect(
+        self, way: Way, client: TransportAddress | None, local: TransportAddress | None = None
+    ) -> Connected:
+        try:
+            return await self._shared.dialler.connect(way, client, local)
+        except Refused as refused:
+            if self.unreachable is not None and refused.reason in {"connect", "timeout", "unresolved"}:
+                self.unreachable(str(refused))
+            raise
+
+    async def check(self, way: Way) -> None:
+        """Connect, and let go at once. Raises Refused."""
+        (await self._shared.dialler.connect(way, None, None, own=True)).sock.close()
+
+    def carry(
+        self,
+        incoming: socket.socket,
+        outgoing: socket.socket,
+        *,
+        idle_s: float | None = None,
+        head: bytes = b"",
+        answer: bytes = b"",
+        ended: Callable[[], None] | None = None,
+    ) -> None:
+        counted = self._accepted.pop(incoming, None)
+        stream: Stream | None = None
+
+        def over() -> None:
+            if stream is not None:
+                self._streams.discard(stream)
+            if counted is not None:
+                counted()
+            if ended is not None:
+                ended()
+
+        stream = self._shared.pump.carry(
+            incoming, outgoing, self.counters, idle_s=idle_s, head=head, answer=answer, ended=over
+        )
+        if not stream.closed:
+            self._streams.add(stream)
+
+    def accepted(self, sock: socket.socket) -> None:
+        """A stream came in: it is open until :meth:`carry` has ended it, or :meth:`settled` is called before that."""
+        self._accepted[sock] = self.counters.begin()
+
+    def settled(self, sock: socket.socket) -> None:
+        """Its kind is done with it: if it was not handed to :meth:`carry`, it is over."""
+        counted = self._accepted.pop(sock, None)
+        if counted is not None:
+            counted()
+
+    def refuse(self, incoming: Incoming, why: Refused) -> None:
+        self.counters.refuse(why, incoming.client)
+        reset(incoming.sock)
+
+    def count(self, why: Refused, client: TransportAddress | None) -> None:
+        self.counters.refuse(why, client)
+
+    def count_opened(self, name: str = "") -> Callable[[], None]:
+        return self.counters.begin(name)
+
+    def count_bytes(self, from_clients: int, to_clients: int) -> None:
+        self.counters.bytes_in += from_clients
+        self.counters.bytes_out += to_clients
+
+    def admit(self, client: TransportAddress | None, limits: Limits, name: str = "") -> None:
+        self.admission.admit(client, limits, name)
+
+    async def listen(self, where: Listen) -> socket.socket:
+        return await listening.listen(where, self.overlay, transparent=self._transparent)
+
+    async def resolve(self, name: str) -> Sequence[IPAddress]:
+        return await self._shared.question(name)
+
+    def fill(self, state: EntryState) -> EntryState:
+        """``state`` with the counts."""
+        return self.counters.fill(state)
+
+    async def end_all(self) -> None:
+        """Reset the streams that are carried."""
+        for count, stream in enumerate(list(self._streams)):
+            stream.abort()
+            if count % 256 == 255:  # the others go on meanwhile
+                await asyncio.sleep(0)
