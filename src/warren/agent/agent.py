@@ -81,6 +81,11 @@ class Agent:
             runner.config_changed()
         _log.info("the config was read again")
 
+    def network_changed(self) -> None:
+        """The network of the host, or the one that tunnels end in, may be another now."""
+        for runner in self._runners.values():
+            runner.network_changed()
+
     def _state(self, network: VerifyKey) -> NetworkState:
         state = NetworkState(self._shared.state, network)
         for warning in state.warnings:
@@ -250,8 +255,7 @@ class Agent:
                 async for _ in stack.changes():
                     await asyncio.sleep(_SETTLE_S)
                     self._moved.set()
-                    for runner in self._runners.values():
-                        runner.network_changed()
+                    self.network_changed()
             except (OSError, WarrenError) as error:
                 _log.warning("changes of the network cannot be watched: %s", error)
             await asyncio.sleep(_AGAIN_S)
@@ -279,6 +283,8 @@ class Agent:
             pid=os.getpid(),
             started=self._started,
             host=platform.node(),
+            engine=self._shared.world.choice.engine,
+            engine_why=self._shared.world.choice.why,
             interfaces=interfaces(await self._shared.surroundings()),
             networks=tuple(runner.status() for runner in self._runners.values()),
         )

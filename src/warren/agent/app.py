@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import signal
 from collections.abc import Callable, Sequence
@@ -14,81 +13,68 @@ from typing import Final
 from warren import __version__, log
 from warren.agent import config as configs
 from warren.agent.agent import Agent
+from warren.agent.config import AgentConfig, Wanted
 from warren.agent.control import serve
-from warren.agent.names import HostNames
+from warren.agent.inside import Inside, of_host, of_nest
 from warren.agent.places import Places
 from warren.agent.shared import Shared
 from warren.agent.state import locked, make_private, networks
-from warren.agent.world import DataPlane, Link, World
+from warren.agent.world import Link, World
 from warren.api.node import EnrolRequest, NodeLink
-from warren.engine.userspace.client import UserspaceEngine
-from warren.errors import OperationFailed, UsageError, WarrenError
+from warren.engine.choose import Choice, choose
+from warren.errors import UsageError, WarrenError
 from warren.identity.signing import SigningKey, VerifyKey
 from warren.identity.store import KeyStore
-from warren.l4.overlay import HostSockets
-from warren.linux import capabilities
 from warren.linux.nat64 import discover_nat64
-from warren.linux.netlink import open_netlink
-from warren.linux.nft import LibNft
-from warren.linux.sysctl import ProcSysctls
+from warren.linux.netlink import Netlink, open_netlink
 from warren.model.documents import Coordinator
 from warren.proto.control.local import Joined
 
-_TUN: Final = Path("/dev/net/tun")
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")
 
 _log = log.get("agent")
 
 
-class UserspaceEngines:
-    """Data planes of our own, each a process."""
-
-    def __init__(self, state: Path) -> None:
-        self._state = state
-
-    async def start(self, interface: str, mtu: int) -> DataPlane:
-        return await UserspaceEngine.start(interface, mtu=mtu, state=self._state)
-
-    async def attach(self, interface: str) -> DataPlane:
-        return await UserspaceEngine.attach(interface)
-
-
-def run(where: Places, ticket: str | None, name: str | None, told: Callable[[Joined], None]) -> None:
+def run(
+    where: Places, ticket: str | None, name: str | None, told: Callable[[Joined], None], engine: Wanted | None = None
+) -> None:
     """Be the agent until SIGTERM or SIGINT. With a ``ticket`` join first, and call ``told`` with the result.
 
-    Raises WarrenError: what keeps it from running, why the ticket was refused, or what could not be removed at the end.
+    ``engine``: which one to use, whatever agent.toml says. Raises WarrenError: what keeps it from running, why the
+    ticket was refused, or what could not be removed at the end.
     """
-    check_host()
-    with locked(where.state):
+    config = configs.load(configs.locate(where.state))
+    choice = choose(engine or config.engine)
+    with contextlib.ExitStack() as locks:
+        locks.enter_context(locked(where.state))
         if ticket is None and not networks(where.state):
             raise UsageError(
                 "this machine is in no network yet: get a ticket with `warren network invite NETWORK` where the network"
                 " is run, and paste it behind `warren up`"
             )
-        asyncio.run(_run(where, ticket, name, told))
+        make_private(where.run, "--run")
+        if where.run != where.state:
+            locks.enter_context(locked(where.run, "--run"))
+        _log.info("engine: %s, since %s", choice.engine, choice.why)
+        asyncio.run(_run(where, config, choice, ticket, name, told))
 
 
-async def _run(where: Places, ticket: str | None, name: str | None, told: Callable[[Joined], None]) -> None:
+async def _run(
+    where: Places,
+    config: AgentConfig,
+    choice: Choice,
+    ticket: str | None,
+    name: str | None,
+    told: Callable[[Joined], None],
+) -> None:
     loop = asyncio.get_running_loop()
-    config = configs.load(configs.locate(where.state))
     async with contextlib.AsyncExitStack() as stack:
         netlink = await stack.enter_async_context(open_netlink())
-        names = await stack.enter_async_context(HostNames.open(where.run))
-        world = World(
-            netlink=netlink,
-            inside=netlink,
-            nft=LibNft(),
-            sysctls=ProcSysctls(),
-            overlay=HostSockets(),
-            engines=UserspaceEngines(where.state / "data-plane"),
-            open_link=_open_link,
-            names=names,
-            find_nat64=discover_nat64,
-            boot=_boot(),
-        )
+        side = of_nest(where) if choice.engine == "rootless" else of_host(where, netlink)
+        inside = await stack.enter_async_context(side)
         keys = KeyStore.open(where.state / "keys")
-        agent = Agent(Shared(world, keys, where.state, config))
-        make_private(where.run, "--run")
+        agent = Agent(Shared(_world(netlink, inside, choice), keys, where.state, config))
+        inside.healed = agent.network_changed
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, agent.stop)
         loop.add_signal_handler(signal.SIGHUP, _reload, agent)
@@ -124,6 +110,23 @@ async def _serve(
     await asyncio.wait({work})
 
 
+def _world(netlink: Netlink, inside: Inside, choice: Choice) -> World:
+    return World(
+        netlink=netlink,
+        inside=inside.netlink,
+        nft=inside.nft,
+        sysctls=inside.sysctls,
+        overlay=inside.overlay,
+        engines=inside.engines,
+        open_link=_open_link,
+        names=inside.names,
+        find_nat64=discover_nat64,
+        boot=_boot(),
+        choice=choice,
+        helper_trouble=lambda: inside.trouble,
+    )
+
+
 def _open_link(
     *,
     network: VerifyKey,
@@ -157,17 +160,3 @@ def _boot() -> str:
         return _BOOT.read_text().strip()
     except OSError:
         return ""
-
-
-def check_host() -> None:
-    """Raises OperationFailed when this process may not make interfaces, or this host cannot."""
-    if capabilities.CAP_NET_ADMIN not in capabilities.effective():
-        raise OperationFailed("the agent makes network interfaces, which needs CAP_NET_ADMIN; run it as root (sudo)")
-    try:
-        os.close(os.open(_TUN, os.O_RDWR | os.O_CLOEXEC))
-    except FileNotFoundError:
-        raise OperationFailed(
-            f"there is no {_TUN}: `modprobe tun`, or give the container the device (--device {_TUN})"
-        ) from None
-    except OSError as error:
-        raise OperationFailed(f"{_TUN} cannot be opened: {error.strerror}; run as root and allow the device") from None

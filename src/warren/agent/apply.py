@@ -51,6 +51,13 @@ class Ledger:
         for name in [name for name in self._tasks if name.startswith(within) and name not in wanted]:
             del self._tasks[name]
 
+    def settle(self, name: str, trouble: str) -> None:
+        """Failed because of ``trouble``; without any there is nothing to tell."""
+        if trouble:
+            self.failed(name, trouble)
+        else:
+            self.forget(name)
+
     def forget(self, name: str) -> None:
         self._tasks.pop(name, None)
 

@@ -1,16 +1,17 @@
-"""The names of this node's networks, as the host asks for them: one resolver for all, and the host told to use it."""
+"""The names of this node's networks, as programs ask for them: one resolver for all, and programs told to use it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from warren import log
 from warren.errors import OperationFailed
+from warren.l4.overlay import OverlaySockets
 from warren.model.documents import NetworkSpec
 from warren.model.netmap import Member
 from warren.model.tunnel import IPAddress
@@ -25,13 +26,15 @@ CHECK_S: Final = 30.0
 
 _log = log.get("dns")
 
+Tools = Callable[[], Awaitable[tuple["Resolver", "SplitDns"]]]
 
-class HostNames:
+
+class OwnNames:
     """The real :class:`warren.agent.world.Names`. dnspython is imported when the first network has names."""
 
-    def __init__(self, run: Path) -> None:
-        self._run = run
-        self._one_at_a_time = asyncio.Lock()  # networks are tasks of their own, the host has one resolver
+    def __init__(self, make_tools: Tools) -> None:
+        self._make_tools = make_tools
+        self._one_at_a_time = asyncio.Lock()  # networks are tasks of their own, the node has one resolver
         self._resolver: Resolver | None = None
         self._split: SplitDns | None = None
         self._zones: dict[object, Zone] = {}
@@ -40,8 +43,10 @@ class HostNames:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, run: Path) -> AsyncIterator[HostNames]:
-        """For as long as the block runs; then the host asks whom it asked before. ``run`` is the agent's directory."""
+    async def of_host(cls, run: Path) -> AsyncIterator[OwnNames]:
+        """Names for this host, for as long as the block runs; then it asks whom it asked before. ``run`` is the
+        agent's directory.
+        """
         from warren.dns.split import recover
 
         try:
@@ -50,14 +55,46 @@ class HostNames:
                 _log.info("%s", said)
         except OperationFailed as error:
             _log.warning("%s", error)
-        names = cls(run)
-        checker = asyncio.create_task(names._check(), name="check of DNS")
-        try:
+
+        async def make() -> tuple[Resolver, SplitDns]:
+            from warren.dns.resolver import Resolver
+            from warren.dns.split import choose
+
+            resolver = Resolver()
+            return resolver, await choose(resolver.forward_to, run=run)
+
+        async with cls(make).kept() as names:
             yield names
+
+    @classmethod
+    @asynccontextmanager
+    async def of_nest(cls, sockets: OverlaySockets, file: Path) -> AsyncIterator[OwnNames]:
+        """Names for programs in the nest that ``sockets`` are of; ``file`` is what those have as resolv.conf(5)."""
+
+        async def make() -> tuple[Resolver, SplitDns]:
+            from warren.dns.nest import NestDns
+            from warren.dns.resolv_conf import ResolvConf
+            from warren.dns.resolver import Resolver
+
+            def is_own(address: IPAddress) -> bool:
+                return address.is_loopback or address in resolver.addresses
+
+            resolver = Resolver(own=is_own, open_socket=sockets.open)
+            return resolver, NestDns(resolver.forward_to, file, ResolvConf())
+
+        async with cls(make).kept() as names:
+            yield names
+
+    @asynccontextmanager
+    async def kept(self) -> AsyncIterator[OwnNames]:
+        """Look after it for as long as the block runs."""
+        checker = asyncio.create_task(self._check(), name="check of DNS")
+        try:
+            yield self
         finally:
             checker.cancel()
             await asyncio.gather(checker, return_exceptions=True)
-            await names._close()
+            await self._close()
 
     async def serve(
         self, interface: str, addresses: Sequence[IPAddress], spec: NetworkSpec, members: Sequence[Member]
@@ -94,11 +131,7 @@ class HostNames:
 
     async def _tools(self) -> tuple[Resolver, SplitDns]:
         if self._resolver is None or self._split is None:
-            from warren.dns.resolver import Resolver
-            from warren.dns.split import choose
-
-            self._resolver = Resolver()
-            self._split = await choose(self._resolver.forward_to, run=self._run)
+            self._resolver, self._split = await self._make_tools()
             _log.info("names are asked for through %s", self._split.description)
         return self._resolver, self._split
 

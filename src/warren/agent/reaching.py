@@ -109,6 +109,7 @@ class Reaching:
     async def reach(self, want: Wanted, own: Member | None, surroundings: Surroundings, due: Due) -> None:
         """Do what is due. Raises WarrenError when the host cannot be looked at, or the data plane does not answer."""
         now = self._world.clock()
+        self._ledger.settle("engine helper", self._world.helper_trouble())
         mtus = self._path_mtus(want, surroundings.mtu())
         if mtus != self._mtus:
             self._mtus, due.host = mtus, True
@@ -180,6 +181,8 @@ class Reaching:
 
     def _check_forwarding(self, want: Wanted) -> None:
         """Subnets behind this node are reached only if the host passes packets on; the operator switches that on."""
+        if self._world.choice.engine == "rootless":
+            return  # nothing is passed on by the nest's kernel
         versions = sorted({network.version for network in want.own.routes})
         off = [_FORWARDING[version] for version in versions if self._world.sysctls.get(_FORWARDING[version]) == "0"]
         if off:

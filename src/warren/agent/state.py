@@ -177,14 +177,18 @@ def make_private(directory: Path, option: str = "--state") -> None:
 
 
 @contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Be the only agent with this state directory while the block runs. Raises OperationFailed when another is."""
-    make_private(directory)
+def locked(directory: Path, option: str = "--state") -> Iterator[None]:
+    """Be the only agent with this directory, which ``option`` names, while the block runs. Raises OperationFailed when
+    another is.
+    """
+    make_private(directory, option)
     path = directory / "lock"
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise OperationFailed(f"{path} cannot be made: {error.strerror}; run as root or name another --state") from None
+        raise OperationFailed(
+            f"{path} cannot be made: {error.strerror}; run as root or name another {option}"
+        ) from None
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -192,7 +196,7 @@ def locked(directory: Path) -> Iterator[None]:
             owner = os.pread(fd, 20, 0).decode(errors="replace").strip() or "another process"
             raise OperationFailed(
                 f"the agent of {directory} runs already (process {owner}); stop it (`warren down`), or name another"
-                " --state"
+                f" {option}"
             ) from None
         with contextlib.suppress(OSError):  # a full disk: only the number for the sentence above is missing
             os.ftruncate(fd, 0)

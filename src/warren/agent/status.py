@@ -23,7 +23,6 @@ from warren.reach.relay_values import RelayStatus
 
 _REPORT_BYTES_MAX: Final = messages.NODE_MESSAGE_BYTES_MAX - 4096
 _NS: Final = 1_000_000_000
-ENGINE: Final = "userspace"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +49,7 @@ class View:
     peering: Peering
     warnings: tuple[str, ...]
     surroundings: Surroundings
+    engine: str
     uptime_s: float
     wall_s: float
     now: float
@@ -66,7 +66,7 @@ def membership(view: View) -> local.Membership:
         name="" if own is None else own.name,
         fqdn="" if own is None else _fqdn(own, view),
         interface=view.interface,
-        engine=ENGINE,
+        engine=view.engine,
         listen_port=view.listen_port,
         wireguard_key="" if view.key is None else view.key.base64,
         addresses=tuple(str(address.value) for address in view.wanted.addresses),

@@ -130,6 +130,7 @@ class Telling:
             wanted=want,
             degraded=self._ledger.failing() or bool(plane.interface and not plane.runs),
             interface=plane.interface,
+            engine=self._shared.world.choice.engine,
             listen_port=reaching.port() if plane.interface else 0,
             key=self._keyring.public if plane.interface else None,
             revision=coordination.documents.revision,

@@ -12,6 +12,7 @@ from typing import Protocol, Self
 
 from warren.api.node import EnrolRequest, Event
 from warren.engine.base import Engine
+from warren.engine.choose import Choice
 from warren.identity.signing import SigningKey, VerifyKey
 from warren.l4.overlay import OverlaySockets
 from warren.linux.netlink import Netlink
@@ -131,6 +132,10 @@ class World:
     names: Names
     find_nat64: Callable[[], Awaitable[IPv6Network | None]]
     boot: str
+    choice: Choice
+    """The engine, and why that one."""
+    helper_trouble: Callable[[], str] = str
+    """Why the helper of the rootless engine does not work now; empty while it does, and with other engines."""
     clock: Callable[[], float] = boot_clock
     wall_clock: Callable[[], float] = time.time
     random: random.Random = field(default_factory=random.SystemRandom)

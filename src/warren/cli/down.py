@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from warren.cli import access_agent
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -18,7 +20,7 @@ _LOOK_EVERY_S: Final = 0.1
 @click.command("down")
 @click.argument("network", metavar="[NETWORK]", required=False)
 @click.option("--leave", is_flag=True, help="Give up the membership in NETWORK, and forget it.")
-@click.option("--run", metavar="DIR", help="Where the agent's control socket is. [default: /run/warren]")
+@access_agent.run_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")
 def command(network: str | None, leave: bool, run: str | None, as_json: bool) -> None:
     """Stop the agent of this machine and remove what it made in this host; `warren up` starts it again.
@@ -34,7 +36,6 @@ def command(network: str | None, leave: bool, run: str | None, as_json: bool) ->
     import json
 
     from warren.agent.places import places
-    from warren.cli import access_agent
     from warren.errors import UsageError
 
     if leave and network is None:

@@ -40,7 +40,7 @@ def command(node: str, count: int, interval_s: float, family: int | None, run: s
     target = _find(run, node, family)
     if not as_json:
         click.echo(f"PING {target.title}")
-    account = _run(target, count, interval_s, quiet=as_json)
+    account = _run(target, count, interval_s, run=run, quiet=as_json)
     if not as_json:
         click.echo(_summary(account))
     state, path = _path_to(access_agent.status(run), target.address)
@@ -79,12 +79,16 @@ def _find(run: str | None, node: str, family: int | None) -> _Target:
     return _Target(node, max(suitable, key=lambda address: address.version))
 
 
-def _run(target: _Target, count: int, interval_s: float, *, quiet: bool) -> Account:
+def _run(target: _Target, count: int, interval_s: float, *, run: str | None, quiet: bool) -> Account:
     """Send and wait; Ctrl-C ends it early."""
-    from warren.cli.ping_echo import TOKEN_BYTES, Account, EchoSocket
+    from socket import SOCK_DGRAM
+
+    from warren.cli.ping_echo import TOKEN_BYTES, Account, EchoSocket, icmp_of
 
     account = Account()
-    with EchoSocket(target.address, os.urandom(TOKEN_BYTES)) as echoes:
+    family, protocol = icmp_of(target.address)
+    ready = access_agent.overlay_socket(run, family, SOCK_DGRAM, protocol)
+    with EchoSocket(target.address, os.urandom(TOKEN_BYTES), ready) as echoes:
         try:
             while not count or account.sent < count:
                 now = time.monotonic()

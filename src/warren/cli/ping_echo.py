@@ -102,17 +102,28 @@ class Account:
         return 100 * (self.sent - self.received) / self.sent if self.sent else 0.0
 
 
+def icmp_of(address: IPAddress) -> tuple[int, int]:
+    """Family and protocol of a socket for echoes to ``address``."""
+    if address.version == 4:
+        return socket.AF_INET, socket.IPPROTO_ICMP
+    return socket.AF_INET6, socket.IPPROTO_ICMPV6
+
+
 class EchoSocket:
     """Sends and receives echoes to one address: a datagram ICMP socket where the host allows it, else a raw one."""
 
-    def __init__(self, address: IPAddress, token: bytes) -> None:
-        """Raises OperationFailed when this user may have neither."""
+    def __init__(self, address: IPAddress, token: bytes, ready: socket.socket | None = None) -> None:
+        """``ready`` is used if given, a datagram ICMP socket from elsewhere. Raises OperationFailed when this user may
+        have neither.
+        """
         self._version = address.version
         self._token = token
         self._target = (str(address), 0)
-        family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        protocol = socket.IPPROTO_ICMP if address.version == 4 else socket.IPPROTO_ICMPV6
         self._raw = False
+        if ready is not None:
+            self._socket = ready
+            return
+        family, protocol = icmp_of(address)
         try:
             self._socket = socket.socket(family, socket.SOCK_DGRAM, protocol)
         except OSError:

@@ -11,8 +11,8 @@ import click
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from warren.agent.config import Wanted
     from warren.proto.control.local import Joined
-
 
 _TICKET_CHARACTERS_MAX = 16_384
 
@@ -20,10 +20,17 @@ _TICKET_CHARACTERS_MAX = 16_384
 @click.command("up")
 @click.argument("ticket", metavar="[TICKET]", required=False)
 @click.option("--name", metavar="NAME", help="What this node would like to be called; by default its host name.")
-@click.option("--state", metavar="DIR", help="What must last: keys, documents. [default: /var/lib/warren]")
-@click.option("--run", metavar="DIR", help="Where the control socket is. [default: /run/warren]")
+@click.option(
+    "--engine",
+    type=click.Choice(["auto", "userspace", "rootless"]),
+    help="What moves packets. [default: auto, or as agent.toml has it]",
+)
+@click.option("--state", metavar="DIR", help="What must last: keys, documents. [default: see below]")
+@click.option("--run", metavar="DIR", help="Where the control socket is. [default: see below]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result, and log lines, as JSON.")
-def command(ticket: str | None, name: str | None, state: str | None, run: str | None, as_json: bool) -> None:
+def command(
+    ticket: str | None, name: str | None, engine: Wanted | None, state: str | None, run: str | None, as_json: bool
+) -> None:
     """Join a network with a TICKET, and stay in all networks of this machine until stopped.
 
     Without an agent on this machine this command becomes it, in the foreground; with one it hands the ticket over and
@@ -36,7 +43,13 @@ def command(ticket: str | None, name: str | None, state: str | None, run: str | 
     SIGHUP             reads agent.toml again
     kill -9            leaves the networks up; the next `warren up` takes them over
 
-    The directories are also taken from WARREN_STATE and WARREN_RUN.
+    Root's agent uses the engine `userspace`: all programs of this machine reach the network. An ordinary user's uses
+    `rootless`, which needs no rights and changes nothing in this machine: programs run by `warren exec` reach the
+    network, as do forwards. `auto` takes the first of them that works here.
+
+    The directories are also taken from WARREN_STATE and WARREN_RUN. By default they are /var/lib/warren and /run/warren
+    for root, and for others $XDG_STATE_HOME/warren (~/.local/state/warren) and $XDG_RUNTIME_DIR/warren
+    (/tmp/warren-UID).
 
     \b
     Example:
@@ -62,7 +75,7 @@ def command(ticket: str | None, name: str | None, state: str | None, run: str | 
     log.configure()
     from warren.agent import app
 
-    app.run(where, ticket, name, lambda joined: _tell(joined, as_json=as_json) if as_json else None)
+    app.run(where, ticket, name, lambda joined: _tell(joined, as_json=as_json) if as_json else None, engine)
 
 
 def _hand_over(socket: Path, ticket: str, name: str | None) -> Joined | None:

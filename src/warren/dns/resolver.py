@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Final, NamedTuple
 
@@ -33,16 +33,28 @@ _BATCH: Final = 64
 _IP_FREEBIND, _IPV6_FREEBIND = 15, 78  # linux/in.h, linux/in6.h: before the interface has its address
 _log = get("dns")
 
+OpenSocket = Callable[[int, int], Awaitable[socket.socket]]
+"""Makes a socket of a family and a kind. Raises OSError or OperationFailed."""
+
 
 class Resolver:
     """Made once for a node; all methods belong to one event loop.
 
-    ``own`` says whether a source is an address of this host; ``port`` is 53 but in tests.
+    ``own`` says whether a source is an address of this host; ``port`` is 53 but in tests. With ``open_socket`` it
+    listens in another network than this process is in, for which ``own`` has to speak then; other name servers are
+    asked from here nevertheless.
     """
 
-    def __init__(self, *, port: int = PORT, own: Callable[[IPAddress], bool] | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        port: int = PORT,
+        own: Callable[[IPAddress], bool] | None = None,
+        open_socket: OpenSocket | None = None,
+    ) -> None:
         self._port = port
         self._own = own or is_own_address
+        self._open_socket = open_socket or _open_here
         self._answers = Answers()
         self._zones: dict[object, Zone] = {}
         self._servers: tuple[Server, ...] = ()
@@ -70,6 +82,8 @@ class Resolver:
                 self._doors[address] = await self._open(address)
             except OSError as error:
                 troubles.append(f"{address} ({error.strerror})")
+            except OperationFailed as error:
+                troubles.append(f"{address} ({error})")
         self.forward_to(self._servers)
         if troubles:
             raise OperationFailed(
@@ -105,10 +119,10 @@ class Resolver:
 
     async def _open(self, address: IPAddress) -> _Door:
         loop = asyncio.get_running_loop()
-        udp = _bound(address, self._port, socket.SOCK_DGRAM)
+        udp = await self._bound(address, socket.SOCK_DGRAM)
         try:
-            tcp = _bound(address, self._port, socket.SOCK_STREAM)
-        except OSError:
+            tcp = await self._bound(address, socket.SOCK_STREAM)
+        except (OSError, OperationFailed):
             udp.close()
             raise
         try:
@@ -119,6 +133,24 @@ class Resolver:
             raise
         loop.add_reader(udp, self._readable, udp)
         return _Door(loop, udp, server)
+
+    async def _bound(self, address: IPAddress, kind: socket.SocketKind) -> socket.socket:
+        family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
+        sock = await self._open_socket(family, kind)
+        try:
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+            if kind == socket.SOCK_STREAM:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # despite connections that have just ended
+            sock.bind((str(address), self._port))
+            sock.setblocking(False)
+        except OSError:
+            sock.close()
+            raise
+        return sock
 
     def _readable(self, udp: socket.socket) -> None:
         for _ in range(_BATCH):
@@ -222,23 +254,8 @@ def is_own_address(address: IPAddress) -> bool:
         return ip_address(probe.getsockname()[0]) == address
 
 
-def _bound(address: IPAddress, port: int, kind: socket.SocketKind) -> socket.socket:
-    family = socket.AF_INET6 if address.version == 6 else socket.AF_INET
-    sock = socket.socket(family, kind)
-    try:
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
-        if kind == socket.SOCK_STREAM:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # despite connections that have just ended
-        sock.bind((str(address), port))
-        sock.setblocking(False)
-    except OSError:
-        sock.close()
-        raise
-    return sock
+async def _open_here(family: int, kind: int) -> socket.socket:
+    return socket.socket(family, kind)
 
 
 def _send(udp: socket.socket, response: bytes, source: tuple[str, int]) -> None:

@@ -28,6 +28,7 @@ from warren.api.node import (
     SignalReceived,
     UpdateReceived,
 )
+from warren.engine.choose import Choice
 from warren.engine.memory import MemoryEngine, MemoryNetwork
 from warren.engine.memory_network import Train
 from warren.errors import OperationFailed, Unreachable
@@ -354,6 +355,7 @@ class FakeHost:
         self.wall_offset_s = 0.0
         self.nat64: IPv6Network | None = None
         self.boot = "boot 1"
+        self.choice = Choice("userspace", "the test has it so", {})
         self.open_link: Callable[..., FakeLink] | None = None
 
     async def plug(self) -> Self:
@@ -397,6 +399,7 @@ class FakeHost:
             names=self.names,
             find_nat64=self.find_nat64,
             boot=self.boot,
+            choice=self.choice,
             clock=lambda: self.underlay.now,
             wall_clock=self.wall_s,
             random=random.Random(self.ip),

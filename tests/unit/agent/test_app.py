@@ -8,8 +8,8 @@ import pytest
 
 from warren.agent import app
 from warren.agent.places import places
-from warren.errors import OperationFailed, UsageError
-from warren.linux import capabilities
+from warren.engine.choose import Choice
+from warren.errors import UsageError
 
 
 def test_places_are_said_by_the_command_line_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20,24 +20,8 @@ def test_places_are_said_by_the_command_line_then_the_environment(monkeypatch: p
     assert places(None, None).socket == Path("/run/warren/agent.sock")
 
 
-def test_without_the_right_to_configure_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capabilities, "effective", frozenset)
-    with pytest.raises(OperationFailed, match="needs CAP_NET_ADMIN; run it as root"):
-        app.check_host()
-
-
-def test_without_a_tun_device(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(capabilities, "effective", lambda: frozenset({capabilities.CAP_NET_ADMIN}))
-    monkeypatch.setattr(app, "_TUN", tmp_path / "tun")
-    with pytest.raises(OperationFailed, match="`modprobe tun`"):
-        app.check_host()
-    (tmp_path / "tun").mkdir()
-    with pytest.raises(OperationFailed, match="cannot be opened: Is a directory"):
-        app.check_host()
-
-
 def test_without_a_network_or_a_ticket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(app, "check_host", lambda: None)
+    monkeypatch.setattr(app, "choose", lambda wanted: Choice("rootless", wanted))
     with pytest.raises(UsageError, match="get a ticket with `warren network invite NETWORK`"):
         app.run(places(str(tmp_path / "state"), str(tmp_path / "run")), None, None, lambda _: None)
     assert not (tmp_path / "run").exists()

@@ -481,7 +481,16 @@ _EXPLANATION = {
 
 def test_the_agent_is_asked_by_methods(path: Path) -> None:
     asked: list[object] = []
-    status = AgentStatus(version="1", pid=1, started="2026-11-21T00:00:00Z", host="h", interfaces=(), networks=())  # type: ignore[arg-type]
+    status = AgentStatus(
+        version="1",
+        pid=1,
+        started="2026-11-21T00:00:00Z",
+        host="h",
+        engine="userspace",
+        engine_why="",
+        interfaces=(),
+        networks=(),
+    )  # type: ignore[arg-type]
     answers: dict[str, object] = {
         "Status": {"status": msgspec.to_builtins(status)},
         "Join": {"joined": {"network": "n", "name": "a", "interface": "i", "addresses": []}},

@@ -282,4 +282,13 @@ def membership(**changes: Any) -> local.Membership:
 
 
 def agent_status(*networks: local.Membership) -> local.AgentStatus:
-    return local.AgentStatus(version="1", pid=1, started=NOW, host="alice", interfaces=(), networks=networks)
+    return local.AgentStatus(
+        version="1",
+        pid=1,
+        started=NOW,
+        host="alice",
+        engine="userspace",
+        engine_why="it was asked for",
+        interfaces=(),
+        networks=networks,
+    )

@@ -131,7 +131,8 @@ class FakeEchoes:
     lost: tuple[int, ...] = ()
     refusal = ""
 
-    def __init__(self, address: IPv4Address | IPv6Address, token: bytes) -> None:
+    def __init__(self, address: IPv4Address | IPv6Address, token: bytes, ready: socket.socket | None) -> None:
+        assert ready is None
         self.answers: list[int] = []
         FakeEchoes.address = address
 

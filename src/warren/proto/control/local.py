@@ -120,6 +120,9 @@ class AgentStatus(_Value, frozen=True, kw_only=True):
     pid: int
     started: datetime
     host: str
+    engine: str
+    """``userspace`` or ``rootless``."""
+    engine_why: str
     interfaces: tuple[Interface, ...]
     networks: tuple[Membership, ...]
 
