@@ -33,9 +33,9 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
-from warren.agent.forward_text import Forward, parse_forward
+from warren.agent.forward_text import Forward, Socks, parse_forward, parse_socks
 from warren.model.parts import SUFFIX_PATTERN, port_range
-from warren.model.services import Place, Target, parse_listen
+from warren.model.services import Target
 from warren.model.tunnel import IPNetwork
 from warren.toml.settings import Unusable
 
@@ -126,7 +126,7 @@ class StreamConfig:
     """All of it."""
 
     forwards: tuple[Forward, ...] = ()
-    socks: Place | None = None
+    socks: Socks | None = None
     gateway: Gateway | None = None
     """None: this node takes nothing from outside."""
     serving: Serving = Serving()
@@ -145,9 +145,12 @@ def stream_config(
         if forward.place in found:
             raise _at(number, f"two forwards listen at {forward.place}")
         found[forward.place] = forward
+    server = None if socks is None else _socks(socks.listen)
+    if server is not None and server.place in found:
+        raise Unusable("socks.listen", f"a forward listens at {server.place} already")
     return StreamConfig(
         forwards=tuple(found.values()),
-        socks=None if socks is None else _socks(socks.listen),
+        socks=server,
         gateway=_gateway(gateway) if gateway.enabled else None,
         serving=Serving(
             services.enabled, None if services.allow is None else tuple(_allowed(text) for text in services.allow)
@@ -161,19 +164,11 @@ def _at(number: int, reason: object) -> Unusable:
     return error
 
 
-def _socks(text: str) -> Place:
+def _socks(text: str) -> Socks:
     try:
         return parse_socks(text)
     except ValueError as error:
         raise Unusable("socks.listen", error) from None
-
-
-def parse_socks(text: str) -> Place:
-    """Raises ValueError."""
-    place = parse_listen(text)
-    if place.path:
-        raise ValueError("SOCKS needs a port")
-    return place
 
 
 def _gateway(table: GatewayTable) -> Gateway:

@@ -1,0 +1,104 @@
+"""All that the stream process of a node is to do: from its networks, its own config and what was asked; pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from warren.agent.stream_config import StreamConfig
+from warren.agent.stream_connectors import Surroundings, Taken, connectors
+from warren.agent.stream_directory import NetworkView
+from warren.agent.stream_forwards import Asked, asked_item
+from warren.agent.stream_gateway import gateways
+from warren.agent.stream_order import Key, Orders
+from warren.agent.stream_services import service_items
+from warren.agent.stream_values import Item
+from warren.ingress.sites import Site
+from warren.l4.config import Config, Listen
+
+PEER_LOOKUP: Final = "peers.sock"
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """What this node's operator asks for."""
+
+    config: StreamConfig = StreamConfig()  # noqa: RUF009 - frozen
+    asked: tuple[Asked, ...] = ()
+    """By command."""
+    owner_uid: int = 0
+
+    def all(self) -> Iterator[Asked]:
+        """The config's first: of two at one place, the first has it."""
+        yield from (Asked(forward, "config") for forward in self.config.forwards)
+        if self.config.socks is not None:
+            yield Asked(self.config.socks, "config")
+        yield from self.asked
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """What it all comes to."""
+
+    items: tuple[Item, ...] = ()
+    config: Config = Config()  # noqa: RUF009 - frozen
+    sites: tuple[Site, ...] = ()
+    """For Caddy."""
+    orders: Mapping[Key, tuple[bytes, ...]] = field(default_factory=dict)
+    """Of the members for each network and service; for the next time."""
+    domains: frozenset[str] = frozenset()
+    """Whose addresses are to be looked up, and whether they lead here."""
+
+
+def streams(
+    views: Sequence[NetworkView], wishes: Wishes, around: Surroundings, before: Mapping[Key, Sequence[bytes]]
+) -> Streams:
+    """``views`` in an order that stays. ``before``: the orders of the last time."""
+    orders = Orders(before)
+    items: list[Item] = []
+    shared: list[Taken] = []
+    for view in views:
+        items += service_items(view, wishes.config.serving)
+        found = connectors(view, around, orders)
+        items += found.items
+        shared += found.shared
+    gates = gateways(shared, around.ports)
+    asked = (asked_item(one, views, orders, wishes.owner_uid) for one in wishes.all())
+    kept = tuple(_without_clashes([*asked, *items, *gates.items]))
+    return Streams(
+        items=kept,
+        config=Config(
+            entries=tuple(item.entry for item in kept if item.entry is not None),
+            peer_lookup=str(peer_lookup(around.run)) if gates.sites else "",
+        ),
+        sites=gates.sites,
+        orders=orders.found,
+        domains=frozenset(
+            domain
+            for taken in shared
+            if taken.connector.kind == "http" and taken.connector.certificate == "acme"
+            for domain in taken.wanted
+        ),
+    )
+
+
+def peer_lookup(run: Path) -> Path:
+    """Where Caddy asks the stream process who a client is."""
+    return run / PEER_LOOKUP
+
+
+def _without_clashes(items: Iterable[Item]) -> Iterator[Item]:
+    """Of two entries at one place the first has it; a wildcard and an address are for the kernel to judge."""
+    owners: dict[Listen, str] = {}
+    ids: set[str] = set()
+    for item in items:
+        listens = () if item.entry is None else item.entry.listen
+        other = next((owners[listen] for listen in listens if listen in owners), None)
+        if item.entry is not None and (other is not None or item.id in ids):
+            yield replace(item, entry=None, problem=f"{other or item.id} listens there already; choose another port")
+            continue
+        owners.update(dict.fromkeys(listens, item.id))
+        ids.update([item.id] if item.entry is not None else [])
+        yield item
