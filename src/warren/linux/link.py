@@ -10,9 +10,10 @@ import contextlib
 import fcntl
 import socket
 import struct
+from collections.abc import Callable
 from typing import NamedTuple
 
-_SIOCGIFFLAGS, _SIOCGIFMTU, _SIOCSIFMTU = 0x8913, 0x8921, 0x8922
+_SIOCGIFFLAGS, _SIOCGIFMTU, _SIOCSIFMTU, _SIOCGIFINDEX = 0x8913, 0x8921, 0x8922, 0x8933
 _IFF_UP = 0x1
 _RTMGRP_LINK, _RTMGRP_IPV4_IFADDR, _RTMGRP_IPV4_ROUTE = 0x1, 0x10, 0x40
 _RTMGRP_IPV6_IFADDR, _RTMGRP_IPV6_ROUTE = 0x100, 0x400
@@ -33,13 +34,14 @@ class LinkWatch:
     afresh.
     """
 
-    def __init__(self, interface: str) -> None:
+    def __init__(self, interface: str, open_socket: Callable[[int, int, int], socket.socket] = socket.socket) -> None:
+        """``open_socket`` makes sockets of the network that the interface is in; what it raises is raised here."""
         self.interface = interface
+        self._open = open_socket
         self._request = struct.pack("16s24x", interface.encode())
-        self._control = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-        self._notices = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE
-        )
+        self._control = open_socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0)
+        self._notices = self._netlink()
+        self._notices.setblocking(False)
         groups = _RTMGRP_LINK | _RTMGRP_IPV4_IFADDR | _RTMGRP_IPV4_ROUTE | _RTMGRP_IPV6_IFADDR | _RTMGRP_IPV6_ROUTE
         self._notices.bind((0, groups))
 
@@ -71,14 +73,15 @@ class LinkWatch:
         A wish: a kernel that refuses it hands over larger ones, which the sender then cuts in two.
         """
         attribute = struct.pack("=HHI", 8, _IFLA_GSO_MAX_SEGS, segments)
-        link = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, socket.if_nametoindex(self.interface), 0, 0)
+        index = struct.unpack_from("16xi", fcntl.ioctl(self._control, _SIOCGIFINDEX, self._request))[0]
+        link = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, index, 0, 0)
         length = 16 + len(link) + len(attribute)
         header = struct.pack("=IHHII", length, _RTM_NEWLINK, _NLM_F_REQUEST, 0, 0)
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as door,
-        ):
+        with contextlib.suppress(OSError), self._netlink() as door:
             door.sendto(header + link + attribute, (0, 0))
+
+    def _netlink(self) -> socket.socket:
+        return self._open(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
 
     def close(self) -> None:
         self._notices.close()

@@ -25,6 +25,7 @@ from warren.engine.rootless.messages import (
     value_untrusted,
 )
 from warren.errors import MalformedPacket, OperationFailed, Unreachable
+from warren.linux.peers import is_trusted, peer_of
 
 PATIENCE_S: Final = 10.0
 """The helper answers within a millisecond, but for rules of a large network, and when the machine starves."""
@@ -134,7 +135,7 @@ class BlockingLine:
     def helper(self) -> int:
         """The process id of the helper. Raises Unreachable."""
         try:
-            return peer(self._connected())[0]
+            return peer_of(self._connected()).pid
         except OSError as error:
             raise unreachable(self._path) from error
 
@@ -153,13 +154,6 @@ class BlockingLine:
 
 def unreachable(path: Path) -> Unreachable:
     return Unreachable(f"no rootless engine answers at {path}: the agent starts it; is it running?")
-
-
-def peer(connection: socket.socket) -> tuple[int, int]:
-    """The process id and user id at the other end of a Unix socket, as the kernel noted them (unix(7))."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, uid, _ = struct.unpack("3i", credentials)
-    return pid, uid
 
 
 def close_all(descriptors: Descriptors) -> None:
@@ -193,7 +187,7 @@ def _connect(path: Path, timeout: float | None) -> socket.socket:
     try:
         connection.settimeout(timeout or 0.0)
         connection.connect(str(path))
-        if peer(connection)[1] not in (os.geteuid(), 0):
+        if not is_trusted(connection):
             raise PermissionError(f"{path} is another user's")
     except OSError:
         connection.close()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from warren import log
-from warren.engine.rootless.calls import close_all, peer
+from warren.engine.rootless.calls import close_all
 from warren.engine.rootless.messages import (
     LENGTH_BYTES,
     Answer,
@@ -24,6 +24,7 @@ from warren.engine.rootless.messages import (
 )
 from warren.engine.rootless.work import Done, Work
 from warren.errors import MalformedPacket, OperationFailed, WarrenError
+from warren.linux.peers import peer_of
 
 CONNECTIONS_MAX: Final = 64
 """The agent has three, the stream process and each data plane one, commands one for a moment."""
@@ -71,7 +72,7 @@ class Server:
                 self._pause(error)
             return
         # Everyone outside of the user namespace but its owner looks like nobody from in here, root too.
-        if peer(connection)[1] != self._owner:
+        if peer_of(connection).uid != self._owner:
             _log.warning("a process of another user was turned away")
             connection.close()
             return

@@ -9,9 +9,10 @@ from collections import deque
 from pathlib import Path
 
 from warren.engine.rootless.calls import BlockingLine, Descriptors, Line, close_all
-from warren.engine.rootless.messages import SOCKETS_MAX, Namespaces, OpenSockets
+from warren.engine.rootless.messages import SOCKETS_MAX, MakeTun, Namespaces, OpenSockets
 from warren.errors import OperationFailed, Unreachable
 from warren.linux import netns
+from warren.linux.tun import Tun
 
 _Sort = tuple[int, int, int]
 _KIND_BITS = 0xF  # of a socket's type: the rest are SOCK_NONBLOCK and SOCK_CLOEXEC
@@ -120,17 +121,35 @@ def enter(path: Path) -> None:
     Until it executes a program it has all capabilities in there, and could make further namespaces (of mounts).
     Raises Unreachable when no nest answers at ``path``, OperationFailed when the kernel refuses.
     """
-    line = BlockingLine(path)
-    try:
-        namespaces = _as_many(line.ask_for_descriptors(Namespaces())[1], 2)
-    finally:
-        line.close()
+    namespaces = namespaces_now(path)
     try:
         join(*namespaces)
     except OSError as error:
         raise OperationFailed(f"the network of the rootless engine cannot be entered: {error}") from None
     finally:
         close_all(namespaces)
+
+
+def tun_now(path: Path, name: str) -> Tun:
+    """A new interface in the nest, down, with every offload that this kernel has. Errors as of :func:`open_now`, and
+    those of :meth:`~warren.linux.tun.Tun.create`.
+    """
+    line = BlockingLine(path)
+    try:
+        udp_offload, descriptors = line.ask_for_descriptors(MakeTun(name), bool)
+    finally:
+        line.close()
+    (descriptor,) = _as_many(descriptors, 1)
+    return Tun(name, descriptor, udp_offload=udp_offload)
+
+
+def namespaces_now(path: Path) -> Descriptors:
+    """Descriptors of the nest's user and network namespace: while they are open the nest lives, and can be found."""
+    line = BlockingLine(path)
+    try:
+        return _as_many(line.ask_for_descriptors(Namespaces())[1], 2)
+    finally:
+        line.close()
 
 
 def join(user: int, network: int) -> None:

@@ -7,8 +7,9 @@ import os
 import socket
 from pathlib import Path
 
-from warren.engine.rootless.calls import Descriptors, close_all, peer
+from warren.engine.rootless.calls import Descriptors, close_all
 from warren.engine.rootless.places import DATA_PLANES
+from warren.linux.peers import peer_of
 
 
 def surviving_namespaces(run: Path) -> Descriptors:
@@ -20,9 +21,9 @@ def surviving_namespaces(run: Path) -> Descriptors:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             probe.settimeout(1.0)  # connecting only waits for a data plane that does not even accept any more
             probe.connect(str(path))
-            pid, uid = peer(probe)
-            if uid == os.geteuid():
-                found = _held_by(pid)
+            peer = peer_of(probe)
+            if peer.uid == os.geteuid():
+                found = _held_by(peer.pid)
                 if len(found) == 2:
                     return found
                 close_all(found)

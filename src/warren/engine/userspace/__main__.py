@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from warren import log
@@ -69,17 +70,22 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--clock-rate", type=float, default=1.0, help="rehearsals: let protocol time pass this many times faster"
     )
+    parser.add_argument("--sockets", type=Path, help="directory of the control sockets, if not /var/run/wireguard")
+    parser.add_argument(
+        "--nest", type=Path, help="socket of the rootless engine's helper: the interface is made in its network"
+    )
     return parser.parse_args(arguments)
 
 
 def _assemble(options: argparse.Namespace) -> DataPlane:
     """Make everything that needs privilege, then give the privilege up."""
-    if answers(socket_path(options.interface)):
+    if answers(socket_path(options.interface, options.sockets)):
         raise OperationFailed(f"interface {options.interface} is run by another process already: stop it first")
     floor = TimestampFloor(options.state) if options.state else None
-    tun = Tun.create(options.interface)
+    surroundings = _Nest(options.nest) if options.nest else _Host()
+    tun = surroundings.tun(options.interface)
     try:
-        link = LinkWatch(tun.name)
+        link = surroundings.watch(tun.name)
         try:
             link.set_mtu(options.mtu)
         except OSError as error:
@@ -92,13 +98,40 @@ def _assemble(options: argparse.Namespace) -> DataPlane:
             mtu=options.mtu,
             coalesce_udp=tun.udp_offload,
         )
-        plane = DataPlane(tun, link, device, floor, _clock(options.clock_rate), options.clock_rate)
+        plane = DataPlane(tun, link, device, floor, _clock(options.clock_rate), options.clock_rate, options.sockets)
     except BaseException:
         tun.close()
         raise
     capabilities.keep_only(frozenset({capabilities.CAP_NET_ADMIN, capabilities.CAP_NET_BIND_SERVICE}))
     _log.info("data plane of %s: %s", options.interface, "compiled" if datapath.COMPILED else "pure Python")
     return plane
+
+
+class _Host:
+    """The interface is in this process's own network."""
+
+    def tun(self, name: str) -> Tun:
+        return Tun.create(name)
+
+    def watch(self, name: str) -> LinkWatch:
+        return LinkWatch(name)
+
+
+class _Nest:
+    """It is in that of a rootless engine's helper, which is of no more use afterwards."""
+
+    def __init__(self, path: Path) -> None:
+        from warren.engine.rootless import sockets  # 2 MB that others have no use for
+
+        self._path = path
+        self._made_by = sockets
+
+    def tun(self, name: str) -> Tun:
+        self._made_by.namespaces_now(self._path)  # they stay open: so another agent and helper find the way back
+        return self._made_by.tun_now(self._path, name)
+
+    def watch(self, name: str) -> LinkWatch:
+        return LinkWatch(name, partial(self._made_by.open_now, self._path))
 
 
 def _segments_per_send(mtu: int) -> int:

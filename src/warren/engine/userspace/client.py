@@ -8,7 +8,6 @@ import errno
 import os
 import signal
 import socket
-import struct
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from typing import Self
 from warren.engine.userspace.listening import ControlSocket
 from warren.engine.userspace.places import control_path, socket_path, zone_index
 from warren.errors import MalformedPacket, OperationFailed, Unreachable
+from warren.linux.peers import peer_of
 from warren.model.datagrams import ControlEvent
 from warren.model.tunnel import TunnelChange, TunnelStatus
 from warren.proto import uapi
@@ -39,18 +39,37 @@ class UserspaceEngine:
     Dropping the object, or killing the process that holds it, leaves the tunnel running; :meth:`attach` finds it again.
     """
 
-    def __init__(self, interface: str, pid: int, child: subprocess.Popen[bytes] | None) -> None:
+    def __init__(
+        self, interface: str, pid: int, child: subprocess.Popen[bytes] | None, sockets: Path | None = None
+    ) -> None:
         self._interface = interface
+        self._sockets = sockets
         self._child = child
         self.pid = pid
         self._pidfd = os.pidfd_open(pid)
 
     @classmethod
-    async def start(cls, interface: str, *, mtu: int = 1420, state: Path | None = None) -> Self:
-        """Start a data plane for a new interface. Raises OperationFailed with its reason when it cannot."""
+    async def start(
+        cls,
+        interface: str,
+        *,
+        mtu: int = 1420,
+        state: Path | None = None,
+        sockets: Path | None = None,
+        nest: Path | None = None,
+    ) -> Self:
+        """Start a data plane for a new interface. Raises OperationFailed with its reason when it cannot.
+
+        ``sockets``: the directory of its control sockets, if not the usual one. ``nest``: the socket of a rootless
+        engine's helper, in whose network the interface is to be; what is sent and received outside stays in this one.
+        """
         command = [sys.executable, "-m", "warren.engine.userspace", interface, "--mtu", str(mtu)]
         if state is not None:
             command += ["--state", str(state)]
+        if sockets is not None:
+            command += ["--sockets", str(sockets)]
+        if nest is not None:
+            command += ["--nest", str(nest)]
         child = _spawn(command)
         try:
             async with asyncio.timeout(_START_TIMEOUT_S):
@@ -66,14 +85,14 @@ class UserspaceEngine:
         if line != "ready":
             child.wait()
             raise OperationFailed(line.removeprefix("error: ") or f"the data plane of {interface} ended at once")
-        return cls(interface, child.pid, child)
+        return cls(interface, child.pid, child, sockets)
 
     @classmethod
-    async def attach(cls, interface: str) -> Self:
+    async def attach(cls, interface: str, *, sockets: Path | None = None) -> Self:
         """Take over a data plane that runs already. Raises Unreachable when none answers."""
-        with _connected(interface) as connection:
-            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        engine = cls(interface, struct.unpack("3i", credentials)[0], None)
+        with _connected(interface, sockets) as connection:
+            pid = peer_of(connection).pid
+        engine = cls(interface, pid, None, sockets)
         await engine.status()
         return engine
 
@@ -93,7 +112,7 @@ class UserspaceEngine:
         return {key: int(value) for key, value in (await self._ask(b"statistics=1\n\n")).pairs}
 
     async def listen(self, heard: Callable[[ControlEvent], None]) -> ControlSocket:
-        return await ControlSocket.open(control_path(self._interface), heard)
+        return await ControlSocket.open(control_path(self._interface, self._sockets), heard)
 
     async def close(self) -> None:
         """Ask the process to end, and end it when it does not."""
@@ -126,7 +145,7 @@ class UserspaceEngine:
             self._child.returncode = 0  # it is meant to outlive us: no "still running" warning
 
     async def _ask(self, request: bytes) -> uapi.Answer:
-        connection = _connected(self._interface)
+        connection = _connected(self._interface, self._sockets)
         try:
             reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_ANSWER_BYTES_MAX)
             try:
@@ -140,11 +159,11 @@ class UserspaceEngine:
             raise Unreachable(f"the data plane of {self._interface} does not answer: it may have just ended") from error
 
 
-def _connected(interface: str) -> socket.socket:
+def _connected(interface: str, sockets: Path | None) -> socket.socket:
     """A non-blocking connection to the UAPI socket; the caller closes it. Raises Unreachable."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        connection.connect(str(socket_path(interface)))
+        connection.connect(str(socket_path(interface, sockets)))
     except OSError as error:
         connection.close()
         raise Unreachable(f"no data plane answers for interface {interface}: is it running?") from error

@@ -17,6 +17,7 @@ import select
 import time
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 
 from warren.engine.userspace.budget import Budget
 from warren.engine.userspace.control import Control
@@ -50,7 +51,9 @@ _log = logging.getLogger("warren.engine")
 
 
 class DataPlane:
-    """Owns the TUN, the link watch and the device; :meth:`run` returns when it is time to end."""
+    """Owns the TUN, the link watch and the device; :meth:`run` returns when it is time to end. ``sockets``: the
+    directory of the control sockets, if it is not the usual one.
+    """
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class DataPlane:
         floor: TimestampFloor | None,
         clock: Callable[[], float],
         clock_rate: float = 1.0,
+        sockets: Path | None = None,
     ) -> None:
         self._tun = tun
         self._link = link
@@ -80,9 +84,9 @@ class DataPlane:
         self.counters: Counter[str] = Counter()
         device.drain_by(self._deliver)
         self.control = Control(self, device, self._sockets, clock, clock_rate)
-        self._uapi = UapiServer(tun.name, self._poller, self.control.answer)
+        self._uapi = UapiServer(tun.name, self._poller, self.control.answer, sockets)
         self._listener = Listener(
-            tun.name, self._poller, device, self._sockets, lambda: self.control.fwmark, self.counters
+            tun.name, self._poller, device, self._sockets, lambda: self.control.fwmark, self.counters, sockets
         )
         self._removal = RemovalWatch(self._uapi.path)
         for fd in (tun.fd, link.fileno(), self._removal.fileno(), self._wake_read):

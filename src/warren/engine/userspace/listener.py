@@ -20,6 +20,7 @@ from warren.engine.base import SOCKETS_MAX, why_not_handed_over
 from warren.engine.userspace.places import control_path
 from warren.engine.userspace.sockets import Sockets
 from warren.errors import MalformedPacket, OperationFailed
+from warren.linux.peers import is_trusted
 from warren.linux.udp import UdpSocket
 from warren.model.datagrams import ControlDatagram, ControlEvent
 from warren.proto.control_port import MESSAGE_BYTES_MAX, HandOver, Hello, TakeBack, pack, unpack_untrusted
@@ -37,7 +38,7 @@ _log = logging.getLogger("warren.engine")
 
 class Listener:
     """Serves one control port inside somebody else's ``epoll`` loop. Only the owner of the socket (mode 0600 in a 0700
-    directory) can connect.
+    directory) and root can connect.
     """
 
     def __init__(
@@ -48,9 +49,10 @@ class Listener:
         sockets: Sockets,
         fwmark: Callable[[], int],
         counters: Counter[str],
+        directory: Path | None = None,
     ) -> None:
         """Raises OperationFailed when the socket cannot be made."""
-        self.path = control_path(interface)
+        self.path = control_path(interface, directory)
         self._poller = poller
         self._device = device
         self._sockets = sockets
@@ -99,6 +101,9 @@ class Listener:
         except OSError as error:
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                 _log.warning("a controller was not accepted: %s", error.strerror)
+            return
+        if not is_trusted(controller):
+            controller.close()
             return
         controller.setblocking(False)
         with contextlib.suppress(PermissionError):  # without privilege it is less patient

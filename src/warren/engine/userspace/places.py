@@ -9,13 +9,14 @@ SOCKET_DIRECTORY = Path("/var/run/wireguard")
 """Fixed by the cross-platform UAPI: the stock ``wg`` looks nowhere else."""
 
 
-def socket_path(interface: str) -> Path:
-    return SOCKET_DIRECTORY / f"{interface}.sock"
+def socket_path(interface: str, directory: Path | None = None) -> Path:
+    """``directory``: where an ordinary user's data planes have their sockets, since he may not write there."""
+    return (directory or SOCKET_DIRECTORY) / f"{interface}.sock"
 
 
-def control_path(interface: str) -> Path:
+def control_path(interface: str, directory: Path | None = None) -> Path:
     """Where a controller listens. Not named ``.sock``: ``wg`` takes those for interfaces."""
-    return SOCKET_DIRECTORY / f"{interface}.control"
+    return (directory or SOCKET_DIRECTORY) / f"{interface}.control"
 
 
 def zone_index(zone: str) -> int:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from warren.engine.userspace.places import socket_path
 from warren.errors import OperationFailed
+from warren.linux.peers import is_trusted
 from warren.proto.uapi import REQUEST_BYTES_MAX
 
 _CONNECTIONS_MAX = 32  # wg, a controller and a few monitors; only the owner can connect at all
@@ -28,12 +29,12 @@ class UapiServer:
     """Accepts and answers requests inside somebody else's ``epoll`` loop.
 
     A connection may send several requests one after another. One that sends more than :data:`REQUEST_BYTES_MAX`
-    without an end is closed. Only the owner of the socket (mode 0600 in a 0700 directory) can connect.
+    without an end is closed. Only the owner of the socket (mode 0600 in a 0700 directory) and root can connect.
     """
 
-    def __init__(self, interface: str, poller: select.epoll, answer: Answerer) -> None:
+    def __init__(self, interface: str, poller: select.epoll, answer: Answerer, directory: Path | None = None) -> None:
         """Raises OperationFailed when another data plane serves this interface or the directory cannot be made."""
-        self.path = socket_path(interface)
+        self.path = socket_path(interface, directory)
         self._poller = poller
         self._answer = answer
         self._connections: dict[int, _Connection] = {}
@@ -73,7 +74,7 @@ class UapiServer:
             if error.errno not in (errno.EAGAIN, errno.ECONNABORTED):
                 _log.warning("a control connection was not accepted: %s", error.strerror)
             return
-        if len(self._connections) >= _CONNECTIONS_MAX:
+        if len(self._connections) >= _CONNECTIONS_MAX or not is_trusted(sock):
             sock.close()
             return
         sock.setblocking(False)
