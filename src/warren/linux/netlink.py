@@ -26,8 +26,8 @@ from warren.model.tunnel import IPAddress
 _IFF_UP = 1
 _ARPHRD_ETHER = 1
 _FIB_RULE_INVERT = 2
-_SCOPE_LINK = 253
-_RTN_UNICAST = 1
+_SCOPE_LINK, _SCOPE_HOST = 253, 254
+_RTN_UNICAST, _RTN_LOCAL = 1, 2
 _IFA_TEMPORARY = 0x01  # of IPv6; of IPv4 it says "secondary"
 _IFA_PASSING = 0x08 | 0x20 | 0x40  # duplicate, deprecated, tentative
 _NO_SUPPRESSION = 0xFFFFFFFF
@@ -65,7 +65,7 @@ class Netlink(Protocol):
     async def remove_address(self, address: Address) -> None: ...
 
     async def routes(self) -> tuple[Route, ...]:
-        """The unicast routes of all tables but the kernel's own (local)."""
+        """The unicast and local routes of all tables but the kernel's own (local)."""
 
     async def add_route(self, route: Route) -> None: ...
 
@@ -185,8 +185,12 @@ class KernelNetlink:
         }
         if route.mtu:
             request["metrics"] = {"mtu": route.mtu}
+        if route.local:
+            request["type"] = _RTN_LOCAL
         if route.gateway is not None:
             request["gateway"] = str(route.gateway)
+        elif route.local:
+            request["scope"] = _SCOPE_HOST
         elif route.network.version == 4:
             request["scope"] = _SCOPE_LINK  # as ip-route(8) does for a route without a gateway
         return request
@@ -274,7 +278,8 @@ def _route(message: Any, names: dict[int, str]) -> Route | None:
     table = message.get_attr("RTA_TABLE") or message["table"]
     interface = names.get(message.get_attr("RTA_OIF"))
     version = {family: version for version, family in _FAMILIES.items()}.get(message["family"])
-    if message["type"] != _RTN_UNICAST or table == TABLE_LOCAL or interface is None or version is None:
+    local = message["type"] == _RTN_LOCAL
+    if not (local or message["type"] == _RTN_UNICAST) or table == TABLE_LOCAL or interface is None or version is None:
         return None
     anywhere = "0.0.0.0" if version == 4 else "::"  # noqa: S104 - a route's destination
     gateway = message.get_attr("RTA_GATEWAY")
@@ -285,6 +290,7 @@ def _route(message: Any, names: dict[int, str]) -> Route | None:
         None if gateway is None else ip_address(gateway),
         _route_mtu(message),
         message["proto"],
+        local,
     )
 
 

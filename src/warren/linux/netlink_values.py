@@ -47,7 +47,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A unicast route out of ``interface``."""
+    """A unicast route out of ``interface``. ``local``: packets for those addresses end here, though it has them not."""
 
     network: IPNetwork
     interface: str
@@ -56,11 +56,13 @@ class Route:
     mtu: int = field(default=0, compare=False)
     """The route's own MTU; 0: that of the interface."""
     protocol: int = field(default=PROTOCOL_STATIC, compare=False)
+    local: bool = False
 
     def __str__(self) -> str:
         table = "" if self.table == TABLE_MAIN else f" table {self.table}"
         via = "" if self.gateway is None else f" via {self.gateway}"
-        return f"route {self.network}{via} dev {self.interface}{table}"
+        local = "local " if self.local else ""
+        return f"{local}route {self.network}{via} dev {self.interface}{table}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,329 @@
+"""One client's datagrams to one entry, and the answers: a socket of its own towards the backend."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Callable, Hashable
+from typing import Any, Final, Protocol
+
+from warren.l4.config import Backend, Way
+from warren.l4.destinations import Attempt, Destination, Destinations, connect
+from warren.l4.flows import FlowTable
+from warren.l4.kinds import Refused, Tools
+from warren.l4.trains import BATCH, Control, TrainSocket
+from warren.model.tunnel import TransportAddress
+
+HELD_BYTES_MAX: Final = 8 << 20
+"""Of all flows of an entry together: datagrams kept until the backend is connected to, and until it has answered where
+there is another one that could have them. Those that do not fit are lost, as anywhere when queues are full.
+"""
+HELD_MAX: Final = 32
+"""The same of one flow, in trains."""
+
+UNREACHABLE: Final = frozenset(
+    {
+        errno.ECONNREFUSED,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.EHOSTDOWN,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOPROTOOPT,
+        errno.EPROTO,
+    }
+)
+"""What ICMP and the routing table say of a destination (icmp(7)): trying another one may help. EPERM and EACCES are a
+firewall's words."""
+
+
+class Site(Protocol):
+    """The entry, as its flows see it."""
+
+    tools: Tools
+    way: Way
+    destinations: Destinations
+    table: FlowTable[Flow]
+    buffer: memoryview
+    """For what a socket receives, until it has been sent on."""
+    held_bytes: int
+
+    def now(self) -> float: ...
+
+    def own_ports(self, side: str) -> frozenset[int]:
+        """Where the entry itself listens."""
+
+    def end(self, flow: Flow, why: Refused | None = None) -> None:
+        """It is over; ``why``: it was refused in the end."""
+
+    def unreachable(self) -> None:
+        """No backend of a flow can be reached."""
+
+
+class Flow:
+    """``key`` tells it from all others of the entry. Made when its first datagram has come; :meth:`close` ends it."""
+
+    moves_on = True
+    """To another backend, when the one that has answered is not there any more."""
+
+    __slots__ = (
+        "__weakref__",
+        "_address",
+        "_answered",
+        "_attempts",
+        "_control",
+        "_current",
+        "_door",
+        "_ended",
+        "_held",
+        "_held_bytes",
+        "_moved",
+        "_opening",
+        "_settled",
+        "_since",
+        "_site",
+        "_upstream",
+        "client",
+        "key",
+        "proven",
+        "used",
+    )
+
+    def __init__(
+        self,
+        site: Site,
+        door: TrainSocket,
+        key: Hashable,
+        address: Any,
+        client: TransportAddress,
+        control: Control,
+        ended: Callable[[], None],
+    ) -> None:
+        """Answers leave by ``door`` for ``address``, with ``control``; ``ended`` is called once, by :meth:`close`."""
+        self.key = key
+        self.used = 0.0
+        self.proven = False
+        self.client = client
+        self._site = site
+        self._door = door
+        self._address = address
+        self._control = control
+        self._ended = ended
+        self._upstream: TrainSocket | None = None
+        self._current: Attempt | None = None
+        self._attempts: list[Attempt] | None = None  # still to try; None: the whole way
+        self._answered = False
+        self._moved = False  # from one attempt to another
+        self._settled = False  # silence does not make it move any more
+        self._since = 0.0  # when the current attempt began
+        self._opening: asyncio.Task[None] | None = None
+        self._held: list[tuple[bytes, int]] = []
+        self._held_bytes = 0
+
+    @property
+    def backend(self) -> Backend | None:
+        """Where its datagrams go now."""
+        return None if self._current is None else self._current.backend
+
+    def forward(self, train: memoryview, stride: int) -> None:
+        """The client has sent this."""
+        site = self._site
+        if self._answered and not self.proven:
+            site.table.prove(self)
+        site.table.touch(self, site.now())
+        site.tools.count_bytes(len(train), 0)
+        upstream = self._upstream
+        if upstream is None:
+            self._hold(train, stride)
+            if self._opening is None:
+                self._opening = asyncio.get_running_loop().create_task(self._open())
+            return
+        if not self._settled:
+            self._hold(train, stride)
+            if site.now() - self._since >= site.way.connect_timeout_s:
+                self._try_next()
+                return
+        code = self.send(upstream, train, stride)
+        if code in UNREACHABLE:
+            self._failed()
+
+    def send(self, upstream: TrainSocket, train: memoryview | bytes, stride: int) -> int:
+        """To the backend; 0 or an errno."""
+        return upstream.send(train, stride)
+
+    def answer(self, train: memoryview, stride: int) -> None:
+        """To the client."""
+        self._door.send(train, stride, self._control, self._address)
+
+    def accepts(self, upstream: TrainSocket, train: memoryview) -> bool:  # noqa: ARG002 - for who looks closer
+        """Whether what ``upstream`` has received is an answer to this flow."""
+        return True
+
+    def attempts(self) -> list[Attempt]:
+        """Whom to try, best first. Raises Refused."""
+        return self._site.destinations.attempts(self._site.way)
+
+    async def attach(self, upstream: TrainSocket, where: Destination) -> None:
+        """``upstream`` is new: see to it that only ``where`` answers by it. Raises Refused."""
+        connect(upstream.sock, where, self._site.own_ports(where.side))
+
+    async def prepare(self) -> None:
+        """What else there is to open before the first backend. Raises Refused."""
+
+    def refused(self, why: Refused) -> None:
+        """It ends since there is nobody to send to."""
+
+    def came_by(self, door: TrainSocket) -> bool:
+        return self._door is door
+
+    def close(self) -> None:
+        """Its sockets are closed, what it holds is forgotten."""
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
+        self._detach()
+        self._release()
+        ended, self._ended = self._ended, _nothing
+        ended()
+
+    def start_anew(self) -> None:
+        """As a flow that has just begun, towards the same backends."""
+        if self._opening is not None:
+            self._opening.cancel()
+            self._opening = None
+        self._detach()
+        self._release()
+        self._attempts, self._answered, self._moved, self._settled = None, False, False, False
+
+    async def _open(self) -> None:
+        """Find a backend that can be sent to, and send what was held."""
+        site = self._site
+        try:
+            await self.prepare()
+            if self._attempts is None:
+                self._attempts = self.attempts()
+            upstream = await self._next_upstream()
+        except Refused as why:
+            self._opening = None
+            if why.reason == "connect":
+                site.unreachable()
+            site.end(self, why)
+            return
+        self._opening = None
+        self._upstream, self._since = upstream, site.now()
+        asyncio.get_running_loop().add_reader(upstream.sock.fileno(), self._readable, upstream)
+        held = list(self._held)
+        if self._settled or not (self._attempts or self._moved):
+            self._settled = True
+            self._release()
+        for train, stride in held:
+            if self.send(upstream, train, stride) in UNREACHABLE:
+                self._failed()
+                return
+
+    async def _next_upstream(self) -> TrainSocket:
+        """Raises Refused with the last reason when no attempt is left."""
+        site = self._site
+        why = Refused("connect", "no address of it can be reached")
+        while self._attempts:
+            attempt = self._attempts.pop(0)
+            try:
+                if attempt.destination is None:
+                    found = await site.destinations.resolve(attempt, site.way.connect_timeout_s)
+                    self._attempts[:0] = found
+                    continue
+                self._current = attempt
+                return await self._upstream_to(attempt.destination)
+            except Refused as refused:
+                why = refused
+                if attempt.destination is not None and refused.reason == "connect":
+                    site.destinations.failed(attempt.destination)
+        raise why
+
+    async def _upstream_to(self, where: Destination) -> TrainSocket:
+        sock = await self._site.destinations.open(where.side, where.family)
+        try:
+            upstream = TrainSocket(sock)
+            await self.attach(upstream, where)
+        except BaseException:
+            sock.close()
+            raise
+        return upstream
+
+    def _readable(self, upstream: TrainSocket) -> None:
+        site = self._site
+        total = 0
+        try:
+            for _ in range(BATCH):
+                if not upstream.receive(site.buffer):
+                    break
+                train = site.buffer[: upstream.length]
+                if self.accepts(upstream, train):
+                    total += upstream.length
+                    if not self._answered:
+                        self._first_answer()
+                    self.answer(train, upstream.stride)
+        except OSError as error:
+            if error.errno in UNREACHABLE:
+                self._failed()
+                return
+        if total:
+            site.tools.count_bytes(0, total)
+        if self._answered:
+            site.table.touch(self, site.now())
+
+    def _first_answer(self) -> None:
+        self._answered = self._settled = True
+        self._attempts = None
+        self._release()
+        if self._current is not None and self._current.destination is not None:
+            self._site.destinations.answered(self._current.destination)
+
+    def _failed(self) -> None:
+        """The backend cannot be reached: on to the next, or that was all."""
+        current, site = self._current, self._site
+        if self._answered and not self.moves_on:
+            site.end(self)
+            return
+        if current is not None and current.destination is not None:
+            site.destinations.failed(current.destination)
+        if self._answered:  # all others may be tried again
+            try:
+                others = [one for one in self.attempts() if one != current]
+            except Refused:
+                others = []
+            self._attempts, self._answered, self._settled = others, False, False
+        if self._attempts:
+            self._try_next()
+            return
+        name = "the backend" if current is None else current.backend.name
+        site.unreachable()
+        site.end(self, Refused("connect", f"{name} is unreachable: is the program there running?"))
+
+    def _try_next(self) -> None:
+        if not self._attempts:  # nobody has said a word: perhaps nobody ever will, as with syslog; the best one has it
+            self._attempts, self._settled = None, True
+        self._moved = True
+        self._detach()
+        self._opening = asyncio.get_running_loop().create_task(self._open())
+
+    def _hold(self, train: memoryview, stride: int) -> None:
+        site = self._site
+        if len(self._held) < HELD_MAX and site.held_bytes + len(train) <= HELD_BYTES_MAX:
+            self._held.append((bytes(train), stride))
+            self._held_bytes += len(train)
+            site.held_bytes += len(train)
+
+    def _release(self) -> None:
+        self._site.held_bytes -= self._held_bytes
+        self._held_bytes = 0
+        self._held.clear()
+
+    def _detach(self) -> None:
+        upstream, self._upstream, self._current = self._upstream, None, None
+        if upstream is not None:
+            asyncio.get_running_loop().remove_reader(upstream.sock.fileno())
+            upstream.close()
+
+
+def _nothing() -> None: ...

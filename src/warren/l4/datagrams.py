@@ -1,0 +1,251 @@
+"""Entries of UDP at work: flows of datagrams, one for each client, carried to the way's backends and back."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import sys
+from collections.abc import Hashable
+from typing import Any, Final
+
+from msgspec import structs
+
+from warren.errors import OperationFailed
+from warren.l4.config import Backend, Entry, EntryState, Limits, Listen
+from warren.l4.datagram_flow import Flow
+from warren.l4.destinations import Destinations
+from warren.l4.flows import FlowTable
+from warren.l4.kinds import Refused, Tools
+from warren.l4.listening import place_of, transport_address
+from warren.l4.tftp import TftpFlow, refuse_transfer
+from warren.l4.trains import BATCH, TRAIN_BYTES_MAX, TrainSocket, answering
+from warren.l4.transparent import TransparentFlow, original_destination
+
+IDLE_S: Final = 60.0
+"""RFC 4787 REQ-5 asks NATs for two minutes, or less where the operator says so; most have 30 to 60 s for what may be
+answered only once, and clients know.
+"""
+RETRY_S: Final = 3.0
+"""How often a place that could not be listened at is tried again."""
+
+
+class DatagramEntry:
+    """See :class:`warren.l4.kinds.Running`. A client is an address and port, at one place where it came in; what its
+    flow is refused for is counted for each datagram that would have begun it.
+
+    Changing the way ends the flows whose backend is not in it any more; the others stay. Where there is health to be
+    watched (Entry.health) the entry stops listening for ``every_s`` once its backends are unreachable, so that who
+    speaks to it is told so by ICMP and turns to another member.
+    """
+
+    def __init__(self, entry: Entry, tools: Tools) -> None:
+        self.entry = entry
+        self.tools = tools
+        self.way = entry.way
+        self.destinations = Destinations(tools)
+        self.table: FlowTable[Flow] = FlowTable(entry.limits.streams_max)
+        self.buffer = memoryview(bytearray(TRAIN_BYTES_MAX))
+        self.held_bytes = 0
+        self._admission = _without_ceiling(entry.limits)
+        self._doors: dict[Listen, TrainSocket] = {}
+        self._failures: dict[Listen, str] = {}
+        self._unhealthy = ""
+        self._retrying: asyncio.Task[None] | None = None
+        self._expiring: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    async def open(self) -> None:
+        if await self._listen():
+            self._retry_later(RETRY_S)
+
+    async def update(self, entry: Entry) -> None:
+        self.entry, self.way = entry, entry.way
+        self.table.ceiling = entry.limits.streams_max
+        self._admission = _without_ceiling(entry.limits)
+        for listen in [listen for listen in self._doors if listen not in entry.listen]:
+            self._close_door(listen)
+        self._failures = {listen: why for listen, why in self._failures.items() if listen in entry.listen}
+        for flow in self.table:
+            if entry.way.refusal or (flow.backend is not None and not self._is_in_way(flow.backend)):
+                self.end(flow)
+        if not self._unhealthy and await self._listen():
+            self._retry_later(RETRY_S)
+
+    def state(self) -> EntryState:
+        places = tuple(place_of(door.sock) for door in self._doors.values())
+        if self._unhealthy:
+            return EntryState(id=self.entry.id, state="unhealthy", reason=self._unhealthy, places=places)
+        reason = "; ".join(self._failures.values())
+        return EntryState(id=self.entry.id, state="failed" if reason else "listening", reason=reason, places=places)
+
+    async def close(self) -> None:
+        self._closed = True
+        for waiting in (self._retrying, self._expiring):
+            if waiting is not None:
+                waiting.cancel()
+        for listen in list(self._doors):
+            self._close_door(listen)
+        for flow in self.table:
+            self.end(flow)
+        self.destinations.close()
+
+    # What flows ask of it
+
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def own_ports(self, side: str) -> frozenset[int]:
+        return frozenset(
+            door.sock.getsockname()[1]
+            for listen, door in self._doors.items()
+            if listen.side == side and not self._moves
+        )
+
+    def end(self, flow: Flow, why: Refused | None = None) -> None:
+        self.table.remove(flow)
+        if why is not None:
+            self.tools.count(why, flow.client)
+            flow.refused(why)
+        flow.close()
+
+    def unreachable(self) -> None:
+        health = self.entry.health
+        if health is None or self._unhealthy or self._closed:
+            return
+        name = ", ".join(backend.name for backend in self.way.backends)
+        self._unhealthy = f"{name} is unreachable: start the program there"
+        for listen in list(self._doors):
+            self._close_door(listen)
+        self._retry_later(health.every_s)
+
+    # Listening
+
+    @property
+    def _moves(self) -> bool:
+        """Whether datagrams go on to where they were meant for."""
+        return self.entry.kind == "transparent"
+
+    async def _listen(self) -> bool:
+        """Listen where that is not so yet; whether a place is left that failed."""
+        for listen in self.entry.listen:
+            if listen in self._doors:
+                continue
+            try:
+                if listen.path:
+                    raise OperationFailed(f"unix:{listen.path}: datagrams are not taken from Unix sockets; name a port")
+                sock = await self.tools.listen(listen)
+            except OperationFailed as failure:
+                self._failures[listen] = str(failure)
+                continue
+            if self._closed or listen not in self.entry.listen or listen in self._doors:  # since we asked
+                sock.close()
+                continue
+            door = TrainSocket(sock)
+            try:
+                door.widen()
+                if self._moves:
+                    door.make_transparent()
+                elif not listen.address:
+                    door.ask_where_to()
+            except OSError as error:
+                door.close()
+                self._failures[listen] = f"no datagrams can be taken at port {listen.port}: {error.strerror}"
+                continue
+            self._failures.pop(listen, None)
+            self._doors[listen] = door
+            asyncio.get_running_loop().add_reader(sock.fileno(), self._readable, door)
+        return bool(self._failures)
+
+    def _retry_later(self, seconds: float) -> None:
+        if self._retrying is None or self._retrying.done():
+            self._retrying = asyncio.get_running_loop().create_task(self._retry(seconds))
+
+    async def _retry(self, seconds: float) -> None:
+        while not self._closed:
+            await asyncio.sleep(seconds)
+            self._unhealthy = ""  # nothing but the next flow can tell
+            if not await self._listen():
+                return
+            seconds = RETRY_S
+
+    def _close_door(self, listen: Listen) -> None:
+        door = self._doors.pop(listen)
+        asyncio.get_running_loop().remove_reader(door.sock.fileno())
+        for flow in self.table:
+            if flow.came_by(door):
+                self.end(flow)
+        door.close()
+
+    # Datagrams
+
+    def _readable(self, door: TrainSocket) -> None:
+        for _ in range(BATCH):
+            try:
+                if not door.receive(self.buffer):
+                    return
+            except OSError as error:
+                if error.errno == errno.EBADF:
+                    return
+                continue
+            key = (door, door.source, door.local)
+            flow = self.table.get(key)
+            train = self.buffer[: door.length]
+            if flow is None:
+                flow = self._begin(door, key, train)
+                if flow is None:
+                    continue
+            flow.forward(train, door.stride)
+            if door.sock.fileno() < 0:  # it was the last straw: see unreachable()
+                return
+
+    def _begin(self, door: TrainSocket, key: Hashable, train: memoryview) -> Flow | None:
+        """A new flow, within the limits; None: it is refused."""
+        client = transport_address(door.source)
+        if client is None:
+            return None
+        try:
+            self.tools.admit(client, self._admission)
+            flow = self._made(door, key, client, train)
+        except Refused as why:
+            self.tools.count(why, client)
+            if self.entry.kind == "tftp":
+                refuse_transfer(door, train, why)
+            return None
+        for gone in self.table.add(flow, self.now()):
+            gone.close()
+        if self._expiring is None:
+            self._expire()
+        return flow
+
+    def _made(self, door: TrainSocket, key: Hashable, client: Any, train: memoryview) -> Flow:
+        """Raises Refused."""
+        if self._moves:
+            where = original_destination(door.local, self.entry.allowed)
+            return TransparentFlow(self, door, key, door.source, client, where, self.tools.count_opened())
+        if self.way.refusal or not self.way.backends:
+            self.destinations.attempts(self.way)
+        control = answering(door.sock.family, door.local)
+        if self.entry.kind == "tftp":
+            return TftpFlow(self, door, key, door.source, client, control, train, self.tools.count_opened)
+        return Flow(self, door, key, door.source, client, control, self.tools.count_opened())
+
+    def _is_in_way(self, backend: Backend) -> bool:
+        return self._moves or backend in self.way.backends
+
+    @property
+    def _idle_s(self) -> float:
+        return IDLE_S if self.way.idle_s is None else self.way.idle_s
+
+    def _expire(self) -> None:
+        """End flows that are idle, and come again when the next one may be."""
+        self._expiring = None
+        for flow in self.table.expire(self.now() - self._idle_s):
+            flow.close()
+        oldest = self.table.longest_idle()
+        if oldest is not None:
+            self._expiring = asyncio.get_running_loop().call_at(oldest + self._idle_s, self._expire)
+
+
+def _without_ceiling(limits: Limits) -> Limits:
+    """When all flows are taken, the one that has been idle the longest goes; nobody is refused for that."""
+    return structs.replace(limits, streams_max=sys.maxsize)

@@ -1,0 +1,202 @@
+"""UDP ASSOCIATE of SOCKS5 (RFC 1928 §7): a port of this host by which one program speaks to the overlay.
+
+The port is the program's alone: its address is that of the connection, the port is the one that it has named or has
+sent from first, and on loopback the socket must be of the right user. Answers come only from hosts that it has spoken
+to. When the connection ends, so does the port.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from typing import Any, Final
+
+from warren.errors import MalformedPacket, OperationFailed
+from warren.l4.config import Entry, Listen
+from warren.l4.destinations import destination
+from warren.l4.kinds import Incoming, Refused, Tools
+from warren.l4.listening import transport_address
+from warren.l4.socks_guard import check_datagram, check_place, overlay_addresses
+from warren.l4.trains import BATCH, TRAIN_BYTES_MAX, TrainSocket, datagrams
+from warren.model.tunnel import IPAddress, TransportAddress
+from warren.proto import socks
+
+HOSTS_MAX: Final = 1024
+"""Whose answers are taken; who has been spoken to longest ago goes. A program that speaks to more scans."""
+NAMES_MAX: Final = 64
+NAME_S: Final = 30.0
+"""How long an answer to a name is used."""
+WAITING_MAX: Final = 16
+"""Datagrams for names that are being asked for; a program asks again for what is lost."""
+_READ_BYTES: Final = 4096
+_BUFFER: Final = memoryview(bytearray(TRAIN_BYTES_MAX))
+"""For what a socket receives, until it has been sent on; the event loop does one thing at a time."""
+
+
+async def associate(
+    incoming: Incoming,
+    request: socks.Request,
+    entry: Entry,
+    tools: Tools,
+    say: Callable[[bytes], Awaitable[None]],
+) -> None:
+    """Serve until the connection ends, and close it. Raises Refused, when nothing has been granted."""
+    if incoming.client is None or incoming.local is None:
+        raise Refused("protocol", "UDP ASSOCIATE needs a connection from an IP address")
+    where = Listen(side=incoming.listen.side, protocol="udp", address=str(incoming.local.ip))
+    try:
+        door = TrainSocket(await tools.listen(where))
+    except OperationFailed as failure:
+        raise Refused("resources", str(failure)) from None
+    relay = _Relay(door, incoming.client, request.port, entry, tools)
+    try:
+        await relay.open()
+        await say(socks.reply(socks.GRANTED, relay.local))
+        loop = asyncio.get_running_loop()
+        while await loop.sock_recv(incoming.sock, _READ_BYTES):
+            pass  # there is nothing to be said any more
+    except OSError:  # reset, which ends it as well
+        pass
+    finally:
+        relay.close()
+    incoming.sock.close()
+
+
+class _Relay:
+    def __init__(self, door: TrainSocket, client: TransportAddress, port: int, entry: Entry, tools: Tools) -> None:
+        self._door = door
+        self._client = client
+        self._port = port  # 0: whatever it sends from first
+        self._address: Any = None  # the same as the socket says it, once known
+        self._entry = entry
+        self._tools = tools
+        self._sockets: dict[int, TrainSocket] = {}
+        self._hosts: OrderedDict[str, None] = OrderedDict()
+        self._names: OrderedDict[str, tuple[float, IPAddress]] = OrderedDict()
+        self._asking: set[asyncio.Task[None]] = set()
+        local = transport_address(door.sock.getsockname())
+        if local is None:
+            raise TypeError("a UDP socket has an address")
+        self.local: TransportAddress = local
+
+    async def open(self) -> None:
+        """Raises Refused."""
+        try:
+            for family in (int(socket.AF_INET6), int(socket.AF_INET)):
+                sock = await self._tools.overlay.open(family, socket.SOCK_DGRAM)
+                self._sockets[family] = TrainSocket(sock)
+        except OperationFailed as failure:
+            raise Refused("resources", str(failure)) from None
+        loop = asyncio.get_running_loop()
+        for overlay in self._sockets.values():
+            loop.add_reader(overlay.sock.fileno(), self._answered, overlay)
+        loop.add_reader(self._door.sock.fileno(), self._sent)
+
+    def close(self) -> None:
+        for asking in self._asking:
+            asking.cancel()
+        loop = asyncio.get_running_loop()
+        for train_socket in (self._door, *self._sockets.values()):
+            loop.remove_reader(train_socket.sock.fileno())
+            train_socket.close()
+
+    def _sent(self) -> None:
+        """The client, or somebody else, has sent something."""
+        door = self._door
+        for _ in range(BATCH):
+            try:
+                if not door.receive(_BUFFER):
+                    return
+            except OSError:
+                continue
+            if door.source != self._address and not self._is_client(door.source):
+                continue
+            train = _BUFFER[: door.length]
+            self._tools.count_bytes(door.length, 0)
+            for datagram in datagrams(train, door.stride):
+                self._forward(bytes(datagram))
+
+    def _is_client(self, source: Any) -> bool:
+        """Whether it is the client's first datagram, who from now on is known by its address."""
+        if self._address is not None:
+            return False
+        address = transport_address(source)
+        if address is None or address.ip != self._client.ip or self._port not in (0, address.port):
+            return False
+        try:
+            check_datagram(address, self.local, self._entry)
+        except Refused as why:
+            self._tools.count(why, address)
+            return False
+        self._address = source
+        return True
+
+    def _forward(self, datagram: bytes) -> None:
+        try:
+            to = socks.datagram_untrusted(datagram)
+        except MalformedPacket:
+            return
+        payload = memoryview(datagram)[to.offset :]
+        if not isinstance(to.host, str):
+            self._send(to.host, to.port, payload)
+            return
+        expires, ip = self._names.get(to.host, (0.0, None))
+        if ip is not None and expires > self._now():
+            self._send(ip, to.port, payload)
+        elif len(self._asking) < WAITING_MAX:
+            asking = asyncio.get_running_loop().create_task(self._ask(to.host, to.port, payload))
+            self._asking.add(asking)
+            asking.add_done_callback(self._asking.discard)
+
+    async def _ask(self, name: str, port: int, payload: memoryview) -> None:
+        try:
+            found = await overlay_addresses(name, self._entry, self._tools)
+        except Refused as why:
+            self._tools.count(why, self._client)
+            return
+        self._names.pop(name, None)
+        if len(self._names) >= NAMES_MAX:
+            self._names.popitem(last=False)
+        self._names[name] = (self._now() + NAME_S, found[0])
+        self._send(found[0], port, payload)
+
+    def _send(self, ip: IPAddress, port: int, payload: memoryview) -> None:
+        try:
+            check_place(ip, self._entry)
+        except Refused as why:
+            self._tools.count(why, self._client)
+            return
+        where = destination("overlay", ip, port)
+        overlay = self._sockets[where.family]
+        host = where.address[0]
+        if host in self._hosts:
+            self._hosts.move_to_end(host)
+        else:
+            if len(self._hosts) >= HOSTS_MAX:
+                self._hosts.popitem(last=False)
+            self._hosts[host] = None
+        overlay.send(payload, max(len(payload), 1), (), where.address)
+
+    def _answered(self, overlay: TrainSocket) -> None:
+        """Somebody in the overlay has sent something."""
+        for _ in range(BATCH):
+            try:
+                if not overlay.receive(_BUFFER):
+                    return
+            except OSError:
+                continue
+            source = overlay.source
+            if self._address is None or source[0] not in self._hosts:
+                continue
+            train = _BUFFER[: overlay.length]
+            self._tools.count_bytes(0, overlay.length)
+            header = socks.datagram_header(TransportAddress(ip_address(source[0]), source[1]))
+            for datagram in datagrams(train, overlay.stride):
+                answer = header + bytes(datagram)
+                self._door.send(answer, len(answer), (), self._address)
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()
