@@ -36,6 +36,7 @@ def main() -> None:
         **portmap(),
         **wireguard(),
         **documents(),
+        **ftp(),
         **others(),
     }
     for target, seeds in made.items():
@@ -150,6 +151,28 @@ def wireguard() -> dict[str, list[bytes]]:
         "control_port": [
             control_port.pack(message)
             for message in (ControlDatagram(b"data", FOUR, way), PeerHeard(key, SIX, way), PathWanted(key))
+        ],
+    }
+
+
+def ftp() -> dict[str, list[bytes]]:
+    def talk(*lines: bytes) -> bytes:
+        """Lines of client and server in turn, each after the byte that says how data connections go."""
+        return b"".join(bytes([len(line)]) + line for line in lines)
+
+    return {
+        "ftp_addresses": [
+            b"192,0,2,7,200,10",
+            b"|1|192.0.2.7|5282|",
+            b"|2|2001:db8::7|5282|",
+            b"Entering Extended Passive Mode (|||6446|)",
+            b"Entering Passive Mode (192,0,2,7,200,10).",
+        ],
+        "ftp_control": [
+            talk(b".EPSV\r\n", b"o229 x (|||6446|)\r\n", b"ORETR a\r\n", b".150 x\r\n226 y\r\n"),
+            talk(b".PASV\r\n", b".500 ?\r\n", b".", b"o227 (192,0,2,7,200,10)\r\n", b".LIST\r\n", b"f425 x\r\n"),
+            talk(b".PORT 192,0,2,7,200,10\r\n", b".229 x (|||6446|)\r\n", b".STOR a\r\n", b"O", b".ABOR\r\n"),
+            talk(b".FEAT\r\n", b".211-x\r\n AUTH TLS\r\n211 end\r\n", b".\xff\xfd\x01STAT\r\n", b".211 x\r\n"),
         ],
     }
 

@@ -311,6 +311,58 @@ def captive_portals(data: bytes) -> None:
     assert portal_in_untrusted(data, "c.example").isprintable()
 
 
+def ftp_addresses(data: bytes) -> None:
+    from warren.proto.ftp.addresses import (
+        decode_eprt_untrusted,
+        decode_port_untrusted,
+        encode_pasv,
+        epsv_reply_untrusted,
+        pasv_reply_untrusted,
+    )
+
+    with suppress(MalformedPacket):
+        where = decode_port_untrusted(data)
+        assert decode_port_untrusted(encode_pasv(where)) == where
+    with suppress(MalformedPacket):
+        assert 1 <= decode_eprt_untrusted(data).port <= 65_535
+    with suppress(MalformedPacket):
+        assert 1 <= epsv_reply_untrusted(data) <= 65_535
+    with suppress(MalformedPacket):
+        assert pasv_reply_untrusted(data).ip.version == 4
+
+
+def ftp_control(data: bytes) -> None:
+    """Pieces for the client and the server in turn; their first byte says how data connections go meanwhile."""
+    from warren.proto.ftp.actions import Join, Offer, ToClient, ToServer
+    from warren.proto.ftp.translator import Translator
+
+    client = ip_address("192.0.2.7")
+    machine = Translator(client=client, local=ip_address("192.0.2.1"), server=ip_address("203.0.113.1"))
+    machine.receive_server(b"220 ready\r\n")
+    number = 0
+    for turn, piece in enumerate(_pieces(data)):
+        (machine.receive_server if turn % 2 else machine.receive_client)(piece[1:])
+        for action in machine.take_actions():
+            if isinstance(action, ToServer):
+                line = action.data.removesuffix(b"\r\n")
+                assert not {10, 13, 0} & set(line)
+                assert line[:5].upper() not in {b"PORT ", b"EPRT ", b"AUTH "}
+            elif isinstance(action, ToClient):
+                assert b"\r" not in action.data.removesuffix(b"\r\n")
+            elif isinstance(action, Offer | Join):
+                number = action.number
+                assert action.server_port >= 1024
+                assert isinstance(action, Offer) or (action.client.ip == client and action.client.port >= 1024)
+        match piece[:1]:
+            case b"o":
+                machine.offered(number, 50_000)
+                machine.arrived(number)
+            case b"O":
+                machine.opened(number)
+            case b"f":
+                machine.failed(number, "nobody came")
+
+
 TARGETS: Final[dict[str, Target]] = {
     target.__name__: target
     for target in (
@@ -320,6 +372,7 @@ TARGETS: Final[dict[str, Target]] = {
         wireguard_messages, uapi, control_port,
         envelope, documents, control_messages, tickets,
         path_signals, nat_words, dns_queries, echo_replies, captive_portals,
+        ftp_addresses, ftp_control,
     )
 }  # fmt: skip
 
