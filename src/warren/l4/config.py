@@ -121,7 +121,7 @@ class Entry(_Value, frozen=True, kw_only=True):
     owner_uid: int | None = None
     """Of ``socks`` on loopback: whose connections alone are taken (root's are, too); None: everybody's."""
     allowed: tuple[str, ...] = ()
-    """Of ``transparent``: prefixes that may be gone to."""
+    """Of ``transparent`` and ``socks``: prefixes that may be gone to; without any, nowhere."""
 
 
 class Config(_Value, frozen=True, kw_only=True):
