@@ -25,6 +25,8 @@ from warren.errors import OperationFailed, Unreachable, UsageError, WarrenError,
 from warren.model.tickets import Access
 from warren.proto.control.administration import (
     ApplyRequest,
+    ConnectorEntry,
+    ConnectorRequest,
     DesiredState,
     Event,
     Invite,
@@ -42,6 +44,8 @@ from warren.proto.control.administration import (
     RelayEntry,
     RelayRequest,
     Revoked,
+    ServiceEntry,
+    ServiceRequest,
     Token,
     TokenRequest,
 )
@@ -147,6 +151,26 @@ class AdminClient:
 
     async def remove_relay(self, network: str, relay: str) -> RelayEntry:
         return await self._ask("DELETE", _of(network, "relays", relay), RelayEntry)
+
+    # Services and connectors
+
+    async def add_service(self, network: str, request: ServiceRequest) -> ServiceEntry:
+        return await self._ask("POST", _of(network, "services"), ServiceEntry, request)
+
+    async def services(self, network: str) -> tuple[ServiceEntry, ...]:
+        return await self._ask("GET", _of(network, "services"), tuple[ServiceEntry, ...])
+
+    async def remove_service(self, network: str, service: str) -> ServiceEntry:
+        return await self._ask("DELETE", _of(network, "services", service), ServiceEntry)
+
+    async def add_connector(self, network: str, request: ConnectorRequest) -> ConnectorEntry:
+        return await self._ask("POST", _of(network, "connectors"), ConnectorEntry, request)
+
+    async def connectors(self, network: str) -> tuple[ConnectorEntry, ...]:
+        return await self._ask("GET", _of(network, "connectors"), tuple[ConnectorEntry, ...])
+
+    async def remove_connector(self, network: str, connector: str) -> ConnectorEntry:
+        return await self._ask("DELETE", _of(network, "connectors", connector), ConnectorEntry)
 
     # Members
 

@@ -113,7 +113,7 @@ class Networks:
         async with self._core.read() as work:
             network = await work.network_for(actor, ref)
             return desired.state_of(
-                await spec_of(work, network.key), await members_of(work, network.key), _tests.decode(network.tests)
+                await spec_of(work, network.key), await members_of(work, network.key), tests_of(network)
             )
 
     async def plan(self, actor: Actor, ref: str, wanted: DesiredState) -> Plan:
@@ -141,7 +141,7 @@ class Networks:
             if planned.plan.problems:
                 raise Problem(
                     "invalid",
-                    _first(planned.plan.problems),
+                    first_problem(planned.plan.problems),
                     "Correct the state; nothing of it was applied.",
                     problems=planned.plan.problems,
                 )
@@ -167,14 +167,7 @@ class Networks:
             )
         )
         if planned.spec_changes:
-            changed = msgspec.structs.replace(
-                spec,
-                version=version,
-                suffix=state.suffix or spec.suffix,
-                lease_s=lease_s,
-                relay_members=state.relay_members or (),
-                policy=state.policy,
-            )
+            changed = msgspec.structs.replace(planned.spec, version=version)
             await work.publish(sign(changed, self._core.authority(network)))
         for node, wanted in planned.members.items():
             member = await work.get(MemberRow, network.key, node)
@@ -229,9 +222,8 @@ async def check_changed_member(
     test that would break.
     """
     spec = await spec_of(work, network.key)
-    tests = _tests.decode(network.tests)
-    tags_to_come = await _tags_to_come(work, network)
-    before = desired.state_of(spec, members := await members_of(work, network.key), tests)
+    tags_to_come = await tags_to_come_of(work, network)
+    before = desired.state_of(spec, members := await members_of(work, network.key), tests_of(network))
     former = next(member.name for member in members if member.membership.node == node)
     renamed = [
         Member(msgspec.structs.replace(member.membership, name=name)) if member.membership.node == node else member
@@ -243,15 +235,27 @@ async def check_changed_member(
     problems = planned.plan.problems
     if problems:  # else there is no need to go through a large network once more
         known = desired.plan(before, before, members, spec, known_tags=tags_to_come).plan.problems
-        problems = tuple(problem for problem in problems if problem not in known)
+        problems = new_problems(problems, known)
     if any(".routes" in problem.where for problem in problems):
-        raise Problem("invalid", _first(problems), "Choose other routes; nothing was changed.", problems=problems)
+        raise Problem(
+            "invalid", first_problem(problems), "Choose other routes; nothing was changed.", problems=problems
+        )
     if problems:
-        remedy = "Change the policy or its tests first; nothing was changed."
-        raise Problem("conflict", _first(problems), remedy, problems=problems)
+        what = "the connectors" if problems[0].where.startswith("connectors.") else "the policy or its tests"
+        remedy = f"Change {what} first; nothing was changed."
+        raise Problem("conflict", first_problem(problems), remedy, problems=problems)
 
 
-async def _tags_to_come(work: Work, network: NetworkRow) -> set[str]:
+def new_problems(problems: Sequence[KeyProblem], known: Sequence[KeyProblem]) -> tuple[KeyProblem, ...]:
+    """Those that were not there before: what is wrong already hinders no change that has nothing to do with it."""
+    return tuple(problem for problem in problems if problem not in known)
+
+
+def tests_of(network: NetworkRow) -> tuple[PolicyTest, ...]:
+    return _tests.decode(network.tests)
+
+
+async def tags_to_come_of(work: Work, network: NetworkRow) -> set[str]:
     invites = await work.find(InviteRow, equal("network", network.key), above("expires", work.now))
     return {tag for invite in invites if not invite.revoked and invite.used < invite.uses for tag in invite.tags}
 
@@ -259,8 +263,8 @@ async def _tags_to_come(work: Work, network: NetworkRow) -> set[str]:
 async def _planned(work: Work, network: NetworkRow, wanted: DesiredState) -> tuple[desired.Planned, NetworkSpec]:
     spec = await spec_of(work, network.key)
     members = await members_of(work, network.key)
-    current = desired.state_of(spec, members, _tests.decode(network.tests))
-    tags = await _tags_to_come(work, network)
+    current = desired.state_of(spec, members, tests_of(network))
+    tags = await tags_to_come_of(work, network)
     planned = desired.plan(current, wanted, members, spec, known_tags=tags)
     plan = msgspec.structs.replace(planned.plan, version=network.version)
     return dataclasses.replace(planned, plan=plan), spec
@@ -295,16 +299,22 @@ def check_block(prefix4: str | None) -> None:
         ) from None
 
 
-def _first(problems: Sequence[KeyProblem]) -> str:
+def first_problem(problems: Sequence[KeyProblem]) -> str:
     first = f"{_place(problems[0].where)}: {problems[0].what}"
     return first if len(problems) == 1 else f"{first} (and {len(problems) - 1} more)"
 
 
 def _place(where: str) -> str:
-    """``policy rule 1`` for ``policy[0].sources``: numbered as a person sees them."""
+    """``policy rule 1`` for ``policy[0].sources``: numbered as a person sees them; ``service web`` for
+    ``services.web.at[0]``.
+    """
     found = _NUMBERED.match(where)
-    return where if found is None else f"policy {_NOUNS[found[1]]} {int(found[2]) + 1}"
+    if found is not None:
+        return f"policy {_NOUNS[found[1]]} {int(found[2]) + 1}"
+    named = _NAMED.match(where)
+    return where if named is None else f"{named[1]} {named[2]}"
 
 
 _NUMBERED: Final = re.compile(r"(policy|tests)\[(\d+)\]")
+_NAMED: Final = re.compile(r"(service|connector)s\.([^.]+)")
 _NOUNS: Final = {"policy": "rule", "tests": "test"}

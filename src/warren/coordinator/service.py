@@ -25,6 +25,7 @@ from warren.coordinator.notices import RevisionReached, SessionEnded, SignalSent
 from warren.coordinator.problems import Problem
 from warren.coordinator.relays import Relays
 from warren.coordinator.rows import EventRow, FactRow, Where, above, equal
+from warren.coordinator.services import Services
 from warren.coordinator.sessions import Sessions, SessionToken
 from warren.coordinator.store import Store
 from warren.coordinator.tokens import Tokens
@@ -37,6 +38,8 @@ from warren.model.envelope import Envelope
 from warren.proto.control.administration import (
     Actor,
     ApplyRequest,
+    ConnectorEntry,
+    ConnectorRequest,
     DesiredState,
     Event,
     Invite,
@@ -53,6 +56,8 @@ from warren.proto.control.administration import (
     RelayEntry,
     RelayRequest,
     Revoked,
+    ServiceEntry,
+    ServiceRequest,
     Token,
     TokenRequest,
 )
@@ -86,6 +91,7 @@ class Service:
         self._networks = Networks(self._core)
         self._invites = Invites(self._core)
         self._relays = Relays(self._core)
+        self._services = Services(self._core)
         self._enrolment = Enrolment(self._core)
         self._sessions = Sessions(self._core)
         self._members = Members(self._core, self._sessions)
@@ -216,6 +222,26 @@ class Service:
 
     async def withdraw_own_relay(self, name: str) -> None:
         await self._relays.withdraw_own(name)
+
+    # Services and connectors
+
+    async def add_service(self, actor: Actor, ref: str, request: ServiceRequest) -> ServiceEntry:
+        return await self._services.add(actor, ref, request)
+
+    async def services(self, actor: Actor, ref: str) -> tuple[ServiceEntry, ...]:
+        return await self._services.list(actor, ref)
+
+    async def remove_service(self, actor: Actor, ref: str, name: str) -> ServiceEntry:
+        return await self._services.remove(actor, ref, name)
+
+    async def add_connector(self, actor: Actor, ref: str, request: ConnectorRequest) -> ConnectorEntry:
+        return await self._services.add_connector(actor, ref, request)
+
+    async def connectors(self, actor: Actor, ref: str) -> tuple[ConnectorEntry, ...]:
+        return await self._services.connectors(actor, ref)
+
+    async def remove_connector(self, actor: Actor, ref: str, name: str) -> ConnectorEntry:
+        return await self._services.remove_connector(actor, ref, name)
 
     # Members
 

@@ -16,6 +16,8 @@ from warren.errors import OperationFailed, Unreachable, UsageError
 from warren.model.tickets import Access
 from warren.proto.control.administration import (
     ApplyRequest,
+    ConnectorEntry,
+    ConnectorRequest,
     DesiredState,
     Event,
     Invite,
@@ -30,6 +32,8 @@ from warren.proto.control.administration import (
     RelayEntry,
     RelayRequest,
     Revoked,
+    ServiceEntry,
+    ServiceRequest,
     TokenRequest,
 )
 
@@ -48,6 +52,28 @@ RELAY = RelayEntry(
     name="one", hosts=("192.0.2.7",), udp_port=3478, tcp_port=None, tls_port=None, certificate_sha256=None, own=False,
     created=AT,
 )  # fmt: skip
+SERVICE_REQUEST = ServiceRequest(name="web", at=("members",), target="localhost:80")
+SERVICE = ServiceEntry(
+    name="web",
+    at=("members",),
+    target="localhost:80",
+    port=80,
+    full_name="web.svc.home.internal",
+    served_by=("web1",),
+    served_by_count=1,
+    connectors=("shop",),
+    warnings=(),
+)
+CONNECTOR_REQUEST = ConnectorRequest(name="shop", at=("members",), service="web")
+CONNECTOR = ConnectorEntry(
+    name="shop",
+    at=("members",),
+    service="web",
+    listen="127.0.0.1:80",
+    taken_by=("web1",),
+    taken_by_count=1,
+    warnings=(),
+)
 RELAY_REQUEST = RelayRequest(name="one", hosts=("192.0.2.7",), secret="s" * 16)
 REVOKED = Revoked(id=KEY, name="web1", at=AT, lease_ended=AT)
 STATUS = NetworkStatus(network=NETWORK, connected=0, members=())
@@ -81,6 +107,12 @@ def ask(answer: Callable[[Asked], Answer], question: Callable[[AdminClient], Awa
         (lambda c: c.relays("home"), "GET", "/v1/networks/home/relays", (RELAY,)),
         (lambda c: c.add_relay("home", RELAY_REQUEST), "POST", "/v1/networks/home/relays", RELAY),
         (lambda c: c.remove_relay("home", "one"), "DELETE", "/v1/networks/home/relays/one", RELAY),
+        (lambda c: c.services("home"), "GET", "/v1/networks/home/services", (SERVICE,)),
+        (lambda c: c.add_service("home", SERVICE_REQUEST), "POST", "/v1/networks/home/services", SERVICE),
+        (lambda c: c.remove_service("home", "web"), "DELETE", "/v1/networks/home/services/web", SERVICE),
+        (lambda c: c.connectors("home"), "GET", "/v1/networks/home/connectors", (CONNECTOR,)),
+        (lambda c: c.add_connector("home", CONNECTOR_REQUEST), "POST", "/v1/networks/home/connectors", CONNECTOR),
+        (lambda c: c.remove_connector("home", "shop"), "DELETE", "/v1/networks/home/connectors/shop", CONNECTOR),
         (lambda c: c.members("home"), "GET", "/v1/networks/home/members", ()),
         (lambda c: c.revoke_member("home", "web1"), "DELETE", "/v1/networks/home/members/web1", REVOKED),
         (lambda c: c.revocations("home"), "GET", "/v1/networks/home/revocations", (REVOKED,)),

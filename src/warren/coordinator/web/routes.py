@@ -22,6 +22,8 @@ from warren.coordinator.web.metrics import CONTENT_TYPE, Metrics
 from warren.proto.control.administration import (
     Actor,
     ApplyRequest,
+    ConnectorEntry,
+    ConnectorRequest,
     DesiredState,
     Event,
     Invite,
@@ -38,6 +40,8 @@ from warren.proto.control.administration import (
     RelayEntry,
     RelayRequest,
     Revoked,
+    ServiceEntry,
+    ServiceRequest,
     Token,
     TokenRequest,
 )
@@ -206,6 +210,49 @@ async def remove_relay(service: Given, actor: Given, network: FromPath[str], rel
     return await _of(service).remove_relay(actor, network, relay)
 
 
+# Services and connectors
+
+
+@post("/v1/networks/{network:str}/services")
+async def add_service(
+    service: Given, actor: Given, network: FromPath[str], data: JSONBody[ServiceRequest]
+) -> ServiceEntry:
+    """Have members serve something to others."""
+    return await _of(service).add_service(actor, network, data)
+
+
+@get("/v1/networks/{network:str}/services")
+async def list_services(service: Given, actor: Given, network: FromPath[str]) -> tuple[ServiceEntry, ...]:
+    """The services of a network, and which members are to serve them."""
+    return await _of(service).services(actor, network)
+
+
+@delete("/v1/networks/{network:str}/services/{name:str}", status_code=200)
+async def remove_service(service: Given, actor: Given, network: FromPath[str], name: FromPath[str]) -> ServiceEntry:
+    """Have a service served no longer."""
+    return await _of(service).remove_service(actor, network, name)
+
+
+@post("/v1/networks/{network:str}/connectors")
+async def add_connector(
+    service: Given, actor: Given, network: FromPath[str], data: JSONBody[ConnectorRequest]
+) -> ConnectorEntry:
+    """Have members take streams for a service: at a port, for a TLS name, or as a web site."""
+    return await _of(service).add_connector(actor, network, data)
+
+
+@get("/v1/networks/{network:str}/connectors")
+async def list_connectors(service: Given, actor: Given, network: FromPath[str]) -> tuple[ConnectorEntry, ...]:
+    """The connectors of a network, and which members are to have them."""
+    return await _of(service).connectors(actor, network)
+
+
+@delete("/v1/networks/{network:str}/connectors/{name:str}", status_code=200)
+async def remove_connector(service: Given, actor: Given, network: FromPath[str], name: FromPath[str]) -> ConnectorEntry:
+    """Have streams taken by a connector no longer."""
+    return await _of(service).remove_connector(actor, network, name)
+
+
 # Members
 
 
@@ -252,15 +299,19 @@ async def read_status(service: Given, actor: Given, network: FromPath[str]) -> N
 
 @get("/v1/networks/{network:str}/events")
 async def list_network_events(
-    service: Given, actor: Given, network: FromPath[str], after: After = None, limit: Limit = 100
+    request: Web, service: Given, actor: Given, network: FromPath[str], after: After = None, limit: Limit = 100
 ) -> tuple[Event, ...]:
     """The audit log of one network, oldest first."""
+    _check_after(request, after)
     return await _of(service).events(actor, network, after, limit)
 
 
 @get("/v1/events")
-async def list_events(service: Given, actor: Given, after: After = None, limit: Limit = 100) -> tuple[Event, ...]:
+async def list_events(
+    request: Web, service: Given, actor: Given, after: After = None, limit: Limit = 100
+) -> tuple[Event, ...]:
     """The audit log, oldest first."""
+    _check_after(request, after)
     return await _of(service).events(actor, None, after, limit)
 
 
@@ -290,6 +341,12 @@ GUARDED: Final = (
     add_relay,
     list_relays,
     remove_relay,
+    add_service,
+    list_services,
+    remove_service,
+    add_connector,
+    list_connectors,
+    remove_connector,
     list_members,
     read_member,
     change_member,
@@ -305,6 +362,12 @@ GUARDED: Final = (
 def provide_actor(request: Web) -> Actor:
     """Who asks, as the middleware found out."""
     return actor_of(request.scope["state"])
+
+
+def _check_after(request: Web, after: int | None) -> None:
+    """The framework takes the text ``null`` for no number at all; here it is a mistake."""
+    if after is None and "after" in request.query_params:
+        raise Problem("invalid", "after is no number", "Give the sequence number of an event, or leave it out.")
 
 
 def _of(service: Any) -> Service:

@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from warren.model.documents import Rule
 from warren.model.parts import NAME_PATTERN, SUFFIX_CHARACTERS_MAX, SUFFIX_PATTERN, TAG_PATTERN
+from warren.model.services import Connector, ConnectorTerms, Service, ServiceTerms
 from warren.proto.control.messages import Interface, Task
 from warren.proto.control.spans import INVITE_S_MAX, TOKEN_S_MAX
 
@@ -27,6 +28,9 @@ HOST_PATTERN: Final = (
     r"^([0-9a-fA-F]*(:[0-9a-fA-F.]*){2,}|[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9-]+)*\.?)$(?!\n)"
 )
 """An IP address or a DNS name, as far as a pattern tells."""
+
+SERVICES_MAX: Final = 1024
+"""Of one network, and as many connectors: what a NetworkSpec has room for."""
 
 LEASE_S_MIN, LEASE_S_MAX = 60, 30 * 86_400
 
@@ -113,19 +117,32 @@ class PolicyTest(_Value, frozen=True, kw_only=True, omit_defaults=True):
     source: Note
     """A member's name, or an address."""
     destination: Note
+    """A member's name, an address, or ``service:NAME``."""
     protocol: Literal["tcp", "udp", "icmp"] = "tcp"
     port: Annotated[int, Meta(ge=1, le=65_535)] | None = None
     expect: Literal["allow", "deny"]
 
 
+class ServiceState(ServiceTerms, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a desired state says of one service."""
+
+
+class ConnectorState(ConnectorTerms, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a desired state says of one connector."""
+
+
 class DesiredState(_Value, frozen=True, kw_only=True, omit_defaults=True):
-    """All of a network that an operator decides. ``members`` lists whom it speaks of; others keep what they have."""
+    """All of a network that an operator decides. ``members`` lists whom it speaks of; others keep what they have.
+    ``services`` and ``connectors`` are all there are to be; None: as they are.
+    """
 
     suffix: Annotated[str, Meta(pattern=SUFFIX_PATTERN, max_length=SUFFIX_CHARACTERS_MAX)] | None = None
     lease_s: Annotated[int, Meta(ge=LEASE_S_MIN, le=LEASE_S_MAX)] | None = None
     members: Annotated[dict[NameText, MemberState], Meta(max_length=10_000)] = {}
     relay_members: Annotated[tuple[Note, ...], Meta(max_length=64)] | None = None
     """Selectors of the members that may relay for others; a public one of them that offers it does."""
+    services: Annotated[dict[NameText, ServiceState], Meta(max_length=SERVICES_MAX)] | None = None
+    connectors: Annotated[dict[NameText, ConnectorState], Meta(max_length=SERVICES_MAX)] | None = None
     policy: Annotated[tuple[Rule, ...], Meta(max_length=4096)]
     tests: Annotated[tuple[PolicyTest, ...], Meta(max_length=4096)] = ()
 
@@ -154,6 +171,8 @@ class Plan(_Value, frozen=True, kw_only=True):
     version: int
     changes: tuple[Change, ...]
     problems: tuple[Problem, ...]
+    warnings: tuple[Problem, ...] = ()
+    """What is perhaps not meant, and hinders nothing."""
 
 
 class ApplyRequest(_Value, frozen=True, kw_only=True):
@@ -220,6 +239,41 @@ class RelayEntry(_Value, frozen=True, kw_only=True):
     own: bool
     """Run by a coordinator itself, for all networks."""
     created: datetime
+
+
+# Services and connectors
+
+
+class ServiceRequest(Service, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A service to be, with its name."""
+
+
+class ServiceEntry(ServiceRequest, frozen=True, kw_only=True, omit_defaults=False):
+    """A service as it is; ``port`` is filled in."""
+
+    full_name: str
+    """Whose AAAA records are the addresses where it is served."""
+    served_by: tuple[NameText, ...]
+    """The members that are to serve it, the first few."""
+    served_by_count: int
+    connectors: tuple[NameText, ...]
+    """That lead to it."""
+    warnings: tuple[str, ...]
+    """What is perhaps not meant."""
+
+
+class ConnectorRequest(Connector, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A connector to be, with its name."""
+
+
+class ConnectorEntry(ConnectorRequest, frozen=True, kw_only=True, omit_defaults=False):
+    """A connector as it is; ``listen`` is filled in."""
+
+    taken_by: tuple[NameText, ...]
+    """The members that are to take streams for it, the first few."""
+    taken_by_count: int
+    warnings: tuple[str, ...]
+    """What is perhaps not meant."""
 
 
 # Members

@@ -6,18 +6,31 @@ reviewed is what happens, all of it or nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
-from typing import Literal
+from itertools import islice
+from typing import Literal, TypeVar
 
 import msgspec
 
 from warren.model.documents import NetworkSpec, Rule
 from warren.model.members import Member
 from warren.proto.control.administration import Change, DesiredState, MemberState, Plan, PolicyTest
-from warren.proto.control.desired_problems import problems_of, question, route_error, selector_error
+from warren.proto.control.desired_problems import PROBLEMS_MAX, problems_of, question, route_error, selector_error
+from warren.proto.control.desired_services import (
+    connector_of,
+    connector_state,
+    connector_text,
+    service_of,
+    service_problems,
+    service_state,
+    service_text,
+    service_warnings,
+)
 from warren.proto.control.spans import exact_span
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +41,9 @@ class Planned:
     state: DesiredState
     """Everything spelled out, as it will be: all members, no None. The next plan's ``current``."""
     spec_changes: bool
-    """Whether suffix, lease or policy change, and the NetworkSpec is to be signed anew."""
+    """Whether the NetworkSpec is to be signed anew, as ``spec`` with another version."""
+    spec: NetworkSpec
+    """As it will be, but for its version."""
     members: Mapping[bytes, MemberState] = field(default_factory=dict)
     """By node key, only those whose Membership is to be signed anew."""
 
@@ -40,6 +55,8 @@ def state_of(spec: NetworkSpec, members: Iterable[Member], tests: tuple[PolicyTe
         lease_s=spec.lease_s,
         relay_members=spec.relay_members,
         members={member.name: _state(member) for member in sorted(members, key=lambda m: m.name)},
+        services={service.name: service_state(service) for service in spec.services},
+        connectors={connector.name: connector_state(connector) for connector in spec.connectors},
         policy=spec.policy,
         tests=tests,
     )
@@ -65,16 +82,24 @@ def plan(
         suffix=complete.suffix or spec.suffix,
         lease_s=complete.lease_s or spec.lease_s,
         relay_members=_selectors(complete.relay_members or ()),
+        services=tuple(service_of(*one) for one in (complete.services or {}).items()),
+        connectors=tuple(connector_of(*one) for one in (complete.connectors or {}).items()),
         policy=complete.policy,
+    )
+    problems = (
+        *problems_of(wanted, future_spec, future, known_tags),
+        *islice(service_problems(future_spec, future, spec), PROBLEMS_MAX),
     )
     return Planned(
         plan=Plan(
             version=spec.version,
             changes=tuple(_changes(current, complete)),
-            problems=problems_of(wanted, future_spec, future, known_tags),
+            problems=problems[:PROBLEMS_MAX],
+            warnings=tuple(islice(service_warnings(future_spec, future, known_tags), PROBLEMS_MAX)),
         ),
         state=complete,
         spec_changes=future_spec != spec,
+        spec=future_spec,
         members={
             member.membership.node: complete.members[member.name]
             for member in members
@@ -91,9 +116,15 @@ def _completed(current: DesiredState, wanted: DesiredState, members: Sequence[Me
         lease_s=current.lease_s if wanted.lease_s is None else wanted.lease_s,
         relay_members=current.relay_members if wanted.relay_members is None else wanted.relay_members,
         members=dict(sorted(states.items())),
+        services=_sorted(current.services if wanted.services is None else wanted.services),
+        connectors=_sorted(current.connectors if wanted.connectors is None else wanted.connectors),
         policy=wanted.policy,
         tests=wanted.tests,
     )
+
+
+def _sorted(states: Mapping[str, T] | None) -> dict[str, T]:
+    return dict(sorted((states or {}).items()))
 
 
 def _state(member: Member) -> MemberState:
@@ -123,6 +154,8 @@ def _changes(current: DesiredState, complete: DesiredState) -> Iterator[Change]:
         before = _normal(current.members.get(name, MemberState()))
         yield from _change(f"tags of {name}", ", ".join(before.tags), ", ".join(state.tags))
         yield from _change(f"routes of {name}", ", ".join(before.routes), ", ".join(state.routes))
+    yield from _named_changes("service", current.services, complete.services, service_text)
+    yield from _named_changes("connector", current.connectors, complete.connectors, connector_text)
     yield from _list_changes("policy rule", [*map(rule_text, current.policy)], [*map(rule_text, complete.policy)])
     yield from _list_changes("policy test", [*map(question_text, current.tests)], [*map(question_text, complete.tests)])
 
@@ -134,6 +167,15 @@ def _change(subject: str, before: str | None, after: str | None) -> Iterator[Cha
             "add" if before is None else "remove" if after is None else "change"
         )
         yield Change(action=action, subject=subject, before=before, after=after)
+
+
+def _named_changes(
+    subject: str, before: Mapping[str, T] | None, after: Mapping[str, T] | None, text: Callable[[T], str]
+) -> Iterator[Change]:
+    before, after = before or {}, after or {}
+    for name in sorted({*before, *after}):
+        old, new = (states.get(name) for states in (before, after))
+        yield from _change(f"{subject} {name}", None if old is None else text(old), None if new is None else text(new))
 
 
 def _list_changes(subject: str, before: list[str], after: list[str]) -> Iterator[Change]:

@@ -7,7 +7,7 @@ was meant to be denied would pass.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from ipaddress import IPv4Network, IPv6Network
 from itertools import islice
@@ -18,6 +18,7 @@ from warren.model.documents import NetworkSpec
 from warren.model.members import Member
 from warren.model.parts import canonical_address, canonical_network, check_selector
 from warren.model.policy import Flow, Judge, without_nested
+from warren.model.serving import service_named, serving
 from warren.model.tunnel import IPAddress, IPNetwork
 from warren.proto.control.administration import DesiredState, PolicyTest, Problem
 
@@ -50,7 +51,7 @@ def _unknown_members(wanted: DesiredState, members: Sequence[Member]) -> Iterato
         if name not in names:
             yield Problem(
                 where=f"members.{name}",
-                what=f"there is no member {name}; let it join first, or take it out of the file{_like(name, names)}",
+                what=f"there is no member {name}; let it join first, or take it out of the file{like(name, names)}",
             )
 
 
@@ -89,7 +90,7 @@ def _claims(spec: NetworkSpec, members: Sequence[Member]) -> Iterator[Claim]:
 
 
 def _policy_problems(spec: NetworkSpec, members: Sequence[Member], known_tags: Collection[str]) -> Iterator[Problem]:
-    known = _Known(spec, members, known_tags)
+    known = Known(spec, members, known_tags)
     for number, rule in enumerate(spec.policy):
         for side, selectors in (("sources", rule.sources), ("destinations", rule.destinations)):
             for selector in selectors:
@@ -101,7 +102,7 @@ def _policy_problems(spec: NetworkSpec, members: Sequence[Member], known_tags: C
 def _relay_problems(
     wanted: DesiredState, spec: NetworkSpec, members: Sequence[Member], known_tags: Collection[str]
 ) -> Iterator[Problem]:
-    known = _Known(spec, members, known_tags)
+    known = Known(spec, members, known_tags)
     for number, selector in enumerate(wanted.relay_members or ()):
         what = selector_error(selector) or known.error(selector)
         if what is not None:
@@ -117,12 +118,13 @@ def selector_error(text: str) -> str | None:
     return None
 
 
-class _Known:
+class Known:
     """What a selector can stand for."""
 
     def __init__(self, spec: NetworkSpec, members: Sequence[Member], known_tags: Collection[str]) -> None:
         self._names = {member.name for member in members}
         self._tags = {tag for member in members for tag in member.tags}.union(known_tags)
+        self._services = {service.name for service in spec.services}
         self._places = without_nested(claim.network for claim in _claims(spec, members) if claim.kind != "node")
         self._errors: dict[str, str | None] = {}
 
@@ -139,11 +141,15 @@ class _Known:
         if kind == "member":
             if name in self._names:
                 return None
-            return f"there is no member {name}, so {selector} matches nobody{_like(name, self._names)}"
+            return f"there is no member {name}, so {selector} matches nobody{like(name, self._names)}"
         if kind == "tag":
             if name in self._tags:
                 return None
-            return f"no member has the tag {name}, so {selector} matches nobody{_like(name, self._tags)}"
+            return f"no member has the tag {name}, so {selector} matches nobody{like(name, self._tags)}"
+        if kind == "service":
+            if name in self._services:
+                return None
+            return f"there is no service {name}, so {selector} matches nothing{like(name, self._services)}"
         if self._is_somewhere(canonical_network(selector)):
             return None
         return f"{selector} is neither in the network nor behind a member, so it matches nobody; give it a route first"
@@ -160,7 +166,7 @@ def _overlap(one: IPNetwork, other: IPNetwork) -> bool:
     return isinstance(other, IPv6Network) and one.overlaps(other)
 
 
-def _like(name: str, known: Iterable[str]) -> str:
+def like(name: str, known: Iterable[str]) -> str:
     """A question after what was perhaps meant."""
     likely = (
         other
@@ -176,22 +182,22 @@ def _like(name: str, known: Iterable[str]) -> str:
 
 def _test_problems(spec: NetworkSpec, members: Sequence[Member], tests: Sequence[PolicyTest]) -> Iterator[Problem]:
     judge = Judge(spec.policy, members, spec.services)
-    by_name = {member.name: member for member in members}
+    places = _Places(spec, members)
     for number, test in enumerate(tests):
-        what = _test_error(judge, by_name, test)
+        what = _test_error(judge, places, test)
         if what is not None:
             yield Problem(where=f"tests[{number}]", what=what)
 
 
-def _test_error(judge: Judge, by_name: Mapping[str, Member], test: PolicyTest) -> str | None:
+def _test_error(judge: Judge, places: _Places, test: PolicyTest) -> str | None:
     if test.protocol == "icmp" and test.port is not None:
         return "icmp has no ports; leave the port out"
     if test.protocol != "icmp" and test.port is None:
         return f"a test of {test.protocol} needs a port"
-    sources, destinations = _addresses(by_name, test.source), _addresses(by_name, test.destination)
+    sources, destinations = places.addresses(test.source), places.destinations(test.destination)
     for name, addresses in ((test.source, sources), (test.destination, destinations)):
         if not addresses:
-            return f"{name!r} is neither a member nor an address{_like(name, by_name)}"
+            return places.unknown(name)
     flows = [
         Flow(source, destination, test.protocol, test.port)
         for source in sources
@@ -211,14 +217,36 @@ def _test_error(judge: Judge, by_name: Mapping[str, Member], test: PolicyTest) -
     return None
 
 
-def _addresses(by_name: Mapping[str, Member], text: str) -> tuple[IPAddress, ...]:
-    member = by_name.get(text)
-    if member is not None:
-        return (member.address6,) if member.address4 is None else (member.address6, member.address4)
-    try:
-        return (canonical_address(text),)
-    except ValueError:
-        return ()
+class _Places:
+    """The addresses of what tests speak of."""
+
+    def __init__(self, spec: NetworkSpec, members: Sequence[Member]) -> None:
+        self._spec = spec
+        self._members = members
+        self._by_name = {member.name: member for member in members}
+
+    def addresses(self, text: str) -> tuple[IPAddress, ...]:
+        member = self._by_name.get(text)
+        if member is not None:
+            return (member.address6,) if member.address4 is None else (member.address6, member.address4)
+        try:
+            return (canonical_address(text),)
+        except ValueError:
+            return ()
+
+    def destinations(self, text: str) -> tuple[IPAddress, ...]:
+        kind, _, name = text.partition(":")
+        if kind == "service":
+            return tuple(member.service_address(name) for member in serving(self._spec, self._members, name))
+        return self.addresses(text)
+
+    def unknown(self, text: str) -> str:
+        kind, _, name = text.partition(":")
+        if kind != "service":
+            return f"{text!r} is neither a member nor an address{like(text, self._by_name)}"
+        if service_named(self._spec, name) is None:
+            return f"there is no service {name}{like(name, [one.name for one in self._spec.services])}"
+        return f"no member serves {name}"
 
 
 def question(test: PolicyTest) -> str:

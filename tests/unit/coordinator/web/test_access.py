@@ -13,7 +13,13 @@ import msgspec
 from tests.unit.coordinator.web.harness import Running, answer_of, running
 from warren.coordinator.web import openapi, routes
 from warren.identity.signing import VerifyKey
-from warren.proto.control.administration import InviteRequest, RelayRequest, TokenRequest
+from warren.proto.control.administration import (
+    ConnectorRequest,
+    InviteRequest,
+    RelayRequest,
+    ServiceRequest,
+    TokenRequest,
+)
 
 PUBLIC = {"read_identity", "read_liveness", "read_readiness"}
 
@@ -48,6 +54,12 @@ CASES = {
     "add_relay": Case(WRITE, right=201, body={"name": "two", "hosts": ["192.0.2.8"], "secret": "s" * 16}),
     "list_relays": Case(),
     "remove_relay": Case(WRITE),
+    "add_service": Case(WRITE, right=201, body={"name": "two", "at": ["members"], "target": "localhost:80"}),
+    "list_services": Case(),
+    "add_connector": Case(WRITE, right=201, body={"name": "two", "at": ["members"], "service": "free", "listen": "81"}),
+    "list_connectors": Case(),
+    "remove_connector": Case(WRITE),
+    "remove_service": Case(WRITE),
     "list_members": Case(),
     "read_member": Case(),
     "change_member": Case(WRITE, body={"tags": ["db"]}),
@@ -86,26 +98,32 @@ GET /v1/events
 GET /v1/identity
 GET /v1/networks
 GET /v1/networks/{network}
+GET /v1/networks/{network}/connectors
 GET /v1/networks/{network}/events
 GET /v1/networks/{network}/invites
 GET /v1/networks/{network}/members
 GET /v1/networks/{network}/members/{member}
 GET /v1/networks/{network}/relays
 GET /v1/networks/{network}/revocations
+GET /v1/networks/{network}/services
 GET /v1/networks/{network}/state
 GET /v1/networks/{network}/status
 GET /v1/openapi.json
 GET /v1/tokens
+DELETE /v1/networks/{network}/connectors/{name}
 DELETE /v1/networks/{network}/invites/{invite}
 DELETE /v1/networks/{network}/members/{member}
 DELETE /v1/networks/{network}/relays/{relay}
+DELETE /v1/networks/{network}/services/{name}
 DELETE /v1/tokens/{token}
 PATCH /v1/networks/{network}/members/{member}
 POST /v1/networks
 POST /v1/networks/{network}/apply
+POST /v1/networks/{network}/connectors
 POST /v1/networks/{network}/invites
 POST /v1/networks/{network}/plan
 POST /v1/networks/{network}/relays
+POST /v1/networks/{network}/services
 POST /v1/tokens
 """
 
@@ -143,6 +161,11 @@ async def world(coordinator: Running) -> World:
     spare = await coordinator.service.create_token(coordinator.admin, TokenRequest(label="spare", ttl_s=3600))
     request = RelayRequest(name="one", hosts=("192.0.2.7",), secret="s" * 16)
     relay = await coordinator.service.add_relay(coordinator.admin, "home", request)
+    for name in ("web", "free"):
+        served = ServiceRequest(name=name, at=("member:web1",), target="localhost:80")
+        await coordinator.service.add_service(coordinator.admin, "home", served)
+    taken = ConnectorRequest(name="web", at=("member:web1",), service="web")
+    await coordinator.service.add_connector(coordinator.admin, "home", taken)
     tokens = {
         "expired": await coordinator.make_token(ttl_s=1),
         "reader": await coordinator.make_token(role="reader"),
@@ -159,7 +182,14 @@ async def world(coordinator: Running) -> World:
     return World(
         coordinator,
         home,
-        {"network": "home", "member": "web1", "invite": invite.id, "token": spare.id, "relay": relay.name},
+        {
+            "network": "home",
+            "member": "web1",
+            "invite": invite.id,
+            "token": spare.id,
+            "relay": relay.name,
+            "name": "web",
+        },
         tokens,
     )
 
