@@ -74,6 +74,11 @@ class Caddy:
                 found[site.connector] = trouble
         return found
 
+    @property
+    def pid(self) -> int | None:
+        """Of Caddy; None while none runs."""
+        return None if self._process is None else self._process.pid
+
     async def wait_closed(self) -> None:
         """Return after :meth:`close`; a Caddy that ends by itself is started again."""
         await self._closed.wait()

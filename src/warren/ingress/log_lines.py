@@ -18,14 +18,23 @@ from warren.errors import OperationFailed
 
 LINE_BYTES_MAX: Final = 65_536
 LINE_CHARACTERS_SHOWN: Final = 500
+_ERROR_CHARACTERS: Final = 250
 LINES_PER_MINUTE: Final = 60
 """Of Caddy's that go into our log; those beyond are counted, and still read."""
 LOG_CONNECTIONS_MAX: Final = 8
 """Caddy opens one, and a second while it changes its configuration."""
 
 _log = log.get("caddy")
-_CERTIFICATES: Final = ("tls.obtain", "tls.renew", "tls.issuance", "tls.cache.maintenance")
-_OCSP: Final = "stapling OCSP"
+_CERTIFICATES: Final = ("tls.obtain", "tls.renew", "tls.issuance", "tls.cache.maintenance", "http.acme_client")
+_CHALLENGE_FAILED: Final = "challenge failed"
+_OF_NO_INTEREST: Final = {
+    "will retry",
+    "validating authorization",
+    "job failed",
+    "unable to unlock",
+    "unable to clean up lock in storage backend",
+}
+"""Said again of what was said before, or of its own shutdown."""
 
 
 class Line(msgspec.Struct, frozen=True):
@@ -36,7 +45,7 @@ class Line(msgspec.Struct, frozen=True):
     msg: str = ""
     error: Any = None
     identifier: str = ""
-    retrying_in: float = 0.0
+    challenge_type: str = ""
 
     @property
     def sentence(self) -> str:
@@ -57,6 +66,8 @@ class Certificates:
 
     def __init__(self) -> None:
         self._troubles: dict[str, str] = {}
+        self._challenges: dict[str, str] = {}
+        """How the authority's last look at a domain failed: Caddy says it once, and then only that nothing is left."""
 
     def take(self, line: Line) -> bool:
         """Whether something has changed."""
@@ -64,18 +75,27 @@ class Certificates:
         if not domain or not line.logger.startswith(_CERTIFICATES):
             return False
         if "successfully" in line.msg:
+            self._challenges.pop(domain, None)
             return self._troubles.pop(domain, None) is not None
-        if line.level != "error" or line.error is None:
+        if line.level != "error" or line.error is None or line.msg in _OF_NO_INTEREST:
             return False
-        trouble = f"no certificate for {domain}: {line.error}"[:LINE_CHARACTERS_SHOWN]
+        if line.msg == _CHALLENGE_FAILED:
+            self._challenges[domain] = (
+                f"the authority's {line.challenge_type} look at it failed ({str(line.error)[:_ERROR_CHARACTERS]}); "
+                "let the name lead to this gateway, whose ports 80 and 443 have to be open to everybody"
+            )
+            return False
+        why = self._challenges.get(domain) or f"{line.error}; it is tried again"
+        trouble = f"no certificate for {domain}: {why}"[:LINE_CHARACTERS_SHOWN]
         changed = self._troubles.get(domain) != trouble
         self._troubles[domain] = trouble
         return changed
 
     def keep_only(self, domains: frozenset[str]) -> None:
         """The others are nobody's any more."""
-        for domain in self._troubles.keys() - domains:
-            del self._troubles[domain]
+        for known in (self._troubles, self._challenges):
+            for domain in known.keys() - domains:
+                del known[domain]
 
     def trouble(self, domains: tuple[str, ...]) -> str | None:
         return next((self._troubles[domain] for domain in domains if domain in self._troubles), None)
@@ -154,7 +174,9 @@ class LogSocket:
 
 
 def _level_of(line: Line) -> int:
-    """An error of Caddy's is a warning of ours: mostly that of an authority or of a domain, and it goes on."""
-    if _OCSP in line.msg or line.level in {"info", "debug"}:
-        return logging.INFO if "successfully" in line.msg else logging.DEBUG
-    return logging.WARNING
+    """An error of Caddy's is a warning of ours: mostly that of an authority or of a domain, and it goes on. What it
+    warns of (no OCSP, its own shutdown) matters to nobody.
+    """
+    if line.level in {"error", "panic", "fatal"} and line.msg not in _OF_NO_INTEREST:
+        return logging.WARNING
+    return logging.INFO if "successfully" in line.msg else logging.DEBUG

@@ -1,0 +1,136 @@
+"""Certificates from an ACME authority (RFC 8555): Pebble, which validates through the gateway's own front doors."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import socket
+import ssl
+import tempfile
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address
+from pathlib import Path
+
+import pytest
+
+from tests.support.certificates import make_certificate
+from tests.support.ingress import Gateway, eventually, gateway
+
+pytestmark = pytest.mark.skipif(
+    any(shutil.which(program) is None for program in ("caddy", "pebble", "pebble-challtestsrv")),
+    reason="the Debian packages caddy and pebble are not installed",
+)
+
+
+@dataclass
+class Authority:
+    directory: str
+    root: Path
+    management: str
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@contextlib.asynccontextmanager
+async def pebble(directory: Path, ports: list[int], *, http: int, https: int) -> AsyncIterator[Authority]:
+    """An authority that finds every name at 127.0.0.1, and there web servers at these two ports."""
+    api, management, dns, unused = ports
+    certificate, key = make_certificate("pebble", names=("localhost", IPv4Address("127.0.0.1"))).write(directory, "api")
+    config = directory / "pebble.json"
+    settings = {"httpPort": http, "tlsPort": https, "certificate": str(certificate), "privateKey": str(key)}
+    settings |= {"listenAddress": f"127.0.0.1:{api}", "managementListenAddress": f"127.0.0.1:{management}"}
+    config.write_text(json.dumps({"pebble": settings}))
+    off = ["-http01", "", "-https01", "", "-tlsalpn01", ""]
+    names = ["-dns01", f"127.0.0.1:{dns}", "-management", f"127.0.0.1:{unused}", "-defaultIPv6", ""]
+    commands = [
+        ["pebble-challtestsrv", *off, *names, "-defaultIPv4", "127.0.0.1"],
+        ["pebble", "-config", str(config), "-dnsserver", f"127.0.0.1:{dns}", "-strict"],
+    ]
+    environment = os.environ | {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"}
+    with (directory / "pebble.log").open("wb") as log:
+        running = [
+            await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)
+            for command in commands
+        ]
+    try:
+        await eventually(lambda: listens(api) and listens(management))
+        yield Authority(f"https://127.0.0.1:{api}/dir", certificate, f"https://127.0.0.1:{management}")
+    finally:
+        for process in running:
+            process.kill()
+            await process.wait()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as sock:
+        return sock.connect_ex(("127.0.0.1", port)) == 0
+
+
+async def issuer_of(gate: Gateway, domain: str) -> str:
+    """Who made the certificate that clients see; empty when there is none."""
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", gate.https, ssl=context, server_hostname=domain)
+    except OSError:
+        return ""
+    from cryptography import x509
+
+    der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.transport.abort()
+    return x509.load_der_x509_certificate(der).issuer.rfc4514_string()
+
+
+@pytest.mark.parametrize("challenge", ["http-01", "tls-alpn-01"])
+def test_a_certificate_comes_by(challenge: str) -> None:
+    """Only one of the two front doors is where the authority looks."""
+
+    async def scene(directory: Path) -> None:
+        api, *more, nowhere = free_ports(5)
+        settings = {"acme_directory": f"https://127.0.0.1:{api}/dir", "acme_ca": directory / "api.crt"}
+        async with gateway(acme_email="admin@example.org", **settings) as gate:
+            plain = gate.site("plain.test", certificate="none")
+            await gate.keep([plain])
+            doors = (
+                {"http": gate.http, "https": nowhere}
+                if challenge == "http-01"
+                else {"http": nowhere, "https": gate.https}
+            )
+            async with pebble(directory, [api, *more], **doors):
+                await gate.keep([plain, gate.site("acme.test", certificate="acme")])
+                async with asyncio.timeout(20):
+                    while "Pebble" not in await issuer_of(gate, "acme.test"):
+                        await asyncio.sleep(0.05)
+                assert gate.caddy.problems() == {}
+
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(scene(Path(directory)))
+
+
+def test_a_certificate_that_is_not_to_be_had_is_a_problem_of_its_connector() -> None:
+    async def scene(directory: Path) -> None:
+        api, *more, nowhere = free_ports(5)
+        settings = {"acme_directory": f"https://127.0.0.1:{api}/dir", "acme_ca": directory / "api.crt"}
+        async with (
+            gateway("a.test", **settings) as gate,
+            pebble(directory, [api, *more], http=nowhere, https=nowhere),
+        ):
+            await gate.keep([gate.site("a.test"), gate.site("acme.test", certificate="acme", connector="shop")])
+            await eventually(lambda: bool(gate.caddy.problems()))
+            assert gate.caddy.problems().keys() == {"shop"}
+            said = gate.caddy.problems()["shop"]
+            assert said.startswith("no certificate for acme.test: the authority's ")
+            assert said.endswith("whose ports 80 and 443 have to be open to everybody")
+
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(scene(Path(directory)))

@@ -1,0 +1,157 @@
+"""Web sites behind a gateway: the real Caddy, asked by curl and by hand, through the real streams."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+
+import pytest
+
+from tests.support.ingress import CLIENT, eventually, gateway, read_all
+
+pytestmark = pytest.mark.skipif(shutil.which("caddy") is None, reason="the Debian package caddy is not installed")
+
+
+def test_the_site_is_told_its_clients_address_and_not_caddys() -> None:
+    async def scene() -> None:
+        async with gateway("a.test") as gate:
+            said = await gate.curl("https://a.test/x?y=1")
+            assert json.loads(said) == {"method": "GET", "target": "/x?y=1", "bytes": 0}
+            await gate.curl("https://a.test/other", source="127.0.0.3")
+            plain = await gate.say("", b"GET /p HTTP/1.1\r\nHost: plain.test\r\nConnection: close\r\n\r\n", tls=False)
+            assert b"200 OK" in plain
+            told = [(seen.target, seen.all("x-forwarded-for"), seen.all("x-real-ip")) for seen in gate.web.seen]
+            assert told == [
+                ("/x?y=1", [CLIENT], [CLIENT]),
+                ("/other", ["127.0.0.3"], ["127.0.0.3"]),
+                ("/p", [CLIENT], [CLIENT]),
+            ]
+            assert [seen.all("x-forwarded-proto") for seen in gate.web.seen] == [["https"], ["https"], ["http"]]
+            assert gate.web.seen[0].all("x-forwarded-host") == ["a.test"]
+
+    asyncio.run(scene())
+
+
+def test_http_1_1_and_http_2_and_plain_http_leads_to_https() -> None:
+    async def scene() -> None:
+        async with gateway("a.test") as gate:
+            shown = "%{http_version} %{http_code}"
+            for option, version in (("--http1.1", "1.1"), ("--http2", "2")):
+                assert await gate.curl(option, "-o", "/dev/null", "-w", shown, "https://a.test/") == f"{version} 200"
+            lead = await gate.say("", b"GET /x?y HTTP/1.1\r\nHost: a.test\r\nConnection: close\r\n\r\n", tls=False)
+            assert lead.startswith(b"HTTP/1.1 308 ")
+            assert b"\r\nLocation: https://a.test/x?y\r\n" in lead
+            nobody = await gate.say("", b"GET / HTTP/1.1\r\nHost: b.test\r\nConnection: close\r\n\r\n", tls=False)
+            assert nobody.startswith(b"HTTP/1.1 404 ")
+
+    asyncio.run(scene())
+
+
+def test_large_bodies_arrive_whole_and_unknown_lengths_too() -> None:
+    async def scene() -> None:
+        async with gateway("a.test") as gate:
+            body = gate.settings.state / "body"
+            body.write_bytes(bytes(range(256)) * (16 << 12))
+            for option in ([], ["-H", "Transfer-Encoding: chunked"], ["--http1.1", "-H", "Transfer-Encoding: chunked"]):
+                said = await gate.curl(*option, "--data-binary", f"@{body}", "https://a.test/up")
+                assert json.loads(said)["bytes"] == 16 << 20
+            assert {seen.body == body.read_bytes() for seen in gate.web.seen} == {True}
+
+    asyncio.run(scene())
+
+
+def test_what_a_site_says_bit_by_bit_comes_bit_by_bit() -> None:
+    async def scene() -> None:
+        async with gateway("a.test") as gate:
+            reader, writer = await gate.connect("a.test")
+            writer.write(b"GET /stream HTTP/1.1\r\nHost: a.test\r\n\r\n")
+            async with asyncio.timeout(5):
+                await reader.readuntil(b"line 0\n")
+            gate.web.more.set()
+            async with asyncio.timeout(5):
+                await reader.readuntil(b"line 1\n")
+            writer.transport.abort()
+
+    asyncio.run(scene())
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_websocket_goes_through_both_ways(tls: bool) -> None:
+    async def scene() -> None:
+        async with gateway("a.test") as gate:
+            host = b"a.test" if tls else b"plain.test"
+            reader, writer = await gate.connect("a.test", tls=tls)
+            writer.write(
+                b"GET /upgrade HTTP/1.1\r\nHost: " + host + b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            async with asyncio.timeout(5):
+                assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+                writer.write(b"\x81\x82frames")
+                assert await reader.readexactly(8) == b"\x81\x82frames"
+            assert gate.web.seen[0].all("x-forwarded-for") == [CLIENT]
+            writer.transport.abort()
+
+    asyncio.run(scene())
+
+
+def test_a_site_that_does_not_answer_is_a_502_and_others_go_on() -> None:
+    async def scene() -> None:
+        async with gateway("a.test", "b.test") as gate:
+            away = gate.site("b.test")
+            away = type(away)("b", away.domains, "internal", gate.settings.state / "nobody.sock")
+            await gate.keep([gate.site("a.test"), away])
+            assert (await gate.curl("-w", "%{http_code}", "https://b.test/")).endswith("502")
+            assert (await gate.curl("-o", "/dev/null", "-w", "%{http_code}", "https://a.test/")) == "200"
+
+    asyncio.run(scene())
+
+
+def test_a_program_of_this_host_that_goes_to_caddys_port_is_nobody() -> None:
+    async def scene() -> None:
+        async with gateway("a.test") as gate:
+            reader, writer = await asyncio.open_connection("127.0.0.1", gate.ports.http)
+            writer.write(b"GET / HTTP/1.1\r\nHost: plain.test\r\nConnection: close\r\n\r\n")
+            assert (await read_all(reader)).startswith(b"HTTP/1.1 403 ")
+            writer.close()
+            assert gate.web.seen == []
+
+    asyncio.run(scene())
+
+
+def test_a_change_of_the_sites_leaves_downloads_alone() -> None:
+    async def scene() -> None:
+        async with gateway("a.test") as gate:
+            reader, writer = await gate.connect("a.test")
+            writer.write(b"GET /stream HTTP/1.1\r\nHost: a.test\r\n\r\n")
+            async with asyncio.timeout(5):
+                await reader.readuntil(b"line 0\n")
+            before = gate.ports
+            async with asyncio.timeout(5):
+                await gate.keep([gate.site("a.test"), gate.site("b.test")])
+            assert gate.ports == before
+            await gate.wait_for_certificates("b.test")
+            assert (await gate.curl("-o", "/dev/null", "-w", "%{http_code}", "https://b.test/")) == "200"
+            gate.web.more.set()
+            async with asyncio.timeout(5):
+                await reader.readuntil(b"line 1\n")
+            writer.transport.abort()
+
+    asyncio.run(scene())
+
+
+def test_a_caddy_that_is_killed_comes_back_at_the_same_ports() -> None:
+    async def scene() -> None:
+        async with gateway("a.test") as gate:
+            before = gate.ports
+            gate.caddy.changed.clear()
+            os.kill(gate.caddy.pid or 0, signal.SIGKILL)
+            await eventually(lambda: bool(gate.caddy.problems()))
+            await eventually(lambda: not gate.caddy.problems())
+            assert gate.caddy.ports == before
+            assert (await gate.curl("-o", "/dev/null", "-w", "%{http_code}", "https://a.test/")) == "200"
+
+    asyncio.run(scene())
