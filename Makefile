@@ -20,12 +20,14 @@ BUILD_PACKAGES := gcc libc6-dev libssl-dev python3-dev python3-venv
 LAB_PACKAGES := bind9-dnsutils caddy coturn curl dbus-daemon dnsmasq-base faketime iperf3 iproute2 iputils-ping lftp \
   libnftables1 miniupnpc miniupnpd-nftables natpmpc nftables pebble postgresql procps slowhttptest \
   squid tayga tftp-hpa tftpd-hpa vsftpd wireguard-go wireguard-tools
+# They and vsftpd exclude each other as packages.
+UNPACKED_PACKAGES := proftpd-core pure-ftpd
 BENCH_PACKAGES := libnginx-mod-stream nebula nginx-light socat
 
 SPEEDUPS := $(wildcard hatch_build.py src/warren/_speed/*.pyx src/warren/_speed/*.pxd src/warren/_speed/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fuzz format lock clean packages bench-packages
+.PHONY: help demo test check bench fuzz format lock clean packages unpacked bench-packages
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
@@ -37,7 +39,7 @@ help: ## show this list
 demo: packages $(STAMPS)/project ## set up, then show a network at work in the lab (about a minute)
 	@$(VENV)/bin/warren demo $(ARGS)
 
-test: packages $(STAMPS)/project $(STAMPS)/dev ## set up, then run all tests; ARGS="tests/unit -k name" runs some
+test: packages unpacked $(STAMPS)/project $(STAMPS)/dev ## set up, then run all tests; ARGS="tests/unit -k name" runs some
 	@tools/run-tests.sh $(VENV)/bin/python --numprocesses=$(WORKERS) $(ARGS)
 
 check: $(STAMPS)/dev ## lint, formatting and types
@@ -64,6 +66,9 @@ clean: ## remove what was built and set up here
 
 packages:
 	@tools/debian-packages.sh $(BUILD_PACKAGES) $(LAB_PACKAGES)
+
+unpacked: packages
+	@tools/unpack-packages.sh $(STAMPS)/unpacked $(UNPACKED_PACKAGES)
 
 bench-packages:
 	@tools/debian-packages.sh $(BENCH_PACKAGES)

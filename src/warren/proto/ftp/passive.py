@@ -11,7 +11,7 @@ from warren.proto.ftp.addresses import epsv_reply_untrusted, pasv_reply_untruste
 from warren.proto.ftp.asking import LOWEST_PORT
 from warren.proto.ftp.replies import Part
 
-_NOT_IMPLEMENTED: Final = frozenset({500, 501, 502, 504, 522})
+_NOT_LOGGED_IN: Final = 530
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ class PassiveMode:
     def answer(self, part: Part) -> Port | NoPort | None:
         """What the last line of the reply gives; None: ask again, with another :meth:`question`."""
         code = 229 if self._knows_epsv else 227
-        if part.code != code and part.code >= 400 and not (self._knows_epsv and part.code in _NOT_IMPLEMENTED):
+        lasting = 500 <= part.code != _NOT_LOGGED_IN
+        if part.code >= 400 and not (self._knows_epsv and lasting):
             return NoPort(part.text)
         try:
             if part.code != code:
