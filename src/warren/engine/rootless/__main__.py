@@ -21,9 +21,10 @@ from warren.engine.rootless.server import Server
 from warren.engine.rootless.sockets import join
 from warren.engine.rootless.work import Work
 from warren.errors import OperationFailed, WarrenError
-from warren.linux import netns, userns
+from warren.linux import capabilities, netns, userns
 from warren.linux.inotify import RemovalWatch
 
+_KEPT = frozenset({capabilities.CAP_NET_ADMIN, capabilities.CAP_NET_RAW, capabilities.CAP_NET_BIND_SERVICE})
 _OVERFLOW_UID = Path("/proc/sys/kernel/overflowuid")
 _log = log.get("nest")
 
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     log.configure(prefix="nest: ")
     try:
         _move_in(options)
+        capabilities.keep_only(_KEPT)
         return asyncio.run(_run(options.socket))
     except WarrenError as error:
         print(f"error: {error}", flush=True)
@@ -98,10 +100,10 @@ async def _run(path: Path) -> int:
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(work.close)
         server = Server(path, work, os.geteuid())
-        stack.callback(path.unlink, missing_ok=True)
         stack.push_async_callback(server.close)
         watch = RemovalWatch(path)
         stack.callback(watch.close)
+        stack.callback(_remove, path, watch)
         loop.add_reader(watch, _end_if_removed, watch, stopping)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
@@ -115,6 +117,11 @@ async def _run(path: Path) -> int:
 def _end_if_removed(watch: RemovalWatch, stopping: asyncio.Event) -> None:
     if watch.removed():
         stopping.set()
+
+
+def _remove(path: Path, watch: RemovalWatch) -> None:
+    if not watch.removed():  # else what is there now is another's
+        path.unlink(missing_ok=True)
 
 
 def _raise_file_limit() -> None:

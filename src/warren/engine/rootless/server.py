@@ -32,6 +32,7 @@ TRANSFER_S: Final = 10.0
 """So long a request may take to come in once it began, and an answer to be taken."""
 _BACKLOG: Final = 128
 _ACCEPT_AGAIN_S: Final = 0.2
+_OTHERS_WRITE: Final = 0o022
 _OUT_OF_FILES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _log = log.get("nest")
@@ -200,6 +201,9 @@ def listen(path: Path) -> socket.socket:
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        around = path.parent.stat()
+        if around.st_uid != os.geteuid() or around.st_mode & _OTHERS_WRITE:
+            raise OperationFailed(f"{path.parent} is not this user's alone: others could put their socket there")
         if path.is_socket():
             if _answers(path):
                 raise OperationFailed(f"{path} is served already: another rootless engine runs; stop it first")
