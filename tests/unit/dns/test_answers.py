@@ -11,6 +11,7 @@ import dns.name
 import dns.opcode
 import dns.rcode
 import dns.rdatatype
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from tests.support.policy_node import member, network
 from warren.dns.answers import EDNS_UDP_BYTES, HEADER_BYTES, Answers, Foreign
 from warren.dns.names import Zone, records
+from warren.model.services import Service
 
 LAPTOP6 = ip_address("fd11:2233:4455:2::1").reverse_pointer
 
@@ -93,6 +95,28 @@ def test_what_is_not_there_is_told_apart(name: str, kind: str, code: str) -> Non
     assert soa.rdtype == dns.rdatatype.SOA
     assert dns.name.from_text(name).is_subdomain(soa.name)
     assert (soa.ttl, soa[0].minimum) == (5, 5)
+
+
+def test_a_service_is_answered_like_a_member_and_the_label_above_it_is_there() -> None:
+    service = Service(name="web", at=("members",), target="localhost:80")
+    members = [member(2, "laptop"), member(3, "printer")]
+    answers = Answers()
+    answers.set_zones([records(msgspec.structs.replace(network(()), services=(service,)), members)])
+
+    def ask(name: str, kind: str) -> dns.message.Message:
+        response = answers.answer_untrusted(dns.message.make_query(name, kind).to_wire(), tcp=False)
+        assert isinstance(response, bytes)
+        return dns.message.from_wire(response)
+
+    addresses = [str(one.service_address("web")) for one in members]
+    assert _lines(ask("web.svc.home.internal", "AAAA").answer) == [
+        f"web.svc.home.internal. 30 IN AAAA {address}" for address in addresses
+    ]
+    reverse = ip_address(addresses[0]).reverse_pointer
+    assert _lines(ask(reverse, "PTR").answer) == [f"{reverse}. 30 IN PTR web.svc.home.internal."]
+    for name, kind in (("web.svc.home.internal", "A"), ("svc.home.internal", "AAAA")):
+        assert (ask(name, kind).rcode(), ask(name, kind).answer) == (dns.rcode.NOERROR, [])
+    assert ask("db.svc.home.internal", "AAAA").rcode() == dns.rcode.NXDOMAIN
 
 
 @pytest.mark.parametrize(
