@@ -33,7 +33,7 @@ class FakeTools:
         self.changed = asyncio.Event()
         """Set whenever something is counted."""
 
-    async def connect(self, way: Way, client: TransportAddress | None) -> Connected:  # noqa: ARG002
+    async def connect(self, way: Way, client: TransportAddress | None) -> Connected:
         self.ways.append(way)
         if way.refusal:
             raise Refused("policy", way.refusal)
@@ -53,10 +53,10 @@ class FakeTools:
         incoming: socket.socket,
         outgoing: socket.socket,
         *,
-        idle_s: float | None = None,  # noqa: ARG002
+        idle_s: float | None = None,
         head: bytes = b"",
         answer: bytes = b"",
-        ended: Callable[[], None] | None = None,  # noqa: ARG002
+        ended: Callable[[], None] | None = None,
     ) -> None:
         self.carried.append((incoming, outgoing, head, answer))
         self.changed.set()
@@ -65,12 +65,12 @@ class FakeTools:
         self.count(why, incoming.client)
         incoming.sock.close()
 
-    def count(self, why: Refused, client: TransportAddress | None) -> None:  # noqa: ARG002
+    def count(self, why: Refused, client: TransportAddress | None) -> None:
         self.refusals.append(why)
         self.reasons[why.reason] += 1
         self.changed.set()
 
-    def count_opened(self, name: str = "") -> Callable[[], None]:  # noqa: ARG002
+    def count_opened(self, name: str = "") -> Callable[[], None]:
         self.open += 1
         self.opened += 1
 
@@ -84,7 +84,7 @@ class FakeTools:
         self.bytes_in += from_clients
         self.bytes_out += to_clients
 
-    def admit(self, client: TransportAddress | None, limits: Limits, name: str = "") -> None:  # noqa: ARG002
+    def admit(self, client: TransportAddress | None, limits: Limits, name: str = "") -> None:
         if self.refuse_to_admit is not None:
             raise self.refuse_to_admit
 
