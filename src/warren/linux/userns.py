@@ -55,7 +55,10 @@ def why_refused(error: OSError) -> str:
         )
     if error.errno == errno.ENOSPC or _setting("user/max_user_namespaces") == "0":
         return "no more user namespaces are allowed: run as root, or raise the sysctl user.max_user_namespaces"
-    return f"the kernel or the container gives no user namespace ({error}): run as root"
+    return (
+        f"the kernel or the container gives no user namespace ({error}): run as root, or give the container its own "
+        "network to manage (--cap-add NET_ADMIN --device /dev/net/tun)"
+    )
 
 
 def why_no_tun() -> str | None:

@@ -41,6 +41,7 @@ class WireRoute(msgspec.Struct, frozen=True, array_like=True):
     gateway: str | None
     mtu: int
     protocol: int
+    local: bool = False
 
 
 class OpenSockets(_Request, frozen=True):
@@ -234,14 +235,17 @@ def address_untrusted(wire: WireAddress) -> Address:
 
 def pack_route(route: Route) -> WireRoute:
     gateway = None if route.gateway is None else str(route.gateway)
-    return WireRoute(str(route.network), route.interface, route.table, gateway, route.mtu, route.protocol)
+    return WireRoute(
+        str(route.network), route.interface, route.table, gateway, route.mtu, route.protocol, route.local
+    )
 
 
 def route_untrusted(wire: WireRoute) -> Route:
     """Raises MalformedPacket."""
     with _texts():
         gateway = None if wire.gateway is None else ip_address(wire.gateway)
-        return Route(ip_network(wire.network), wire.interface, wire.table, gateway, wire.mtu, wire.protocol)
+        network = ip_network(wire.network)
+        return Route(network, wire.interface, wire.table, gateway, wire.mtu, wire.protocol, wire.local)
 
 
 @contextlib.contextmanager
