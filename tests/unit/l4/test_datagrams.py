@@ -7,7 +7,7 @@ import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -52,7 +52,7 @@ class Peer:
             return True
         return False
 
-    def __enter__(self) -> Peer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -519,7 +519,7 @@ def test_closing_while_a_flow_opens_leaves_nothing_behind() -> None:
     run(test)
 
 
-# Trains (UDP_SEGMENT, UDP_GRO)
+# Many datagrams in one call
 
 
 def test_trains_arrive_as_the_datagrams_that_were_sent() -> None:
