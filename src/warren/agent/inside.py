@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -21,9 +22,13 @@ from typing import TYPE_CHECKING, Final
 from warren import log
 from warren.agent.names import OwnNames
 from warren.agent.places import Places
+from warren.agent.plane import is_ours
+from warren.agent.state import NetworkState, networks
 from warren.agent.world import DataPlane, Engines, Names
 from warren.engine.userspace.client import UserspaceEngine
 from warren.errors import OperationFailed, Unreachable, WarrenError
+from warren.identity.store import KeyStore
+from warren.l3.table import PolicyTable
 from warren.l4.overlay import HostSockets, OverlaySockets
 from warren.linux.netlink import Netlink
 from warren.linux.nft import LibNft, Nft
@@ -86,6 +91,8 @@ async def of_nest(where: Places) -> AsyncIterator[Inside]:
     """For the rootless engine: the nest is found or made, and its helper is replaced when it dies. It ends with the
     block. Raises OperationFailed.
     """
+    if os.geteuid() == 0:
+        await end_host_planes(where)
     nest = await _nest(where)
     try:
         async with OwnNames.of_nest(nest.sockets, where.resolv_conf) as names:
@@ -137,6 +144,26 @@ async def keep(nest: Nest, inside: Inside) -> None:
         inside.trouble = ""
         _log.info("the rootless engine's helper is process %d now", nest.pid)
         inside.healed()
+
+
+async def end_host_planes(where: Places) -> None:
+    """End the data planes that a killed agent of root has left in the host, and what belongs to them."""
+    from warren.dns.split import recover
+
+    keys = KeyStore.open(where.state / "keys")
+    for network in networks(where.state):
+        interface = NetworkState(where.state, network).settings.interface
+        try:
+            engine = await UserspaceEngine.attach(interface)
+        except Unreachable:
+            continue
+        own = keys.wireguard_keys(network, time.time())
+        if await is_ours(engine, [key.public_key() for key in (own.current, own.next) if key is not None]):
+            await engine.close()
+            PolicyTable(LibNft(), interface).remove()
+            _log.info("ended the data plane of %s, which was left of the userspace engine", interface)
+    with contextlib.suppress(OperationFailed):  # said by the next agent that changes the file
+        await recover(run=where.run)
 
 
 async def end_nest(where: Places) -> None:

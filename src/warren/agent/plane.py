@@ -65,7 +65,7 @@ class Plane:
                     return False
                 _log.warning("%s: interface %s exists already and is not ours: taking another", self._network, name)
                 continue
-            if await _is_ours(engine, keys):
+            if await is_ours(engine, keys):
                 self.interface = name
                 self._use(engine)
                 return True
@@ -134,7 +134,8 @@ class Plane:
             await asyncio.gather(watcher, return_exceptions=True)
 
 
-async def _is_ours(engine: DataPlane, keys: Collection[PublicKey]) -> bool:
+async def is_ours(engine: DataPlane, keys: Collection[PublicKey]) -> bool:
+    """Whether it is one of Warren's that runs, and has one of ``keys`` or none yet."""
     try:
         if not await engine.statistics():  # another WireGuard program hangs up on that question
             return False

@@ -1,0 +1,200 @@
+"""``warren up`` as an ordinary user: a member like any other, on a host in which nothing changes."""
+
+from __future__ import annotations
+
+import json
+import re
+from signal import Signals
+
+import pytest
+
+from tests.support.labs import IS_ROOT
+from tests.support.overlay import Underlay, data_plane_pids, wait_pinged
+from tests.support.rootless import OrdinaryUser
+from warren.lab import Host, Lab, Process
+from warren.lab.network import Network, environment
+
+HELPER, DATA_PLANE = "warren.engine.rootless", "warren.engine.userspace"
+
+
+class Pair:
+    """Alice, whose host is a member, and Bob, an ordinary user of his."""
+
+    def __init__(self, lab: Lab) -> None:
+        underlay = Underlay(lab)
+        self.network: Network = underlay.network()
+        self.network.start()
+        self.server = underlay.server
+        self.alice: Host = underlay.host("alice")
+        self.host: Host = underlay.host("bob")
+        self.network.join(self.alice)
+        self.bob = OrdinaryUser(self.host, self.network)
+
+
+@pytest.fixture
+def pair(lab: Lab) -> Pair:
+    return Pair(lab)
+
+
+def seen_of(host: Host) -> list[object]:
+    """What an agent of root changes in a host."""
+    return [
+        [link["ifname"] for link in json.loads(host.run(["ip", "-j", "link"]).stdout)],
+        host.run(["ip", "addr", "show", "scope", "global"]).stdout.count("inet"),
+        host.run(["ip", "route", "show", "table", "all"]).stdout,
+        host.run(["nft", "list", "ruleset"]).stdout,
+        host.run(["cat", "/etc/resolv.conf"]).stdout,
+        host.run(
+            ["sh", "-c", "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/ip_unprivileged_port_start"]
+        ).stdout,
+    ]
+
+
+def pinging(host: Host, target: str) -> Process:
+    """Ten pings a second until SIGINT; then :func:`lost` counts."""
+    return host.start(["ping", "-n", "-i", "0.1", "-W", "2", target], name="ping")
+
+
+def lost(ping: Process) -> int:
+    ping.signal(Signals.SIGINT)
+    ping.wait(10)
+    match = re.search(r"(\d+) packets transmitted, (\d+) received", ping.output())
+    assert match is not None, ping.output()
+    assert int(match[2]) > 0
+    return int(match[1]) - int(match[2])
+
+
+@pytest.mark.timeout(120)
+def test_an_ordinary_user_takes_part_and_nothing_of_the_host_changes(pair: Pair) -> None:
+    bob, alice = pair.bob, pair.alice
+    before = seen_of(pair.host)
+    bob.join()
+    status = bob.status()
+    assert status["engine"] == "rootless"
+    assert status["networks"][0]["engine"] == "rootless"
+    assert status["engine_why"]
+    assert "engine: rootless, since " in bob.agent.output()  # type: ignore[union-attr]
+
+    wait_pinged(alice, bob.address())
+    wait_pinged(alice, bob.address(4))
+    assert "2 received" in bob.warren("ping", "-c", "2", "alice").stdout
+    assert "2 received" in bob.warren("ping", "-4", "-c", "2", "alice.home.internal").stdout
+    assert "bob" in pair.network.warren(alice, "ping", "-c", "1", "bob").stdout
+    assert bob.failed_tasks() == {}
+    assert seen_of(pair.host) == before
+    for path in (bob.run_directory, bob.run_directory / "wireguard", bob.state):
+        assert pair.host.run(["stat", "-c", "%a", path]).stdout.strip() == "700"
+    for path in ("agent.sock", "nest.sock", "wireguard/w-home.sock"):
+        assert pair.host.run(["stat", "-c", "%a", bob.run_directory / path]).stdout.strip() == "600"
+
+    assert bob.warren("down").stdout == "the agent has stopped\n"
+    assert bob.agent is not None
+    assert bob.agent.wait(20) == 0
+    assert [bob.pids(HELPER), bob.pids(DATA_PLANE)] == [[], []]
+    assert pair.host.run(["find", bob.run_directory, "-type", "s"]).stdout == ""
+    assert seen_of(pair.host) == before
+    assert "no agent runs here" in bob.warren("status", check=False).stderr
+
+
+@pytest.mark.timeout(120)
+def test_the_policy_is_enforced_in_the_nest(pair: Pair) -> None:
+    bob, alice = pair.bob, pair.alice
+    bob.join()
+    for port in ("80", "81"):
+        bob.start_exec("python3", "-m", "http.server", "--bind", "::", port, name=f"web{port}")
+    url = f"http://[{bob.address()}]"
+    alice.wait_for(["curl", "-sf", "-m2", "-o", "/dev/null", f"{url}:80"])
+    alice.wait_for(["curl", "-sf", "-m2", "-o", "/dev/null", f"{url}:81"])
+
+    file = pair.server.directory / "home.toml"
+    rule = 'action = "allow"\nfrom = ["members"]\nto = ["members"]\n'
+    file.write_text(f'network = "home"\n\n[[policy]]\n{rule}protocol = "tcp"\nports = ["80"]\n')
+    pair.network.warren(pair.server, "network", "apply", str(file), "--yes")
+    alice.wait_for(lambda: alice.run(["curl", "-sm1", f"{url}:81"], check=False).returncode != 0)
+    alice.run(["curl", "-sf", "-m5", "-o", "/dev/null", f"{url}:80"])
+    assert alice.run(["curl", "-sm1", f"{url}:81"], check=False).returncode != 0
+    assert bob.failed_tasks() == {}
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.logs_errors
+def test_what_is_killed_is_healed_and_the_tunnel_goes_on(pair: Pair) -> None:
+    bob, alice = pair.bob, pair.alice
+    bob.join()
+    address = bob.address()
+    wait_pinged(alice, address)
+    (helper,), (plane,) = bob.pids(HELPER), bob.pids(DATA_PLANE)
+    ping = pinging(alice, address)
+
+    bob.kill(helper)  # the helper
+    pair.host.wait_for(lambda: bob.pids(HELPER) not in ([], [helper]))
+    pair.host.wait_for(lambda: bob.exec("ping", "-c1", "-W1", "alice.home.internal", check=False).returncode == 0)
+    pair.host.wait_for(lambda: bob.failed_tasks() == {})
+    assert bob.agent is not None
+    assert "the rootless engine's helper has ended" in bob.agent.output()
+
+    bob.agent.kill()  # the agent
+    bob.up()
+    assert "took over the rootless engine's helper" in bob.agent.output()
+    assert "took over the data plane of w-home" in bob.agent.output()
+    assert bob.exec("getent", "hosts", "alice.home.internal").stdout
+
+    (helper,) = bob.pids(HELPER)
+    bob.agent.kill()  # both: the data plane alone holds the nest
+    bob.kill(helper)
+    bob.up()
+    assert lost(ping) == 0
+    assert bob.pids(DATA_PLANE) == [plane]
+    assert bob.exec("ping", "-c1", "-W2", "alice.home.internal").returncode == 0
+
+    bob.kill(plane)  # the data plane
+    wait_pinged(alice, address)
+    assert bob.pids(DATA_PLANE) not in ([], [plane])
+    assert bob.address() == address
+    pair.host.wait_for(lambda: bob.failed_tasks() == {})
+    bob.warren("down")
+    assert [bob.pids(HELPER), bob.pids(DATA_PLANE)] == [[], []]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(not IS_ROOT, reason="takes both engines by turns")
+def test_after_a_kill_another_engine_takes_over_from_the_first(lab: Lab) -> None:
+    underlay = Underlay(lab)
+    network = underlay.network()
+    network.start()
+    alice, bob = underlay.host("alice"), underlay.host("bob")
+    network.join(alice)
+    network.join(bob, "--engine", "rootless")
+    address = network.address(bob)
+    wait_pinged(alice, address)
+    assert "w-home" not in bob.run(["ip", "link"]).stdout
+
+    network.nodes["bob"].process.kill()
+    network.up(bob, "--engine", "userspace")
+    wait_pinged(alice, address)
+    assert "w-home" in bob.run(["ip", "link"]).stdout
+    assert len(data_plane_pids(bob)) == 1
+    assert bob.run(["pgrep", "-f", f"{HELPER} {environment(bob)['WARREN_RUN']}/nest.sock"], check=False).returncode
+
+    network.nodes["bob"].process.kill()
+    network.up(bob, "--engine", "rootless")
+    wait_pinged(alice, address)
+    assert "w-home" not in bob.run(["ip", "link"]).stdout
+    assert "warren" not in bob.run(["nft", "list", "tables"]).stdout
+    assert len(data_plane_pids(bob)) == 1
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(not IS_ROOT, reason="there is no second user")
+def test_who_is_asked_in_vain_is_told_why_in_one_line(pair: Pair) -> None:
+    bob = pair.bob
+    assert "there is no " in bob.warren("status", check=False).stderr
+    refused = bob.warren("up", "--engine", "userspace", check=False)
+    assert (refused.returncode, refused.stderr.count("\n")) == (1, 1)
+    assert "the userspace engine does not work here" in refused.stderr
+    alone = bob.warren("up", check=False)
+    assert (alone.returncode, alone.stderr.count("\n")) == (2, 1)
+    pair.host.run(["umount", "/dev/net/tun"])
+    closed = bob.warren("up", check=False)
+    assert (closed.returncode, closed.stderr.count("\n")) == (1, 1)
+    assert "/dev/net/tun" in closed.stderr
