@@ -77,6 +77,8 @@ def parse_forward(listen: str, target: str) -> Forward:
     """Raises ValueError, saying what it may be."""
     target, protocol = _protocol(target)
     goal = parse_target(target) if ":" in target else parse_target(f"{target}:1")._replace(port=0)
+    if not goal.port and not goal.path and goal.host[-1].isdigit() and "." in goal.host:
+        raise ValueError(f"{target!r} is no target: say {target}:PORT")
     overlay = listen.startswith(f"{OVERLAY}:")
     place = parse_listen(listen.removeprefix(f"{OVERLAY}:") if overlay else listen)
     if overlay and (place.path or not listen.removeprefix(f"{OVERLAY}:").isdigit()):

@@ -11,34 +11,22 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
-from ipaddress import ip_network
 from typing import Final
 
 from warren import log
 from warren.agent import naming
-from warren.agent.apply import Ledger
-from warren.agent.candidates import Surroundings
-from warren.agent.connecting import Connecting
-from warren.agent.coordination import Coordination, why
-from warren.agent.desired import Wanted, wanted
-from warren.agent.due import Due
-from warren.agent.explaining import explanation
-from warren.agent.keyring import Keyring
-from warren.agent.plane import Plane
-from warren.agent.reaching import AUDIT_S, RETRY_S, Reaching
-from warren.agent.saving import Saver
+from warren.agent.coordination import why
+from warren.agent.network_parts import NetworkParts
+from warren.agent.reaching import AUDIT_S, RETRY_S
 from warren.agent.shared import Shared
 from warren.agent.state import NetworkState
-from warren.agent.status import membership, report
-from warren.agent.telling import Telling
 from warren.agent.world import Link
 from warren.api.node import EnrolRequest, Event, SignalReceived
 from warren.errors import OperationFailed, Unreachable, WarrenError
 from warren.identity.signing import VerifyKey
 from warren.model.documents import Coordinator
 from warren.model.netmap import Member
-from warren.proto.control.local import Explanation, Joined, Membership
-from warren.proto.control.messages import Report
+from warren.proto.control.local import Joined
 
 TURN_PAUSE_MAX_S: Final = 1.0
 REFRESH_WITHIN_S: Final = 2.0
@@ -50,7 +38,7 @@ _END: Final = {
 _log = log.get("agent")
 
 
-class NetworkRunner:
+class NetworkRunner(NetworkParts):
     """:meth:`run` it as a task; it ends after :meth:`stop`, or when an enrolment was refused."""
 
     def __init__(
@@ -64,130 +52,14 @@ class NetworkRunner:
         enrol: EnrolRequest | None = None,
     ) -> None:
         """``enrol``: become a member first, of the network that is called ``name`` and known by ``coordinators``."""
-        self.network = network
-        self.state = state
-        self.joined: asyncio.Future[Joined] = asyncio.get_running_loop().create_future()
-        """The node is a member and its interface is up; or WarrenError, why it will not be one."""
-        self._shared = shared
-        self._world = shared.world
-        self._enrol = enrol
-        self._key = shared.keys.node_key(network)
-        name = name or state.settings.name or network.short
-        self._coordination = Coordination(network, shared.world, state, name, coordinators)
-        self._keyring = Keyring(network, shared.keys, lambda: self._coordination.network_s)
-        self._ledger = Ledger(self.name)
-        self._saver = Saver(state, self._ledger)
-        self._plane = Plane(self.name, self._world, self.wake)
-        self._connecting = Connecting(
-            network,
-            self._key.verify_key,
-            shared,
-            self._coordination,
-            self._keyring,
-            self._plane,
-            self.wake,
-            returns=enrol is None,
-        )
-        self._peering = self._connecting.peering
-        self._reaching = Reaching(
-            network,
-            shared,
-            state,
-            self._coordination,
-            self._keyring,
-            self._ledger,
-            self._saver,
-            self._plane,
-            self._connecting,
-        )
-        self._telling = Telling(
-            network,
-            shared,
-            self._key,
-            state,
-            self._coordination,
-            self._keyring,
-            self._ledger,
-            self._saver,
-            self._reaching,
-        )
-        self._wanted = Wanted("starting")
-        self._wanted_from: object = None
-        self._wanted_at = 0.0
-        self._wanted_until: float | None = None
-        self._documents_count = 0
-        self._surroundings = Surroundings()
-        self._due = Due()
-        self._wake = asyncio.Event()
-        self._turned = asyncio.Event()
+        super().__init__(network, shared, state, name=name, coordinators=coordinators, enrol=enrol)
         self.stopping = asyncio.Event()
         """:meth:`run` is to end, and not to be run again."""
-        shared.claim(network, self.name, [ip_network(text) for text in state.settings.claims])
-        if state.settings.interface:
-            shared.interfaces[network] = state.settings.interface
+        self.turned: Callable[[], None] = _nothing
+        """Called after each turn."""
+        self._turned = asyncio.Event()
 
     # From outside
-
-    @property
-    def name(self) -> str:
-        """The network's name."""
-        return self._coordination.name
-
-    @property
-    def interface(self) -> str:
-        return self._plane.interface
-
-    @property
-    def own(self) -> Member | None:
-        """The node as a member; None: it is none, as far as is known."""
-        return self._coordination.documents.member(self._key.verify_key.raw)
-
-    @property
-    def enrolling(self) -> bool:
-        """It was started with a ticket, and is no member yet."""
-        return self._enrol is not None
-
-    @property
-    def needs_ticket(self) -> bool:
-        """The node is no member any more, or its lease has ended without a coordinator to renew it."""
-        strange = self._coordination.standing.refused in {"not-a-member", "unknown-network"}
-        strange = strange or not self._coordination.coordinators
-        return self.revoked or strange or self._wanted.state == "expired"
-
-    @property
-    def revoked(self) -> bool:
-        """The node's key is good for nothing any more: coming back takes another."""
-        return self._wanted.state == "revoked" or self._coordination.standing.refused == "revoked"
-
-    @property
-    def heard(self) -> bool:
-        """A coordinator has said yes or no to the node, the last time that it was asked."""
-        standing = self._coordination.standing
-        return standing.connected or bool(standing.refused) or not self._coordination.coordinators
-
-    @property
-    def why_not_joined(self) -> str:
-        failed = next((task.reason for task in self._ledger.tasks() if task.state == "failed"), "")
-        waiting = "the coordinator has not sent the network's documents yet" if self.own is None else failed
-        return self._coordination.standing.error or waiting or "it is not up yet"
-
-    def addresses_of(self, name: str) -> tuple[str, ...]:
-        """The overlay addresses of the live member that ``name`` means; none when it means nobody here."""
-        spec = self._wanted.spec
-        label, _, rest = name.rstrip(".").lower().partition(".")
-        if spec is None or rest not in {"", self.name, f"{self.name}.{spec.suffix}"}:
-            return ()
-        for member in self._wanted.members:
-            if member.name == label:
-                return tuple(str(ip) for ip in (member.address6, member.address4) if ip is not None)
-        return ()
-
-    def explain(self, name: str) -> Explanation | None:
-        """How it stands with the live member that ``name`` means; None: it means nobody else here."""
-        if not self.addresses_of(name):
-            return None
-        label = name.rstrip(".").lower().partition(".")[0]
-        return explanation(self._telling.view(self._wanted, self.own), label)
 
     async def refresh(self) -> None:
         """Returns when a turn has asked the engine, so that :meth:`status` is of now; or soon, when that takes long."""
@@ -197,17 +69,6 @@ class NetworkRunner:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(REFRESH_WITHIN_S):
                 await self._turned.wait()
-
-    def status(self) -> Membership:
-        """For the people on this host, as the last turn found it."""
-        return membership(self._telling.view(self._wanted, self.own))
-
-    def report(self) -> Report:
-        """For the coordinator (R12)."""
-        return report(self._telling.view(self._wanted, self.own))
-
-    def wake(self) -> None:
-        self._wake.set()
 
     def stop(self) -> None:
         """End :meth:`run`; the host stays as it is until :meth:`remove`."""
@@ -307,7 +168,7 @@ class NetworkRunner:
             self._turn_keys()
             self._want()
             if self._plane.runs:
-                await self._reaching.reach(self._wanted, self.own, self._surroundings, self._due)
+                await self._reaching.reach(self.wanted, self.own, self._surroundings, self._due)
         except WarrenError as error:
             self._ledger.failed("data plane", error)
             self._due.again("retry", self._now + RETRY_S)
@@ -321,10 +182,11 @@ class NetworkRunner:
         if self.own is not None and self._coordination.documents.spec is not None:
             if self._plane.runs:
                 self._telling.publish(self.own, self._surroundings)
-            self._saver.save(self._coordination, self._wanted.claims, self._now)
+            self._saver.save(self._coordination, self.wanted.claims, self._now)
         self._see_joined()
-        self._telling.report(self._wanted, self.own, self._due)
+        self._telling.report(self.wanted, self.own, self._due)
         self._turned.set()
+        self.turned()
         return self._pause()
 
     @property
@@ -338,15 +200,15 @@ class NetworkRunner:
             moments.append(self._peering.due_at())
             turn_at = self._keyring.next_turn_at(self._shared.config)
             moments.append(None if turn_at is None else now + max(RETRY_S, turn_at - network_s))
-        if self._wanted_until is not None:
-            moments.append(now + self._wanted_until - network_s)
+        if self._wanting.until is not None:
+            moments.append(now + self._wanting.until - network_s)
         return max(0.0, min((at for at in moments if at is not None), default=now + AUDIT_S) - now)
 
     def _take_news(self) -> None:
         news = self._coordination.take()
         if news.documents:
             self._saver.documents_due = True
-            self._documents_count += 1
+            self._wanting.documents_changed()
         self._saver.relay_access_due |= news.relay_access
         if news.connected:
             self._telling.connected(self._due)
@@ -400,51 +262,32 @@ class NetworkRunner:
 
     def _want(self) -> None:
         """Work out afresh what is wanted if anything it follows from is another one."""
-        network_s = self._coordination.network_s
         if not self._plane.interface:
             return
-        facts = (
-            self._documents_count,
-            self._surroundings,
-            self._shared.others(self.network),
-            tuple(self._keyring.own()),
-            self._coordination.standing.refused == "revoked",
-        )
-        until = self._wanted_until
-        if facts == self._wanted_from and (until is None or network_s < until) and network_s >= self._wanted_at:
-            return
-        before = self._wanted
-        self._wanted = wanted(
-            self._coordination.documents,
-            self._key.verify_key.raw,
-            network_s,
-            self._plane.interface,
-            taken=self._shared.taken(self.network, self._surroundings),
-            holders=self._peering.holders,
-            own_keys=self._keyring.own(),
-            refused=self._coordination.standing.refused == "revoked",
-        )
-        self._wanted_from, self._wanted_at = facts, network_s
-        self._wanted_until = self._coordination.documents.next_lease_change(network_s)
-        if self._wanted == before:
+        before = self._wanting.work_out(self._plane.interface, self._surroundings)
+        if before is None:
             return
         self._due.names = True
-        self._due.host |= self._wanted.of_host() != before.of_host()
-        self._shared.claim(self.network, self.name, self._wanted.claims)
-        for warning in sorted(set(self._wanted.warnings) - set(before.warnings)):
+        self._due.host |= self.wanted.of_host() != before.of_host()
+        self._shared.claim(self.network, self.name, self.wanted.claims)
+        for warning in sorted(set(self.wanted.warnings) - set(before.warnings)):
             _log.warning("%s: %s", self.name, warning)
-        if self._wanted.state != before.state and self._wanted.state in _END:
-            _log.warning("%s: %s", self.name, _END[self._wanted.state])
+        if self.wanted.state != before.state and self.wanted.state in _END:
+            _log.warning("%s: %s", self.name, _END[self.wanted.state])
 
     def _see_joined(self) -> None:
         own = self.own
-        if self.joined.done() or own is None or self._wanted.state != "up" or not self._plane.runs:
+        if self.joined.done() or own is None or self.wanted.state != "up" or not self._plane.runs:
             return
         if self.enrolling and not self._coordination.standing.connected:
             return  # what is up is what it was before the ticket
-        addresses = tuple(str(address.value) for address in self._wanted.addresses)
-        told = ", ".join(str(address.value.ip) for address in self._wanted.addresses)
+        addresses = tuple(str(address.value) for address in self.wanted.addresses)
+        told = ", ".join(str(address.value.ip) for address in self.wanted.addresses)
         verb = "joined" if self.enrolling else "is up"
         _log.info("%s: %s as %s (%s), interface %s", self.name, verb, own.name, told, self.interface)
         self._enrol = None
         self.joined.set_result(Joined(network=self.name, name=own.name, interface=self.interface, addresses=addresses))
+
+
+def _nothing() -> None:
+    pass

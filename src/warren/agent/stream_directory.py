@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
 from warren.agent.desired import State, Wanted
-from warren.agent.stream_order import Nearness
+from warren.agent.stream_order import Near, Nearness, ordered
 from warren.model.documents import NetworkSpec
 from warren.model.members import Member
 from warren.model.policy import Flow, Judge
@@ -33,6 +33,7 @@ class Directory:
     """The live ones, this node among them; none while its own lease has ended."""
     peers: Mapping[bytes, tuple[IPNetwork, ...]]
     """What is sent to each other member."""
+    _holders: dict[IPAddress, Member | None] = field(default_factory=dict, compare=False, repr=False)
 
     @classmethod
     def of(cls, network: str, wanted: Wanted, own: Member | None) -> Directory | None:
@@ -95,11 +96,26 @@ class Directory:
             return None
         return service_named(self.spec, labels[0])
 
+    def addresses(self, name: str, near: Near) -> tuple[str, ...]:
+        """Of the member or the service called ``name``, the best first; none: nobody is called so, or serves it."""
+        member, service = self.member(name), self.service(name)
+        if member is not None:
+            return tuple(str(ip) for ip in (member.address6, member.address4) if ip is not None)
+        if service is None:
+            return ()
+        members = ordered(self.serving(service.name), near)
+        return tuple(str(one.service_address(service.name)) for one in members)
+
     def serving(self, service: str) -> tuple[Member, ...]:
         return serving(self.spec, self.members, service)
 
     def holder(self, address: IPAddress) -> Member | None:
         """The live member that ``address`` is of, or that it is behind."""
+        if address not in self._holders:
+            self._holders[address] = self._holder(address)
+        return self._holders[address]
+
+    def _holder(self, address: IPAddress) -> Member | None:
         for member in self.members:
             if address in member.prefix6 or address == member.address4:
                 return member
@@ -126,6 +142,10 @@ class Directory:
         return f"the policy of {self.network} does not let this node reach {destination} at {protocol}/{port}: {which}"
 
 
+def _anywhere(_: bytes) -> Nearness:
+    return Nearness()
+
+
 @dataclass(frozen=True, slots=True)
 class NetworkView:
     """One network of this node, of this moment."""
@@ -133,8 +153,7 @@ class NetworkView:
     label: str
     """The network's name, with something behind it where two have the same."""
     directory: Directory
-    near: Mapping[bytes, Nearness] = field(default_factory=dict)
-    """By node key."""
+    near: Near = _anywhere
     rootless: bool = False
 
 

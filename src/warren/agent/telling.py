@@ -24,6 +24,7 @@ from warren.model.envelope import pack_envelope
 from warren.model.netmap import Member
 from warren.model.tunnel import TransportAddress
 from warren.paths.values import RemoteCandidate
+from warren.proto.control.messages import Task
 
 REPORT_SOON_S: Final = 1.0
 """After a change: more of them come together."""
@@ -58,6 +59,8 @@ class Telling:
         self._surroundings = Surroundings()
         self._reported: object = None
         self._started = self._world.clock()
+        self.stream_tasks: tuple[Task, ...] = ()
+        """What the network wants of streams, and how it stands with that."""
 
     @property
     def latest(self) -> NodeRecord | None:
@@ -102,13 +105,16 @@ class Telling:
         if not standing.connected:
             return
         peers = self._reaching.peering.signature()
-        facts = (self._ledger.tasks(), want.state, peers, self._surroundings.addresses)
+        facts = (self._tasks(), want.state, peers, self._surroundings.addresses)
         if facts != self._reported and "report soon" not in due.at:
             due.again("report soon", now + REPORT_SOON_S)
         if due.take("report", now) | due.take("report soon", now):
             self._reported = facts
             self._coordination.report(report(self.view(want, own)))
             due.again("report", now + standing.report_every_s)
+
+    def _tasks(self) -> tuple[Task, ...]:
+        return (*self._ledger.tasks(), *self.stream_tasks)
 
     def view(self, want: Wanted, own: Member | None) -> View:
         config, coordination, reaching = self._shared.config, self._coordination, self._reaching
@@ -141,7 +147,7 @@ class Telling:
             else (),
             standing=coordination.standing,
             offset_s=coordination.clock.offset_s,
-            tasks=self._ledger.tasks(),
+            tasks=self._tasks(),
             peering=reaching.peering,
             warnings=tuple(warnings),
             surroundings=self._surroundings,

@@ -67,6 +67,8 @@ def _type(kind: inspect.Type, structs: dict[str, inspect.StructType]) -> str:
             return f"({', '.join(map(str, values))})"
         case inspect.LiteralType():
             return "string"
+        case inspect.DictType(key_type=inspect.StrType(), value_type=item):
+            return f"[string]{_type(item, structs)}"
         case inspect.VarTupleType(item_type=item) | inspect.ListType(item_type=item):
             return f"[]{_type(item, structs)}"
         case inspect.UnionType(types=types):

@@ -80,6 +80,37 @@ class Relay(_Value, frozen=True, kw_only=True):
     """What is wrong, a sentence; empty: nothing."""
 
 
+class Stream(_Value, frozen=True, kw_only=True):
+    """Something that takes streams, or flows of datagrams, at this node, and how it stands with it."""
+
+    id: str
+    """``forward 127.0.0.1:8080``, ``socks 127.0.0.1:1080``, ``gateway *:443``; of a network ``home: service web``,
+    ``home: connector shop``."""
+    kind: Literal["service", "connector", "gateway", "forward", "socks", "subnets"]
+    origin: Literal["network", "config", "kept", "held"]
+    """Who asked for it: a network, agent.toml, a command (until it is removed), a command that still runs."""
+    target: str
+    """Where it goes, as people wrote it."""
+    backends: tuple[str, ...]
+    """The members that it goes to, the best first."""
+    state: Literal["listening", "pending", "unhealthy", "failed"]
+    """``unhealthy``: its target does not answer, so it does not listen. ``failed``: it refuses all, or is not there."""
+    reason: str
+    """Why it is not listening, and what to do."""
+    places: tuple[str, ...]
+    """Where it really listens."""
+    open: int
+    """Streams and flows that are open now."""
+    opened: int
+    refused: dict[str, int]
+    """How many were, by reason: ``source``, ``rate``, ``policy`` …"""
+    last_refusal: str
+    bytes_in: int
+    """From clients."""
+    bytes_out: int
+    """To clients."""
+
+
 class Membership(_Value, frozen=True, kw_only=True):
     """What the node is in one network."""
 
@@ -125,6 +156,8 @@ class AgentStatus(_Value, frozen=True, kw_only=True):
     engine_why: str
     interfaces: tuple[Interface, ...]
     networks: tuple[Membership, ...]
+    streams: tuple[Stream, ...] = ()
+    """Services, connectors, forwards, SOCKS."""
 
 
 class Joined(_Value, frozen=True, kw_only=True):

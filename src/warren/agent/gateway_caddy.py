@@ -1,0 +1,75 @@
+"""Caddy of a gateway, kept while there are web sites."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from warren.agent.stream_doors import Doors, Web
+from warren.errors import WarrenError
+from warren.ingress.sites import Ports, Settings, Site
+
+
+class WebKeeper:
+    """Single owner. ``wake`` is called when there is something to be looked at."""
+
+    def __init__(self, lookup: Path, doors: Doors, wake: Callable[[], None]) -> None:
+        self.ports: Ports | None = None
+        """Where Caddy listens; None: it does not run."""
+        self.problem = ""
+        """Why it does not, though there are sites."""
+        self._lookup = lookup
+        self._doors = doors
+        self._wake = wake
+        self._web: Web | None = None
+        self._settings: Settings | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """By site, what Caddy says is wrong."""
+        return {} if self._web is None else dict(self._web.problems())
+
+    async def keep(self, settings: Settings, sites: Sequence[Site]) -> None:
+        """Have it serve these; without sites none runs, nor one that an agent before has left."""
+        if not sites and self._web is None and not settings.admin.exists():
+            return
+        if settings != self._settings:
+            await self.close()
+            self._use(settings)
+        web = self._web
+        if web is None:
+            return
+        try:
+            self.ports, self.problem = await web.keep(sites), ""
+        except WarrenError as error:
+            self.ports, self.problem = None, str(error)
+        if not sites:
+            await self.close()
+
+    async def close(self) -> None:
+        """End it."""
+        web = self._web
+        await self.let_go()
+        if web is not None:
+            await web.close()
+
+    async def let_go(self) -> None:
+        """Look after it no more; it goes on."""
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        self._web, self._settings, self.ports, self.problem = None, None, None, ""
+
+    def _use(self, settings: Settings) -> None:
+        self._settings = settings
+        self._web = web = self._doors.make_web(settings, self._lookup)
+        self._watching = asyncio.create_task(self._see(web), name="news of Caddy")
+
+    async def _see(self, web: Web) -> None:
+        while True:
+            await web.changed.wait()
+            web.changed.clear()
+            self._wake()

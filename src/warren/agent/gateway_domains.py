@@ -1,0 +1,88 @@
+"""Whether the domains of a gateway's web sites lead to it: an authority for certificates comes by them, and so do
+visitors.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Final
+
+from warren import log
+from warren.errors import OperationFailed
+from warren.model.tunnel import IPAddress
+
+AGAIN_S: Final = 60.0
+"""Before a domain is looked up again: names change in minutes, and the host's resolver remembers answers anyway."""
+LOOKUP_WITHIN_S: Final = 15.0
+_SHOWN_MAX: Final = 4
+
+Resolve = Callable[[Sequence[str]], Awaitable[Sequence[IPAddress]]]
+
+_log = log.get("agent")
+
+
+def objection(domain: str, addresses: Collection[IPAddress], own: Collection[IPAddress]) -> str:
+    """Why ``domain``, which has ``addresses``, does not lead to who has ``own``; empty: it does."""
+    if set(addresses) & set(own):
+        return ""
+    has = _listed(addresses)
+    ours = _listed([ip for ip in own if ip.is_global]) or _listed(own) or "no address that is known"
+    return f"{domain} leads to {has}, and not to this gateway, which has {ours}: correct it where its DNS is kept"
+
+
+def _listed(addresses: Collection[IPAddress]) -> str:
+    shown = sorted(map(str, addresses))
+    more = f" and {len(shown) - _SHOWN_MAX} more" if len(shown) > _SHOWN_MAX else ""
+    return ", ".join(shown[:_SHOWN_MAX]) + more
+
+
+class Domains:
+    """Looks domains up, again and again, while they are wanted. Single owner.
+
+    ``own`` gives the addresses that this gateway has, as far as is known; ``changed`` is called when an answer is
+    another one than before.
+    """
+
+    def __init__(self, resolve: Resolve, own: Callable[[], Collection[IPAddress]], changed: Callable[[], None]) -> None:
+        self._resolve = resolve
+        self._own = own
+        self._changed = changed
+        self._answers: dict[str, str] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    @property
+    def answers(self) -> Mapping[str, str]:
+        """Of those that were looked up: why they do not lead here; empty: they do."""
+        return dict(self._answers)
+
+    def keep(self, domains: Collection[str]) -> None:
+        """Look up these, and no others any more."""
+        for gone in self._tasks.keys() - set(domains):
+            self._tasks.pop(gone).cancel()
+            self._answers.pop(gone, None)
+        for domain in domains:
+            if domain not in self._tasks:
+                self._tasks[domain] = asyncio.create_task(self._watch(domain), name=f"where {domain} leads")
+
+    async def close(self) -> None:
+        tasks = list(self._tasks.values())
+        self.keep(())
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _watch(self, domain: str) -> None:
+        while True:
+            answer = await self._look_up(domain)
+            if self._answers.get(domain) != answer:
+                self._answers[domain] = answer
+                self._changed()
+            await asyncio.sleep(AGAIN_S)
+
+    async def _look_up(self, domain: str) -> str:
+        try:
+            async with asyncio.timeout(LOOKUP_WITHIN_S):
+                return objection(domain, await self._resolve([domain]), self._own())
+        except TimeoutError:
+            return f"{domain} could not be looked up within {LOOKUP_WITHIN_S:.0f} s: see whether this host's DNS works"
+        except OperationFailed as error:
+            return f"{domain} does not lead to this gateway: {error}"

@@ -1,0 +1,201 @@
+"""The parts of one network of this node, put together, and what they are asked from outside."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from ipaddress import ip_address, ip_network
+
+from warren.agent.apply import Ledger
+from warren.agent.candidates import Surroundings
+from warren.agent.connecting import Connecting
+from warren.agent.coordination import Coordination
+from warren.agent.desired import Wanted
+from warren.agent.due import Due
+from warren.agent.explaining import explanation
+from warren.agent.keyring import Keyring
+from warren.agent.plane import Plane
+from warren.agent.reaching import Reaching
+from warren.agent.saving import Saver
+from warren.agent.shared import Shared
+from warren.agent.state import NetworkState
+from warren.agent.status import membership, report
+from warren.agent.stream_directory import Directory
+from warren.agent.stream_order import Class, Nearness, nearness
+from warren.agent.telling import Telling
+from warren.agent.wanting import Wanting
+from warren.api.node import EnrolRequest
+from warren.identity.signing import VerifyKey
+from warren.model.documents import Coordinator
+from warren.model.netmap import Member
+from warren.model.tunnel import IPAddress
+from warren.proto.control.local import Explanation, Joined, Membership
+from warren.proto.control.messages import Report, Task
+
+
+class NetworkParts:
+    """Single owner. ``wake``, which a subclass has, makes the next turn come soon."""
+
+    def __init__(
+        self,
+        network: VerifyKey,
+        shared: Shared,
+        state: NetworkState,
+        *,
+        name: str = "",
+        coordinators: Sequence[Coordinator] = (),
+        enrol: EnrolRequest | None = None,
+    ) -> None:
+        """``enrol``: become a member first, of the network that is called ``name`` and known by ``coordinators``."""
+        self.network = network
+        self.state = state
+        self.joined: asyncio.Future[Joined] = asyncio.get_running_loop().create_future()
+        """The node is a member and its interface is up; or WarrenError, why it will not be one."""
+        self._shared = shared
+        self._world = shared.world
+        self._enrol = enrol
+        self._key = shared.keys.node_key(network)
+        name = name or state.settings.name or network.short
+        self._coordination = Coordination(network, shared.world, state, name, coordinators)
+        self._keyring = Keyring(network, shared.keys, lambda: self._coordination.network_s)
+        self._ledger = Ledger(self.name)
+        self._saver = Saver(state, self._ledger)
+        self._plane = Plane(self.name, self._world, self.wake)
+        self._connecting = Connecting(
+            network,
+            self._key.verify_key,
+            shared,
+            self._coordination,
+            self._keyring,
+            self._plane,
+            self.wake,
+            returns=enrol is None,
+        )
+        self._peering = self._connecting.peering
+        self._reaching = Reaching(
+            network,
+            shared,
+            state,
+            self._coordination,
+            self._keyring,
+            self._ledger,
+            self._saver,
+            self._plane,
+            self._connecting,
+        )
+        self._telling = Telling(
+            network,
+            shared,
+            self._key,
+            state,
+            self._coordination,
+            self._keyring,
+            self._ledger,
+            self._saver,
+            self._reaching,
+        )
+        self._wanting = Wanting(network, self._key.verify_key, shared, self._coordination, self._keyring, self._peering)
+        self._surroundings = Surroundings()
+        self._due = Due()
+        self._wake = asyncio.Event()
+        shared.claim(network, self.name, [ip_network(text) for text in state.settings.claims])
+        if state.settings.interface:
+            shared.interfaces[network] = state.settings.interface
+
+    def wake(self) -> None:
+        """Have the next turn come soon."""
+        self._wake.set()
+
+    @property
+    def name(self) -> str:
+        """The network's name."""
+        return self._coordination.name
+
+    @property
+    def interface(self) -> str:
+        return self._plane.interface
+
+    @property
+    def wanted(self) -> Wanted:
+        """What the network asks of this node, as the last turn found it."""
+        return self._wanting.now
+
+    @property
+    def own(self) -> Member | None:
+        """The node as a member; None: it is none, as far as is known."""
+        return self._coordination.documents.member(self._key.verify_key.raw)
+
+    @property
+    def enrolling(self) -> bool:
+        """It was started with a ticket, and is no member yet."""
+        return self._enrol is not None
+
+    @property
+    def needs_ticket(self) -> bool:
+        """The node is no member any more, or its lease has ended without a coordinator to renew it."""
+        strange = self._coordination.standing.refused in {"not-a-member", "unknown-network"}
+        strange = strange or not self._coordination.coordinators
+        return self.revoked or strange or self.wanted.state == "expired"
+
+    @property
+    def revoked(self) -> bool:
+        """The node's key is good for nothing any more: coming back takes another."""
+        return self.wanted.state == "revoked" or self._coordination.standing.refused == "revoked"
+
+    @property
+    def heard(self) -> bool:
+        """A coordinator has said yes or no to the node, the last time that it was asked."""
+        standing = self._coordination.standing
+        return standing.connected or bool(standing.refused) or not self._coordination.coordinators
+
+    @property
+    def why_not_joined(self) -> str:
+        failed = next((task.reason for task in self._ledger.tasks() if task.state == "failed"), "")
+        waiting = "the coordinator has not sent the network's documents yet" if self.own is None else failed
+        return self._coordination.standing.error or waiting or "it is not up yet"
+
+    def addresses_of(self, name: str) -> tuple[str, ...]:
+        """The overlay addresses of the live member or the service that ``name`` means, the nearest first; none when it
+        means nobody here.
+        """
+        directory = Directory.of(self.name, self.wanted, self.own)
+        return () if directory is None else directory.addresses(name, self.nearness)
+
+    def explain(self, name: str) -> Explanation | None:
+        """How it stands with the live member that ``name`` means; None: it means nobody else here."""
+        directory = Directory.of(self.name, self.wanted, self.own)
+        member = None if directory is None else directory.member(name)
+        return None if member is None else explanation(self._telling.view(self.wanted, self.own), member.name)
+
+    @property
+    def settled(self) -> bool:
+        """It is known what the network wants, or nobody will say so soon."""
+        return self.wanted.state != "starting" or (self.heard and not self.enrolling)
+
+    def nearness(self, node: bytes) -> Nearness:
+        """How near another member is, or this one."""
+        if node == self._key.verify_key.raw:
+            return Nearness(Class.SELF, 0.0)
+        state, seen = self._peering.seen(node)
+        place = self._connecting.reach.place(node)
+        return nearness(state, place, seen)
+
+    def own_ips(self) -> tuple[IPAddress, ...]:
+        """Where others reach this node outside the overlay, as far as is known."""
+        if not self._plane.interface:
+            return ()
+        return tuple(ip_address(one.address) for one in self._reaching.candidates(self._surroundings))
+
+    def tell_tasks(self, tasks: tuple[Task, ...]) -> None:
+        """How it stands with the streams of this network, for status and report."""
+        if tasks != self._telling.stream_tasks:
+            self._telling.stream_tasks = tasks
+            self._wake.set()
+
+    def status(self) -> Membership:
+        """For the people on this host, as the last turn found it."""
+        return membership(self._telling.view(self.wanted, self.own))
+
+    def report(self) -> Report:
+        """For the coordinator (R12)."""
+        return report(self._telling.view(self.wanted, self.own))

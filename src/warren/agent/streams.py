@@ -1,0 +1,245 @@
+"""Keeps the stream process and Caddy as the networks and this node's operator want them: the driver below the pure
+:mod:`~warren.agent.stream_entries`.
+
+Both outlive the agent. What a new agent finds running it leaves alone until each of its networks has told what it
+wants, so that no stream ends because half of the agent is up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from warren import log
+from warren.agent.desired import Wanted
+from warren.agent.gateway_caddy import WebKeeper
+from warren.agent.gateway_domains import Domains
+from warren.agent.stream_config import Gateway, StreamConfig
+from warren.agent.stream_connectors import Surroundings
+from warren.agent.stream_directory import Directory, NetworkView
+from warren.agent.stream_doors import Doors, Network
+from warren.agent.stream_entries import Streams, Wishes, peer_lookup, streams
+from warren.agent.stream_forwards import Asked, asked_item
+from warren.agent.stream_order import Orders
+from warren.agent.stream_process import ProcessKeeper
+from warren.agent.stream_status import State, news, stream_values, tasks
+from warren.agent.stream_values import Item
+from warren.errors import OperationFailed, Unreachable, WarrenError
+from warren.identity.signing import VerifyKey
+from warren.ingress.sites import Settings
+from warren.model.members import Member
+from warren.model.tunnel import IPAddress
+from warren.proto.control.local import Stream
+
+READY_WITHIN_S: Final = 20.0
+"""How long streams that were found running wait for networks that are slow to start."""
+SETTLE_WITHIN_S: Final = 30.0
+AGAIN_S: Final = 2.0
+"""Before what failed is tried again."""
+PAUSE_S: Final = 0.05
+"""Turns of networks come in bunches."""
+SITES: Final = "sites"
+_ROUNDS_MAX: Final = 3
+"""Where Caddy listens is known when it runs, and it runs when there are sites."""
+
+_log = log.get("streams")
+
+
+class StreamKeeper:
+    """:meth:`run` it as a task. Single owner, one event loop."""
+
+    def __init__(
+        self,
+        state: Path,
+        run: Path,
+        networks: Callable[[], Collection[Network]],
+        starting: Callable[[], bool],
+        config: Callable[[], StreamConfig],
+        resolve_name: Callable[[str], Sequence[str]],
+        doors: Doors,
+        *,
+        nest: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``starting``: networks that this machine is in are not there yet. ``nest``: of the rootless engine."""
+        self.asked: dict[str, Asked] = {}
+        """What was asked for by command, by its place. Whoever changes it calls :meth:`settle`."""
+        self._state = state
+        self._run = run
+        self._networks = networks
+        self._starting = starting
+        self._config = config
+        self._nest = nest
+        self._clock = clock
+        self._ready_by = clock() + READY_WITHIN_S
+        self._domains = Domains(doors.resolve, self._own_ips, self.wake)
+        self._directories: dict[VerifyKey, tuple[Wanted, Member | None, Directory | None]] = {}
+        self._process = ProcessKeeper(run, nest, doors, resolve_name, self.wake)
+        self._web = WebKeeper(peer_lookup(run / SITES), doors, self.wake)
+        self._found = Streams()
+        self._streams: tuple[Stream, ...] = ()
+        self._said: dict[str, tuple[State, str]] = {}
+        self._failure: WarrenError | None = None
+        self._wake = asyncio.Event()
+        self._wanted, self._done = 0, 0
+        self._settled = asyncio.Condition()
+
+    # From outside
+
+    def wake(self) -> None:
+        """Something may have changed: look soon."""
+        self._wake.set()
+
+    @property
+    def streams(self) -> tuple[Stream, ...]:
+        """How it stands, as of the last time that somebody looked."""
+        return self._streams
+
+    async def refresh(self) -> None:
+        """Have :attr:`streams` be of now, as far as the process answers."""
+        self._process.ask()
+        with contextlib.suppress(WarrenError):
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Return when what is wanted now is carried out. Raises OperationFailed or Unreachable when it cannot be."""
+        self._wanted += 1
+        mine = self._wanted
+        self._wake.set()
+        try:
+            async with asyncio.timeout(SETTLE_WITHIN_S), self._settled:
+                await self._settled.wait_for(lambda: self._done >= mine)
+        except TimeoutError:
+            raise Unreachable("the stream process does not answer; the agent's log says more") from None
+        if self._failure is not None:
+            raise OperationFailed(str(self._failure))
+
+    def item(self, asked: Asked) -> Item:
+        """What would come of it."""
+        return asked_item(asked, self._views(), Orders(self._found.orders), os.geteuid())
+
+    async def run(self) -> None:
+        """Until it is cancelled; what runs goes on then, until :meth:`close`."""
+        try:
+            while True:
+                mine = self._wanted
+                self._wake.clear()
+                await self._turn()
+                async with self._settled:
+                    self._done = mine
+                    self._settled.notify_all()
+                await asyncio.sleep(PAUSE_S)
+                again = self._failure is not None or self._web.problem or self._waits()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(AGAIN_S if again else None):
+                        await self._wake.wait()
+        finally:
+            await self._domains.close()
+
+    async def close(self) -> None:
+        """End the stream process and Caddy; :meth:`run` is over by now."""
+        await self._process.end()
+        await self._web.keep(self._settings(), ())
+
+    async def let_go(self) -> None:
+        """Leave them as they are; :meth:`run` is over by now."""
+        await self._process.let_go()
+        await self._web.let_go()
+
+    # One turn
+
+    async def _turn(self) -> None:
+        if self._waits():
+            return
+        try:
+            await self._reach()
+        except WarrenError as error:
+            if str(error) != str(self._failure):
+                _log.warning("%s", error)
+            self._failure = error
+        else:
+            self._failure = None
+        self._tell()
+
+    def _waits(self) -> bool:
+        """Whether something survives of the agent before, and it is not known yet what of it is still wanted."""
+        survives = self._process.survives or (not self._process.holds and self._settings().admin.exists())
+        if not survives or self._clock() >= self._ready_by:
+            return False
+        return self._starting() or any(not network.settled for network in self._networks())
+
+    async def _reach(self) -> None:
+        views = self._views()
+        for _ in range(_ROUNDS_MAX):
+            around = self._around()
+            self._found = streams(views, self._wishes(), around, self._found.orders)
+            self._domains.keep(self._found.domains)
+            if self._found.sites:
+                (self._run / SITES).mkdir(mode=0o700, exist_ok=True)
+            await self._process.reach(self._found.config)
+            await self._web.keep(self._settings(), self._found.sites)
+            if self._around() == around:
+                break
+
+    def _views(self) -> list[NetworkView]:
+        found = []
+        for network, label in self._labels():
+            directory = self._directory(network)
+            if directory is not None:
+                found.append(NetworkView(label, directory, network.nearness, rootless=self._nest is not None))
+        return sorted(found, key=lambda view: view.label)
+
+    def _labels(self) -> Iterator[tuple[Network, str]]:
+        """Each network with what tells it from the others."""
+        networks = list(self._networks())
+        names = Counter(network.name for network in networks)
+        for gone in self._directories.keys() - {network.network for network in networks}:
+            del self._directories[gone]
+        for network in networks:
+            yield network, network.name if names[network.name] == 1 else f"{network.name}-{network.network.short}"
+
+    def _directory(self, network: Network) -> Directory | None:
+        wanted, own = network.wanted, network.own
+        known = self._directories.get(network.network)
+        if known is None or known[0] is not wanted or known[1] is not own:
+            known = wanted, own, Directory.of(network.name, wanted, own)
+            self._directories[network.network] = known
+        return known[2]
+
+    def _wishes(self) -> Wishes:
+        return Wishes(self._config(), tuple(self.asked.values()), os.geteuid())
+
+    def _around(self) -> Surroundings:
+        return Surroundings(
+            run=self._run / SITES,
+            gateway=self._config().gateway,
+            domains=self._domains.answers,
+            ports=self._web.ports,
+            caddy_problem=self._web.problem,
+            problems=self._web.problems,
+        )
+
+    def _settings(self) -> Settings:
+        gateway = self._config().gateway or Gateway()
+        return Settings(self._state, self._run, gateway.acme_directory, gateway.acme_email, gateway.acme_ca)
+
+    def _own_ips(self) -> set[IPAddress]:
+        return {ip for network in self._networks() for ip in network.own_ips()}
+
+    def _tell(self) -> None:
+        items = self._found.items
+        self._streams = stream_values(items, self._process.status)
+        bad, good = news(self._said, self._streams)
+        for line in bad:
+            _log.warning("%s", line)
+        for line in good:
+            _log.info("%s", line)
+        self._said = {stream.id: (stream.state, stream.reason) for stream in self._streams}
+        for network, label in self._labels():
+            network.tell_tasks(tasks(items, self._streams, label))
