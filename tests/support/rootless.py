@@ -35,6 +35,7 @@ class OrdinaryUser:
             "XDG_STATE_HOME": str(self.home / "state"),
         }
         self._options = [] if IS_ROOT else ["--engine", "rootless"]
+        self.command = warren_command()
         self.agent: Process | None = None
         host.run(["install", "-d", "-m", "700", *self._owner, self.home, self.home / "run"])
         if IS_ROOT:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -72,6 +73,8 @@ def execute(command: Sequence[str]) -> None:
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"{name}: there is no such program") from None
     except (OSError, ValueError) as error:
+        if os.sep not in name and shutil.which(name) is None:  # a directory of PATH is closed to this user
+            raise NotFound(f"{name}: there is no such program") from None
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise NotExecutable(f"{name} cannot be executed: {reason}") from None
 

@@ -1,0 +1,119 @@
+"""``warren exec``: any program reaches the overlay, by names, as the same user, and ends as it would without."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.labs import IS_ROOT
+from tests.support.overlay import Underlay, wait_pinged
+from tests.support.rootless import USER, OrdinaryUser
+from warren.lab import Host, Lab
+from warren.lab.network import Network
+
+REPORT = """
+grep -E 'Cap(Prm|Eff|Amb)' /proc/self/status
+id -u
+tr -d '\\0' < /proc/self/environ > /dev/null && pwd
+cat
+"""
+
+
+class Pair:
+    """Alice with a web server on her host, and Bob, an ordinary user of his."""
+
+    def __init__(self, lab: Lab) -> None:
+        underlay = Underlay(lab)
+        self.network: Network = underlay.network()
+        self.network.start()
+        self.alice: Host = underlay.host("alice")
+        self.host: Host = underlay.host("bob")
+        self.network.join(self.alice)
+        self.bob = OrdinaryUser(self.host, self.network)
+        self.bob.join()
+
+
+@pytest.fixture
+def pair(lab: Lab) -> Pair:
+    return Pair(lab)
+
+
+@pytest.mark.timeout(120)
+def test_programs_reach_members_by_name_and_stay_who_they_are(pair: Pair) -> None:
+    bob, alice, host = pair.bob, pair.alice, pair.host
+    (alice.directory / "index.html").write_text("hello from alice")
+    alice.start(["python3", "-m", "http.server", "--bind", "::", "-d", str(alice.directory), "80"], name="web")
+    wait_pinged(alice, bob.address())
+    host.wait_for(lambda: bob.exec("curl", "-sfm2", "http://alice.home.internal/", check=False).returncode == 0)
+    assert bob.exec("curl", "-sfm5", "http://alice.home.internal/").stdout == "hello from alice"
+    assert bob.exec("curl", "-4sfm5", "http://alice.home.internal/").stdout == "hello from alice"
+    assert bob.exec("getent", "ahostsv4", "bob.home.internal").stdout.startswith(f"{bob.address(4)} ")
+    assert bob.exec("getent", "hosts", bob.address()).stdout.split() == [bob.address(), "bob.home.internal"]
+    assert bob.exec("getent", "hosts", "nobody.home.internal", check=False).returncode == 2
+    assert host.run(["getent", "hosts", "alice.home.internal"], check=False).returncode == 2  # outside nothing changed
+
+    report = host.run(
+        [*bob.command, "exec", "--", "sh", "-c", REPORT], user=bob.name, env=bob.env, input="from stdin\n"
+    ).stdout
+    assert report.splitlines()[:3] == [f"Cap{name}:\t{'0' * 16}" for name in ("Prm", "Eff", "Amb")]
+    assert report.splitlines()[-1] == "from stdin"
+    if IS_ROOT:
+        assert report.splitlines()[3] == host.run(["id", "-u", USER]).stdout.strip()
+    refused = bob.exec("ip", "link", "set", "w-home", "down", check=False)
+    assert "not permitted" in refused.stderr
+    bob.exec("ping", "-c1", "-W2", "alice.home.internal")
+
+
+@pytest.mark.timeout(120)
+def test_a_program_ends_as_it_would_without(pair: Pair) -> None:
+    bob = pair.bob
+    assert bob.exec("sh", "-c", "exit 42", check=False).returncode == 42
+    assert bob.exec("sh", "-c", "kill -TERM $$", check=False).returncode == -15
+    assert bob.exec("sh", "-c", "kill -PIPE $$", check=False).returncode == -13  # Python's own ignoring is undone
+    assert bob.warren("exec", "sh", "-c", "echo $0 --help -x", "a").stdout == "a --help -x\n"  # options are its own
+    missing = bob.exec("no-such-program", check=False)
+    assert (missing.returncode, missing.stderr) == (127, "warren: no-such-program: there is no such program\n")
+    closed = bob.exec("/etc/passwd", check=False)
+    assert (closed.returncode, closed.stderr) == (126, "warren: /etc/passwd cannot be executed: Permission denied\n")
+    empty = bob.warren("exec", check=False)
+    assert (empty.returncode, empty.stderr.count("\n")) == (2, 1)
+
+    sleeper = bob.start_exec("sleep", "60", name="sleeper")
+    pair.host.wait_for(["pgrep", "-x", "sleep"])
+    assert sleeper.stop(timeout=10) == -15
+
+    bob.warren("down")
+    alone = bob.exec("true", check=False)
+    assert (alone.returncode, alone.stderr.count("\n")) == (3, 1)
+    assert "no agent runs here" in alone.stderr
+
+
+@pytest.mark.timeout(120)
+def test_with_the_userspace_engine_a_program_runs_as_it_is(lab: Lab) -> None:
+    underlay = Underlay(lab)
+    network = underlay.network()
+    network.start()
+    alice, bob = underlay.host("alice"), underlay.host("bob")
+    network.join(alice)
+    network.join(bob)
+    said = network.warren(bob, "exec", "--", "ip", "-o", "link").stdout
+    assert "eth0" in said
+    assert "w-home" in said
+    assert network.warren(bob, "exec", "sh", "-c", "exit 3", check=False).returncode == 3
+    assert network.address(alice) in network.warren(bob, "exec", "getent", "hosts", "alice.home.internal").stdout
+    network.warren(bob, "down")
+    assert network.warren(bob, "exec", "true", check=False).returncode == 3
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(not IS_ROOT, reason="is about root")
+def test_root_gives_programs_no_power_over_the_nest(lab: Lab) -> None:
+    underlay = Underlay(lab)
+    network = underlay.network()
+    network.start()
+    bob = underlay.host("bob")
+    network.join(bob, "--engine", "rootless")
+    done = network.warren(
+        bob, "exec", "sh", "-c", "id -u; grep CapEff /proc/self/status; ip link set lo down", check=False
+    )
+    assert done.stdout.splitlines() == ["0", f"CapEff:\t{'0' * 16}"]
+    assert "not permitted" in done.stderr
