@@ -1,9 +1,9 @@
 """Caddy's configuration (2.6, JSON), made from the sites: a pure function of values.
 
-Every request of a site goes through three handlers. The first drops what only this gateway may say (who the client
-is). The second asks the stream process who is at the other end of the connection (:mod:`warren.l4.peers`), by the
-connection's ports, since Caddy sees only loopback; a connection of somebody else ends there with 403. The third passes
-the request on with the answer in X-Forwarded-For and X-Real-IP.
+Every request of a site goes through these handlers: what only this gateway may say (who the client is) is dropped, and
+so is every wish for another protocol but WebSocket; the stream process is asked who is at the other end of the
+connection (:mod:`warren.l4.peers`), by the connection's ports, since Caddy sees only loopback, and a connection of
+somebody else ends there with 403; the request is passed on with the answer in X-Forwarded-For and X-Real-IP.
 """
 
 from __future__ import annotations
@@ -37,6 +37,16 @@ _OURS_TO_SAY: Final = (
     "proxy",  # what CGI makes of it is the proxy of the program's own requests
     "*_*",  # what CGI and WSGI cannot tell from the same with hyphens
 )
+_NO_METHODS: Final = {
+    "match": [{"method": ["CONNECT", "TRACE"]}],
+    "handle": [{"handler": "static_response", "status_code": 405, "body": "no such method here\n"}],
+    "terminal": True,
+}
+_ONLY_WEBSOCKETS: Final = {
+    # A site that takes up anything else (h2c) would get further requests that nobody has looked at.
+    "match": [{"not": [{"header_regexp": {"Upgrade": {"pattern": "(?i)^websocket$"}}}]}],
+    "handle": [{"handler": "headers", "request": {"delete": ["Upgrade", "HTTP2-Settings"]}}],
+}
 _NEARLY_ALL: Final = ("*-*", "*a*", "*e*", "*i*", "*o*", "*u*")
 """2.6 fails on a lone asterisk."""
 _CLIENT: Final = "warren_client"
@@ -113,7 +123,7 @@ def _server(port: int, protocols: list[str], routes: list[Json]) -> Json:
         "read_header_timeout": f"{READ_HEADER_WITHIN_S}s",
         "idle_timeout": f"{IDLE_S}s",
         "max_header_bytes": HEADER_BYTES_MAX,
-        "routes": routes,
+        "routes": [_NO_METHODS, *routes],
         "errors": {
             "routes": [
                 {
@@ -135,6 +145,7 @@ def _route(site: Site, port: int, peer_lookup: Path) -> Json:
         "match": [{"host": list(site.domains)}],
         "handle": [
             {"handler": "headers", "request": {"delete": list(_OURS_TO_SAY)}},
+            {"handler": "subroute", "routes": [_ONLY_WEBSOCKETS]},
             _ask_for_client(port, peer_lookup),
             _pass_on(site),
         ],

@@ -29,8 +29,8 @@ PEERS_MAX: Final = 65_536
 """Connections to Caddy at the same time; a loopback address has no more ports."""
 PEERS_OF_ONE_SOURCE: Final = 512
 """Of one IPv4 address or IPv6 /64: many browsers behind one NAT have fewer, and one client cannot have them all."""
-HEAD_BYTES_MAX: Final = 8192
-"""Of a question; Caddy leaves out nearly all that its client sent."""
+HEAD_BYTES_MAX: Final = 65_536
+"""Of a question: Caddy leaves out nearly all that its client sent, of which it took 36 KB at most."""
 ASKING_MAX: Final = 128
 """Connections that ask; Caddy opens up to 64, twice while it changes its configuration."""
 
