@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Final
 
 from warren.doctor.observed import Kernel, Nic
+from warren.engine.choose import choose
 from warren.errors import OperationFailed
-from warren.linux import capabilities
+from warren.linux import capabilities, userns
 from warren.linux.netlink import Netlink
 from warren.linux.netlink_values import Address, Link, Route
 from warren.linux.nft import LibNft
@@ -24,6 +25,9 @@ _TUN: Final = Path("/dev/net/tun")
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _TIMEX_BYTES: Final = 512  # struct timex has 208 on 64-bit Linux
 _TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronised
+_ORDINARY: Final = 1
+"""A user and a group without rights; on most systems the account "daemon"."""
+_PR_SET_DUMPABLE: Final = 4  # linux/prctl.h
 _STRICT: Final = 1  # rp_filter, RFC 3704 §2.2
 
 
@@ -101,6 +105,7 @@ def look_at_kernel(interfaces: Collection[str], sysctls: Sysctls | None = None) 
         gso=_has_option(_UDP_SEGMENT),
         gro=_has_option(_UDP_GRO),
         user_namespaces=_why_no_user_namespaces(sysctls),
+        rootless=_why_not_rootless(),
         ipv6_disabled=not Path("/proc/net/if_inet6").exists() or sysctls.get("net/ipv6/conf/all/disable_ipv6") == "1",
         strict_reverse_path=tuple(strict),
         receive_buffer_bytes=None if buffer is None else int(buffer),
@@ -152,6 +157,26 @@ def _why_no_user_namespaces(sysctls: Sysctls) -> str:
     if os.geteuid() and sysctls.get("kernel/apparmor_restrict_unprivileged_userns") == "1":
         return "AppArmor takes the powers of user namespaces away (sysctl kernel.apparmor_restrict_unprivileged_userns)"
     return ""
+
+
+def _why_not_rootless() -> str:
+    """Tries the rootless engine in a child process: as this user, or for root as one without rights."""
+    return userns.in_child(_try_rootless) or ""
+
+
+def _try_rootless() -> str | None:
+    try:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setgid(_ORDINARY)
+            os.setuid(_ORDINARY)
+            ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # else its own files in /proc stay root's
+        choose("rootless")
+    except OSError as error:
+        return f"could not be tried as an ordinary user ({error.strerror})"
+    except OperationFailed as error:
+        return str(error)
+    return None
 
 
 def _clock_synchronised() -> bool | None:

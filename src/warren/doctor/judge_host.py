@@ -9,6 +9,7 @@ from warren.api.trust import FAR_OFF_S, clock_sentence
 from warren.doctor.observed import Kernel, Observed
 from warren.doctor.report import Finding
 
+_ENGINE: Final = "the rootless engine does not work here: "  # choose() puts it before the reason
 _BUFFER_BYTES: Final = 1 << 20
 """About 5 ms of packets at 1.5 Gbit/s."""
 
@@ -20,6 +21,7 @@ def host_findings(observed: Observed) -> Iterator[Finding]:
     yield from _nftables(kernel)
     yield from _batches(kernel)
     yield from _clock(observed)
+    yield from _rootless(kernel)
     if kernel.user_namespaces:
         yield Finding("lab", "note", kernel.user_namespaces, "`warren demo` needs root here")
 
@@ -47,6 +49,20 @@ def _tun(kernel: Kernel) -> Iterator[Finding]:
             "",
             _as_root("more"),
         )
+
+
+def _rootless(kernel: Kernel) -> Iterator[Finding]:
+    if not kernel.rootless:
+        yield Finding("rootless", "good", "`warren up` works for ordinary users too, by the rootless engine")
+        return
+    what, _, remedy = kernel.rootless.removeprefix(_ENGINE).rpartition(": ")
+    yield Finding(
+        "rootless",
+        "note" if kernel.admin else "warning",
+        f"an ordinary user cannot be a member here: {what or remedy}",
+        "only root's `warren up` works",
+        remedy if what else "",
+    )
 
 
 def _nftables(kernel: Kernel) -> Iterator[Finding]:

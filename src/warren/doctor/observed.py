@@ -102,7 +102,9 @@ class Kernel(_Value, frozen=True, kw_only=True):
     gso: bool = True
     gro: bool = True
     user_namespaces: str = ""
-    """For the lab and for rootless use."""
+    """For the lab."""
+    rootless: str = ""
+    """Whether an ordinary user can be a member, tried as one."""
     ipv6_disabled: bool = False
     strict_reverse_path: tuple[str, ...] = ()
     """Interfaces that drop what arrives by another way than answers would take."""

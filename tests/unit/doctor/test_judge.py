@@ -239,6 +239,9 @@ def test_a_wrong_clock_is_told_with_its_offset() -> None:
         ({"gso": False}, "kernel", "note"),
         ({"admin": False, "receive_buffer_bytes": 212_992}, "kernel", "note"),
         ({"user_namespaces": "none"}, "lab", "note"),
+        ({}, "rootless", "good"),
+        ({"rootless": "no user namespaces: raise a sysctl"}, "rootless", "note"),
+        ({"rootless": "no user namespaces: raise a sysctl", "admin": False}, "rootless", "warning"),
     ],
 )
 def test_what_the_kernel_lacks_is_told_and_what_this_user_may_not_see_is_unknown(
