@@ -8,15 +8,22 @@ import os
 import platform
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 from warren import __version__, log
 from warren.agent import config as configs
 from warren.agent import naming
 from warren.agent.candidates import interfaces
+from warren.agent.forward_store import ForwardStore
+from warren.agent.forwards import Forwards
 from warren.agent.network import NetworkRunner
+from warren.agent.places import Places
 from warren.agent.shared import Shared
 from warren.agent.state import NetworkState, networks
+from warren.agent.stream_config import StreamConfig
+from warren.agent.stream_doors import Doors
+from warren.agent.streams import StreamKeeper
 from warren.api.node import EnrolRequest
 from warren.errors import OperationFailed, Unreachable, UsageError, WarrenError
 from warren.identity.signing import VerifyKey
@@ -40,7 +47,15 @@ _log = log.get("agent")
 class Agent:
     """:meth:`run` it once. Methods may be called from any task of the same event loop."""
 
-    def __init__(self, shared: Shared, *, load_config: Callable[[], configs.AgentConfig] | None = None) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        *,
+        run: Path | None = None,
+        load_config: Callable[[], configs.AgentConfig] | None = None,
+        doors: Doors | None = None,
+    ) -> None:
+        """``run``: the directory of sockets; None: the one of the state is that, too."""
         self.stopping = asyncio.Event()
         self._shared = shared
         self._load_config = load_config or (lambda: configs.load(configs.locate(shared.state)))
@@ -48,6 +63,21 @@ class Agent:
         self._tasks: dict[VerifyKey, asyncio.Task[None]] = {}
         self._started = datetime.fromtimestamp(shared.world.wall_clock(), UTC)
         self._moved = asyncio.Event()
+        where = Places(shared.state, run or shared.state)
+        self.streams = StreamKeeper(
+            where.state,
+            where.run,
+            networks=self._runners.values,
+            starting=lambda: any(network not in self._runners for network in self.known()),
+            config=self._stream_config,
+            resolve_name=self.resolve,
+            doors=doors or Doors(),
+            nest=where.nest if shared.world.choice.engine == "rootless" else None,
+        )
+        self.forwards = Forwards(self.streams, ForwardStore(shared.state), self._stream_config)
+
+    def _stream_config(self) -> StreamConfig:
+        return self._shared.config.streams
 
     def known(self) -> tuple[VerifyKey, ...]:
         """The networks that this machine is in, as its state directory has it."""
@@ -62,14 +92,20 @@ class Agent:
             *(asyncio.create_task(self._watch(stack), name="changes of the host") for stack in self._stacks()),
             asyncio.create_task(self._look_for_nat64(), name="NAT64"),
         ]
+        self.forwards.load()
+        carrying = asyncio.create_task(self.streams.run(), name="streams")
         try:
             helpers += [asyncio.create_task(self._begin(network), name="start") for network in self.known()]
             await self.stopping.wait()
+            carrying.cancel()
+            await asyncio.gather(carrying, return_exceptions=True)
+            await self._end_streams()
             await self._take_down()
         finally:
-            for task in (*helpers, *self._tasks.values()):
+            for task in (carrying, *helpers, *self._tasks.values()):
                 task.cancel()
-            await asyncio.gather(*helpers, *self._tasks.values(), return_exceptions=True)
+            await asyncio.gather(carrying, *helpers, *self._tasks.values(), return_exceptions=True)
+            await self.streams.let_go()
 
     def stop(self) -> None:
         self.stopping.set()
@@ -79,6 +115,7 @@ class Agent:
         self._shared.config = self._load_config()
         for runner in self._runners.values():
             runner.config_changed()
+        self.streams.wake()
         _log.info("the config was read again")
 
     def network_changed(self) -> None:
@@ -106,6 +143,7 @@ class Agent:
 
     def _start(self, network: VerifyKey, runner: NetworkRunner) -> None:
         self._runners[network] = runner
+        runner.turned = self.streams.wake
         self._tasks[network] = asyncio.create_task(self._keep(runner), name=f"network {runner.name}")
 
     async def _keep(self, runner: NetworkRunner) -> None:
@@ -123,6 +161,12 @@ class Agent:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_AGAIN_S):
                     await runner.stopping.wait()
+
+    async def _end_streams(self) -> None:
+        try:
+            await self.streams.close()
+        except WarrenError as error:
+            _log.error("%s", error)
 
     async def _take_down(self) -> None:
         failures = []
@@ -214,6 +258,7 @@ class Agent:
         if self._runners.get(network) is not runner:
             return  # another task was first
         del self._runners[network]
+        self.streams.wake()
         runner.stop()
         await asyncio.gather(self._tasks.pop(network), return_exceptions=True)
         for failure in await runner.remove():
@@ -277,7 +322,7 @@ class Agent:
 
     async def status(self) -> AgentStatus:
         """Raises OperationFailed when the host cannot be looked at."""
-        await asyncio.gather(*(runner.refresh() for runner in self._runners.values()))
+        await asyncio.gather(*(runner.refresh() for runner in self._runners.values()), self.streams.refresh())
         return AgentStatus(
             version=__version__,
             pid=os.getpid(),
@@ -287,6 +332,7 @@ class Agent:
             engine_why=self._shared.world.choice.why,
             interfaces=interfaces(await self._shared.surroundings()),
             networks=tuple(runner.status() for runner in self._runners.values()),
+            streams=self.streams.streams,
         )
 
     async def explain(self, name: str) -> Explanation:
@@ -299,15 +345,16 @@ class Agent:
         return found[0]
 
     def resolve(self, name: str) -> tuple[str, ...]:
-        """The addresses of the member called ``name``: its plain name, or NAME.NETWORK, with the suffix or without.
+        """The addresses of the member or service called ``name``: its plain name, or NAME.NETWORK, with the suffix or
+        without; a service may also be called NAME.svc, and must be where a member has its name.
 
-        Raises OperationFailed when no member is meant, UsageError when more than one is.
+        Raises OperationFailed when nobody is meant, UsageError when more than one is.
         """
         found = {
             runner.name: addresses for runner in self._runners.values() if (addresses := runner.addresses_of(name))
         }
         if len(found) > 1:
-            raise UsageError(f"{name} is a member of {' and '.join(sorted(found))}; say {name}.{min(found)}")
+            raise UsageError(f"{name} is a name in {' and '.join(sorted(found))}; say {name}.{min(found)}")
         if not found:
             raise OperationFailed(f"no member is called {name}; `warren status` lists them")
         return next(iter(found.values()))

@@ -73,7 +73,7 @@ async def _run(
         side = of_nest(where) if choice.engine == "rootless" else of_host(where, netlink)
         inside = await stack.enter_async_context(side)
         keys = KeyStore.open(where.state / "keys")
-        agent = Agent(Shared(_world(netlink, inside, choice), keys, where.state, config))
+        agent = Agent(Shared(_world(netlink, inside, choice), keys, where.state, config), run=where.run)
         inside.healed = agent.network_changed
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, agent.stop)

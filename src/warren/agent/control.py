@@ -14,6 +14,9 @@ from warren.api.varlink_agent import (
     METHODS,
     ExplainAnswer,
     ExplainRequest,
+    ForwardAnswer,
+    ForwardRequest,
+    ForwardsAnswer,
     JoinAnswer,
     JoinRequest,
     LeaveRequest,
@@ -21,9 +24,11 @@ from warren.api.varlink_agent import (
     ResolveAnswer,
     ResolveRequest,
     StatusAnswer,
+    UnforwardRequest,
     description,
 )
 from warren.api.varlink_server import Interface, Method, VarlinkServer
+from warren.errors import UsageError
 from warren.proto.control.local import VARLINK_INTERFACE
 
 _LAST_WORDS_S: Final = 0.05
@@ -34,7 +39,10 @@ _LAST_WORDS_S: Final = 0.05
 async def serve(agent: Agent, path: Path) -> AsyncIterator[None]:
     """Answer on the socket ``path`` while the block runs. Raises OperationFailed when it cannot be made."""
     handlers = _Handlers(agent)
-    methods = {name: Method(request, getattr(handlers, name.lower())) for name, (request, _) in METHODS.items()}
+    held = {"Forward": handlers.hold_forward}
+    methods = {
+        name: Method(request, getattr(handlers, name.lower()), held.get(name)) for name, (request, _) in METHODS.items()
+    }
     server = VarlinkServer(path, [Interface(VARLINK_INTERFACE, description(), methods)], version=__version__)
     await server.start()
     try:
@@ -64,6 +72,25 @@ class _Handlers:
 
     async def explain(self, request: ExplainRequest) -> ExplainAnswer:
         return ExplainAnswer(await self._agent.explain(request.name))
+
+    async def forward(self, request: ForwardRequest) -> ForwardAnswer:
+        if not request.keep:
+            raise UsageError("a forward that is not kept lasts as long as its call, which has to be made with `more`")
+        return ForwardAnswer(await self._agent.forwards.keep(request.listen, request.target))
+
+    @asynccontextmanager
+    async def hold_forward(self, request: ForwardRequest) -> AsyncIterator[tuple[ForwardAnswer, asyncio.Event]]:
+        if request.keep:
+            raise UsageError("a forward that is kept is made by one call without `more`")
+        async with self._agent.forwards.hold(request.listen, request.target) as (stream, ended):
+            yield ForwardAnswer(stream), ended
+
+    async def forwards(self, _: Nothing) -> ForwardsAnswer:
+        return ForwardsAnswer(await self._agent.forwards.all())
+
+    async def unforward(self, request: UnforwardRequest) -> Nothing:
+        await self._agent.forwards.remove(request.place)
+        return Nothing()
 
     async def reload(self, _: Nothing) -> Nothing:
         self._agent.reload()

@@ -61,6 +61,11 @@ class Forwards:
             if self._ended.get(wish.place) is ended:
                 del self._ended[wish.place]
 
+    async def all(self) -> tuple[Stream, ...]:
+        """Those by command and those of agent.toml."""
+        await self._keeper.refresh()
+        return tuple(stream for stream in self._keeper.streams if stream.origin != "network")
+
     async def remove(self, place: str) -> None:
         """The one that listens at ``place``. Raises UsageError, and OperationFailed when there is none."""
         try:

@@ -86,6 +86,7 @@ class StreamKeeper:
         self._streams: tuple[Stream, ...] = ()
         self._said: dict[str, tuple[State, str]] = {}
         self._failure: WarrenError | None = None
+        self._running = False
         self._wake = asyncio.Event()
         self._wanted, self._done = 0, 0
         self._settled = asyncio.Condition()
@@ -103,9 +104,10 @@ class StreamKeeper:
 
     async def refresh(self) -> None:
         """Have :attr:`streams` be of now, as far as the process answers."""
-        self._process.ask()
-        with contextlib.suppress(WarrenError):
-            await self.settle()
+        if self._running:
+            self._process.ask()
+            with contextlib.suppress(WarrenError):
+                await self.settle()
 
     async def settle(self) -> None:
         """Return when what is wanted now is carried out. Raises OperationFailed or Unreachable when it cannot be."""
@@ -126,6 +128,7 @@ class StreamKeeper:
 
     async def run(self) -> None:
         """Until it is cancelled; what runs goes on then, until :meth:`close`."""
+        self._running = True
         try:
             while True:
                 mine = self._wanted
@@ -140,6 +143,7 @@ class StreamKeeper:
                     async with asyncio.timeout(AGAIN_S if again else None):
                         await self._wake.wait()
         finally:
+            self._running = False
             await self._domains.close()
 
     async def close(self) -> None:

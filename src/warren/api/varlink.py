@@ -1,13 +1,14 @@
 """Varlink (https://varlink.org) between programs of one host: JSON objects that end in a NUL byte, over a Unix socket.
 
-This is the client; :mod:`warren.api.varlink_server` is the other end. Of the protocol ``more`` and ``upgrade`` are left
-out: every call has one answer.
+This is the client; :mod:`warren.api.varlink_server` is the other end. Of the protocol ``upgrade`` is left out, and
+``more`` is for calls that last as long as their caller stays: every other call has one answer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -93,17 +94,50 @@ class VarlinkClient:
         request = msgspec.json.encode(Call(method, msgspec.Raw(msgspec.json.encode(parameters))))
         try:
             async with asyncio.timeout(within_s):
+                received = await self._exchange(request)
+        except TimeoutError:
+            raise self._silent(within_s) from None
+        return self._read(received, answer)[0]
+
+    async def hold(
+        self, method: str, parameters: object, answer: type[T], *, within_s: float = ANSWER_WITHIN_S
+    ) -> AsyncGenerator[T, None]:
+        """Call ``method``, which lasts: yields its answer, and ends when the service has ended it.
+
+        Raises as :meth:`call` does; Unreachable also when the service goes away. The connection is of no more use then.
+        """
+        request = msgspec.json.encode(Call(method, msgspec.Raw(msgspec.json.encode(parameters)), more=True))
+        try:
+            async with asyncio.timeout(within_s):
+                received = await self._exchange(request)
+        except TimeoutError:
+            raise self._silent(within_s) from None
+        found, continues = self._read(received, answer)
+        yield found
+        while continues:
+            _, continues = self._read(await self._exchange(b""), answer)
+
+    async def _exchange(self, request: bytes) -> bytes:
+        """Send a request, or nothing, and return what comes next."""
+        try:
+            if request:
                 self._writer.write(request + b"\0")
                 await self._writer.drain()
-                received = await self._reader.readuntil(b"\0")
+            return (await self._reader.readuntil(b"\0"))[:-1]
         except TimeoutError:
-            raise Unreachable(f"{self._who} did not answer within {within_s:.0f} s") from None
+            raise
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             raise Unreachable(f"{self._who} closed the connection without an answer: look into its log") from error
+
+    def _silent(self, within_s: float) -> Unreachable:
+        return Unreachable(f"{self._who} did not answer within {within_s:.0f} s")
+
+    def _read(self, received: bytes, answer: type[T]) -> tuple[T, bool]:
+        """The answer, and whether more is to come."""
         try:
-            reply = msgspec.json.decode(received[:-1], type=Reply)
+            reply = msgspec.json.decode(received, type=Reply)
             if reply.error is None:
-                return msgspec.json.decode(reply.parameters, type=answer)
+                return msgspec.json.decode(reply.parameters, type=answer), reply.continues
             raise _error_of(reply, self._who)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise OperationFailed(

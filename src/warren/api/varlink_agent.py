@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -11,7 +12,7 @@ import msgspec
 
 from warren.api.varlink import VarlinkClient
 from warren.api.varlink_idl import describe
-from warren.proto.control.local import VARLINK_INTERFACE, AgentStatus, Explanation, Joined
+from warren.proto.control.local import VARLINK_INTERFACE, AgentStatus, Explanation, Joined, Stream
 
 JOIN_WITHIN_S: Final = 120.0
 """A coordinator may be slow, or the third of three addresses."""
@@ -73,12 +74,43 @@ class ExplainAnswer(msgspec.Struct, frozen=True):
     explanation: Explanation
 
 
+class ForwardRequest(msgspec.Struct, frozen=True):
+    """``listen``: ``[ADDR:]PORT``. ``target``: ``TARGET:PORT[/udp]``; null: a SOCKS5 server. Without ``keep`` it is to
+    be called with ``more``, and lasts as long as its caller stays.
+    """
+
+    listen: str
+    target: str | None = None
+    keep: bool = False
+
+
+class ForwardAnswer(msgspec.Struct, frozen=True):
+    """What was made."""
+
+    stream: Stream
+
+
+class ForwardsAnswer(msgspec.Struct, frozen=True):
+    """Those of agent.toml, and those by command."""
+
+    streams: tuple[Stream, ...]
+
+
+class UnforwardRequest(msgspec.Struct, frozen=True):
+    """``place``: where it listens, ``[ADDR:]PORT[/udp]``."""
+
+    place: str
+
+
 METHODS: Final[dict[str, tuple[type[msgspec.Struct], type[msgspec.Struct]]]] = {
     "Status": (Nothing, StatusAnswer),
     "Join": (JoinRequest, JoinAnswer),
     "Leave": (LeaveRequest, Nothing),
     "Resolve": (ResolveRequest, ResolveAnswer),
     "Explain": (ExplainRequest, ExplainAnswer),
+    "Forward": (ForwardRequest, ForwardAnswer),
+    "Forwards": (Nothing, ForwardsAnswer),
+    "Unforward": (UnforwardRequest, Nothing),
     "Reload": (Nothing, Nothing),
     "Stop": (Nothing, Nothing),
 }
@@ -111,6 +143,25 @@ class AgentClient:
 
     async def explain(self, name: str) -> Explanation:
         return (await self._client.call(_name("Explain"), ExplainRequest(name), ExplainAnswer)).explanation
+
+    async def forward(self, listen: str, target: str | None) -> Stream:
+        """Make a forward that is kept; ``target`` None: a SOCKS5 server."""
+        request = ForwardRequest(listen, target, keep=True)
+        return (await self._client.call(_name("Forward"), request, ForwardAnswer)).stream
+
+    async def hold_forward(self, listen: str, target: str | None) -> AsyncGenerator[Stream, None]:
+        """Make a forward that lasts as long as this is iterated: yields it once, and ends when it was removed."""
+        async with contextlib.aclosing(
+            self._client.hold(_name("Forward"), ForwardRequest(listen, target), ForwardAnswer)
+        ) as answers:
+            async for answer in answers:
+                yield answer.stream
+
+    async def forwards(self) -> tuple[Stream, ...]:
+        return (await self._client.call(_name("Forwards"), Nothing(), ForwardsAnswer)).streams
+
+    async def unforward(self, place: str) -> None:
+        await self._client.call(_name("Unforward"), UnforwardRequest(place), Nothing)
 
     async def reload(self) -> None:
         await self._client.call(_name("Reload"), Nothing(), Nothing)

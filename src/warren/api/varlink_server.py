@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,8 @@ from warren.errors import OperationFailed, WarrenError
 
 CONNECTIONS_MAX: Final = 64
 """Commands of one person, and a few programs that watch."""
+HELD_MAX: Final = 32
+"""Of them, calls that last; the other half is for everything else."""
 IDLE_S: Final = 300.0
 """Between calls."""
 TRANSFER_S: Final = 10.0
@@ -62,6 +65,10 @@ class Method:
 
     parameters: type[msgspec.Struct]
     handler: Callable[[Any], Awaitable[msgspec.Struct | None]]
+    held: Callable[[Any], AbstractAsyncContextManager[tuple[msgspec.Struct, asyncio.Event]]] | None = None
+    """Of a call with ``more``, which lasts as long as its caller stays connected: what is answered at once, and an
+    event that ends it from this side, with the same answer again. Nothing else is called on that connection.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +119,7 @@ class VarlinkServer:
         self._info = _Info("Warren", "Warren", version, "", names)
         self._interfaces = {interface.name: interface for interface in (*interfaces, self._own())}
         self._connections: set[asyncio.Task[None]] = set()
+        self._holding: set[contextlib.AsyncExitStack] = set()
         self._server: asyncio.Server | None = None
         self._inode: tuple[int, int] = (0, 0)
 
@@ -155,11 +163,12 @@ class VarlinkServer:
         try:
             while (request := await _read(reader)) is not None:
                 call = msgspec.json.decode(request, type=Call)
-                reply = await self._answer(call)
+                if call.more and self._lasts(call):
+                    await self._hold(call, reader, writer)
+                    return
+                reply = await self._guarded(call, self._answer)
                 if not call.oneway:
-                    writer.write(msgspec.json.encode(reply) + b"\0")
-                    async with asyncio.timeout(TRANSFER_S):
-                        await writer.drain()
+                    await _send(writer, reply)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             _log.debug("a client of %s sent no call", self.path)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):  # TimeoutError is an OSError
@@ -172,27 +181,52 @@ class VarlinkServer:
                 await writer.wait_closed()
 
     async def _answer(self, call: Call) -> Reply:
+        method = self._find(call)
+        answer = await method.handler(_parameters(call, method))
+        return _reply(_Nothing() if answer is None else answer)
+
+    async def _guarded(self, call: Call, work: Callable[[Call], Awaitable[Reply]]) -> Reply:
+        """The reply that ``work`` makes, or the one that says why there is none."""
+        failed = f"{call.method.rpartition('.')[0]}.{FAILED}"
         try:
-            interface, method = self._find(call)
-            try:
-                parameters = msgspec.json.decode(call.parameters, type=method.parameters)
-            except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-                raise _ServiceError("InvalidParameter", parameter=str(error)) from None
-        except _ServiceError as error:
-            return error.reply
-        try:
-            answer = await method.handler(parameters)
+            return await work(call)
         except _ServiceError as error:
             return error.reply
         except WarrenError as error:
-            return _reply(Failure(str(error), error.exit_status), f"{interface}.{FAILED}")
+            return _reply(Failure(str(error), error.exit_status), failed)
         except Exception:  # noqa: BLE001 - a bug in one answer; the agent goes on
             _log.exception("%s failed in a way that was not expected", call.method)
             sentence = "this is a bug in Warren: the log of the agent has it"
-            return _reply(Failure(sentence, 1), f"{interface}.{FAILED}")
-        return _reply(_Nothing() if answer is None else answer)
+            return _reply(Failure(sentence, 1), failed)
 
-    def _find(self, call: Call) -> tuple[str, Method]:
+    def _lasts(self, call: Call) -> bool:
+        try:
+            return self._find(call).held is not None
+        except _ServiceError:
+            return False
+
+    async def _hold(self, call: Call, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """A call that lasts: until its caller goes away, or says anything more, or it has ended by itself."""
+        ended = asyncio.Event()
+
+        async with contextlib.AsyncExitStack() as stack:
+
+            async def begin(call: Call) -> Reply:
+                nonlocal ended
+                method = self._find(call)
+                if method.held is None or len(self._holding) >= HELD_MAX:
+                    raise OperationFailed(f"{HELD_MAX} commands hold something here already; end one of them first")
+                self._holding.add(stack)
+                stack.callback(self._holding.discard, stack)
+                answer, ended = await stack.enter_async_context(method.held(_parameters(call, method)))
+                return _reply(answer, continues=True)
+
+            reply = await self._guarded(call, begin)
+            await _send(writer, reply)
+            if reply.continues and await _is_first(ended, reader):
+                await _send(writer, msgspec.structs.replace(reply, continues=False))
+
+    def _find(self, call: Call) -> Method:
         name, _, method = call.method.rpartition(".")
         interface = self._interfaces.get(name)
         if interface is None:
@@ -201,7 +235,7 @@ class VarlinkServer:
             raise _ServiceError("MethodNotFound", method=call.method)
         if call.upgrade:
             raise _ServiceError("InvalidParameter", parameter="upgrade")
-        return name, interface.methods[method]
+        return interface.methods[method]
 
     def _own(self) -> Interface:
         methods = {
@@ -240,8 +274,34 @@ async def _read(reader: asyncio.StreamReader) -> bytes | None:
         return first + (await reader.readuntil(b"\0"))[:-1]
 
 
-def _reply(parameters: object, error: str | None = None) -> Reply:
-    return Reply(msgspec.Raw(msgspec.json.encode(parameters)), error)
+def _parameters(call: Call, method: Method) -> Any:
+    try:
+        return msgspec.json.decode(call.parameters, type=method.parameters)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise _ServiceError("InvalidParameter", parameter=str(error)) from None
+
+
+async def _send(writer: asyncio.StreamWriter, reply: Reply) -> None:
+    writer.write(msgspec.json.encode(reply) + b"\0")
+    async with asyncio.timeout(TRANSFER_S):
+        await writer.drain()
+
+
+async def _is_first(ended: asyncio.Event, reader: asyncio.StreamReader) -> bool:
+    """Whether ``ended`` is set before the other side goes away or speaks."""
+    waiting = asyncio.ensure_future(ended.wait())
+    reading = asyncio.ensure_future(reader.read(1))
+    try:
+        await asyncio.wait({waiting, reading}, return_when=asyncio.FIRST_COMPLETED)
+        return not reading.done()
+    finally:
+        for task in (waiting, reading):
+            task.cancel()
+        await asyncio.gather(waiting, reading, return_exceptions=True)
+
+
+def _reply(parameters: object, error: str | None = None, *, continues: bool = False) -> Reply:
+    return Reply(msgspec.Raw(msgspec.json.encode(parameters)), error, continues)
 
 
 def _listen(path: Path, owner: int) -> socket.socket:
