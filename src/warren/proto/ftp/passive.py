@@ -69,7 +69,7 @@ class PassiveMode:
     def _port_beside_address(self, text: bytes) -> tuple[int, str]:
         """The address is not used: a server behind a NAT names another than its own in good faith, others do not."""
         where = pasv_reply_untrusted(text)
-        if where.ip == self._server or self._named_other:
+        if where.ip == self._server or where.ip.is_unspecified or self._named_other:
             return where.port, ""
         self._named_other = True
         return where.port, f"the server names {where.ip} for data: not gone to, only to where it is itself"
