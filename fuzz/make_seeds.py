@@ -18,7 +18,7 @@ from warren.model.datagrams import ControlDatagram, PathWanted, PeerHeard
 from warren.model.documents import Verified
 from warren.model.envelope import pack_envelope
 from warren.model.tunnel import TransportAddress, Way
-from warren.proto import control_port
+from warren.proto import control_port, proxy_protocol
 from warren.proto.stun import attributes
 from warren.proto.stun.attributes import ChangeRequest
 from warren.proto.stun.binding import pack_binding_request
@@ -37,6 +37,7 @@ def main() -> None:
         **wireguard(),
         **documents(),
         **ftp(),
+        **proxy(),
         **others(),
     }
     for target, seeds in made.items():
@@ -152,6 +153,21 @@ def wireguard() -> dict[str, list[bytes]]:
             control_port.pack(message)
             for message in (ControlDatagram(b"data", FOUR, way), PeerHeard(key, SIX, way), PathWanted(key))
         ],
+    }
+
+
+def proxy() -> dict[str, list[bytes]]:
+    checked = proxy_protocol.SIGNATURE + bytes.fromhex("21110013c0000201c6336402c82201bb0300040000") + bytes(2)
+    return {
+        "proxy_header": [
+            proxy_protocol.encode(FOUR, FOUR) + b"GET / HTTP/1.1\r\n",
+            proxy_protocol.encode(SIX, FOUR),
+            proxy_protocol.encode(None, None, local=True),
+            proxy_protocol.encode(None, None),
+            checked[:-4] + proxy_protocol.crc32c(checked).to_bytes(4),
+            proxy_protocol.SIGNATURE + bytes.fromhex("213100d8") + bytes(216),
+            b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
+        ]
     }
 
 

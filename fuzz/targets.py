@@ -363,6 +363,16 @@ def ftp_control(data: bytes) -> None:
                 machine.failed(number, "nobody came")
 
 
+def proxy_header(data: bytes) -> None:
+    from warren.proto.proxy_protocol import decode_untrusted, missing_untrusted
+
+    with suppress(MalformedPacket):
+        missing = missing_untrusted(data)
+        decoded = decode_untrusted(data)
+        assert (decoded is None) == (missing > 0)
+        assert decoded is None or 16 <= decoded[1] <= len(data)
+
+
 TARGETS: Final[dict[str, Target]] = {
     target.__name__: target
     for target in (
@@ -371,7 +381,7 @@ TARGETS: Final[dict[str, Target]] = {
         natpmp, pcp, ssdp, upnp_http, upnp_xml,
         wireguard_messages, uapi, control_port,
         envelope, documents, control_messages, tickets,
-        path_signals, nat_words, dns_queries, echo_replies, captive_portals,
+        path_signals, nat_words, dns_queries, echo_replies, captive_portals, proxy_header,
         ftp_addresses, ftp_control,
     )
 }  # fmt: skip

@@ -1,9 +1,10 @@
-"""Moves the bytes of all streams: from one socket through a pipe into the other, by the kernel (splice(2)).
+"""Moves the bytes of all streams from one socket to the other.
 
-All sockets are in one edge-triggered epoll of the pump's own, which the event loop watches as a single descriptor: a
-stream costs the loop nothing, and nothing is registered anew while it lives. A direction has a pipe only while bytes
-are in it. Each turn a direction moves :data:`TURN_BYTES` at most and then stands in line again, and after
-:data:`SLICE_S` the loop does other things first: a fast stream does not make others wait.
+Much at once goes through a pipe and never leaves the kernel (splice(2)); what fits a small buffer is received and sent,
+which takes fewer system calls. All sockets are in one edge-triggered epoll of the pump's own, which the event loop
+watches as a single descriptor: a stream costs the loop nothing, and nothing is registered anew while it lives. A
+direction has a pipe only while bytes are in it. Each turn a direction moves :data:`TURN_BYTES` at most and then stands
+in line again, and after :data:`SLICE_S` the loop does other things first: a fast stream does not make others wait.
 
 Nothing is read from one side before the other has taken what was read before: what a slow reader does not take stays
 with the sender, as it would without us.
@@ -29,11 +30,13 @@ CHUNK_BYTES: Final = 1 << 18
 """Asked of one splice; a pipe seldom takes as much."""
 SLICE_S: Final = 0.005
 _EVENTS_MAX: Final = 512
-_SCRATCH_BYTES: Final = 1 << 16
+COPIED_BYTES: Final = 1 << 14
+"""What comes in pieces smaller than that is copied, else spliced."""
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close(2) sends a reset
 _SPLICE: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 _WATCHED: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _READ: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_ENDING: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _WRITE: Final = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
 
 
@@ -48,6 +51,8 @@ class Direction:
     """From one socket to the other."""
 
     __slots__ = (
+        "bulk",
+        "ending",
         "eof",
         "inbound",
         "over",
@@ -68,6 +73,9 @@ class Direction:
         self.target = target
         self.inbound = inbound
         self.readable = self.writable = False
+        self.ending = False
+        """The source has sent its end, or a reset, which is behind the last bytes."""
+        self.bulk = False
         self.queued = False
         self.pipe: Pipe | None = None
         self.piped = 0
@@ -117,7 +125,7 @@ class Pump:
         self._pipes = Pipes() if pipes is None else pipes
         self._by_fd: dict[int, tuple[Direction, Direction]] = {}
         self._line: deque[Direction] = deque()
-        self._scratch = bytearray(_SCRATCH_BYTES)
+        self._scratch = memoryview(bytearray(COPIED_BYTES))
         self._now = self._loop.time()
         self._called = False
         self._loop.add_reader(self._epoll.fileno(), self._wake)
@@ -167,7 +175,6 @@ class Pump:
         for direction in (stream.inward, stream.outward):
             direction.over = True
             direction.unsent = None
-            del direction.stream  # no cycle is left for the garbage collector
             if direction.pipe is not None:
                 self._pipes.drop(direction.pipe)
                 direction.pipe = None
@@ -177,30 +184,32 @@ class Pump:
                 reset(source)
             else:
                 source.close()
+        del stream.inward, stream.outward  # no cycle is left for the garbage collector
         ended, stream.ended = stream.ended, None
         if ended is not None:
             ended()
 
     def close(self) -> None:
         """Reset all streams."""
-        for inward, _ in list(self._by_fd.values()):
-            self.end(inward.stream, aborted=True)
+        for stream in {direction.stream for direction, _ in self._by_fd.values()}:
+            self.end(stream, aborted=True)
         self._loop.remove_reader(self._epoll.fileno())
         self._epoll.close()
         self._pipes.close()
 
     def _wake(self) -> None:
+        broken = []
         for fd, events in self._epoll.poll(0, _EVENTS_MAX):
             pair = self._by_fd.get(fd)
             if pair is None:
                 continue
             outof, into = pair
-            if events & select.EPOLLERR and (outof.over or not outof.writable):
-                # What came before the reset is only waited for where it can be passed on.
-                self.end(outof.stream, aborted=True)
-                continue
+            if events & select.EPOLLERR:
+                broken.append(outof)
             if events & _READ:
                 outof.readable = True
+                if events & _ENDING:
+                    outof.ending = True
                 if not outof.queued and not outof.over:
                     outof.queued = True
                     self._line.append(outof)
@@ -209,6 +218,10 @@ class Pump:
                 if not into.queued and not into.over:
                     into.queued = True
                     self._line.append(into)
+        for direction in broken:
+            # What came before a reset is passed on first, but nobody waits until a slow reader takes it.
+            if not direction.stream.closed and (direction.over or not direction.writable):
+                self.end(direction.stream, aborted=True)
         if not self._called:
             self._work()
 
@@ -251,8 +264,8 @@ class Pump:
             if direction.unsent is not None:
                 if not self._send(direction):
                     return False
-            elif direction.piped:
-                if not self._empty_pipe(direction):
+            elif direction.pipe is not None:
+                if not self._empty_pipe(direction, direction.pipe):
                     return False
             elif direction.eof:
                 self._pass_end_on(direction)
@@ -261,37 +274,63 @@ class Pump:
                 return True
             elif not direction.readable:
                 return False
+            elif direction.bulk:
+                left -= self._splice(direction)
             else:
-                left -= self._read(direction)
+                left -= self._copy(direction)
         return False
 
-    def _read(self, direction: Direction) -> int:
-        """Take bytes out of the source; returns how many."""
-        pipe = direction.pipe
-        if pipe is None:
-            pipe = direction.pipe = self._pipes.take()
+    def _copy(self, direction: Direction) -> int:
+        """Take a few bytes out of the source, and put them into the target; returns how many were taken."""
+        scratch = self._scratch
         try:
-            if pipe is None:
-                count = direction.source.recv_into(self._scratch)
-                direction.unsent = memoryview(bytes(memoryview(self._scratch)[:count])) if count else None
-            else:
-                count = os.splice(direction.source.fileno(), pipe.write_fd, CHUNK_BYTES, flags=_SPLICE)
-                direction.piped = count
+            count = direction.source.recv_into(scratch)
         except BlockingIOError:
             direction.readable = False
-            self._give_back(direction)
             return 0
         if not count:
             direction.eof = True
-            self._give_back(direction)
+            return 0
+        if count == COPIED_BYTES:
+            direction.bulk = True
+        elif not direction.ending:
+            direction.readable = False  # there was no more: what comes now is told anew (epoll(7), question 9)
+        try:
+            sent = direction.target.send(scratch[:count])
+        except BlockingIOError:
+            direction.writable = False
+            sent = 0
+        if sent < count:
+            direction.unsent = memoryview(bytes(scratch[sent:count]))
+        self._count(direction, sent)
+        return count
+
+    def _splice(self, direction: Direction) -> int:
+        """Take bytes out of the source into a pipe; returns how many."""
+        pipe = self._pipes.take()
+        if pipe is None:
+            return self._copy(direction)
+        try:
+            count = os.splice(direction.source.fileno(), pipe.write_fd, CHUNK_BYTES, flags=_SPLICE)
+        except BlockingIOError:
+            count = 0
+            direction.readable = False
+        except BaseException:
+            self._pipes.give_back(pipe)
+            raise
+        else:
+            direction.eof = not count
+        if not count:
+            self._pipes.give_back(pipe)
+            return 0
+        direction.pipe = pipe
+        direction.piped = count
+        direction.bulk = count >= COPIED_BYTES
         direction.stream.moved_at = self._now
         return count
 
-    def _empty_pipe(self, direction: Direction) -> bool:
+    def _empty_pipe(self, direction: Direction, pipe: Pipe) -> bool:
         """Put what is in the pipe into the target; returns whether all of it went."""
-        pipe = direction.pipe
-        if pipe is None:
-            raise OSError
         while direction.piped:
             try:
                 count = os.splice(pipe.read_fd, direction.target.fileno(), direction.piped, flags=_SPLICE)
@@ -300,7 +339,8 @@ class Pump:
                 return False
             direction.piped -= count
             self._count(direction, count)
-        self._give_back(direction)
+        direction.pipe = None
+        self._pipes.give_back(pipe)
         return True
 
     def _send(self, direction: Direction) -> bool:
@@ -325,11 +365,6 @@ class Pump:
             stream.counters.bytes_in += count
         else:
             stream.counters.bytes_out += count
-
-    def _give_back(self, direction: Direction) -> None:
-        pipe, direction.pipe = direction.pipe, None
-        if pipe is not None:
-            self._pipes.give_back(pipe)
 
     def _pass_end_on(self, direction: Direction) -> None:
         direction.over = True
