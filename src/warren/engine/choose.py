@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -53,6 +54,8 @@ def _try_userspace() -> str | None:
     try:
         Tun.create(_PROBE).close()
     except OperationFailed as error:
+        if isinstance(error.__cause__, PermissionError) and os.access(userns.TUN_DEVICE, os.R_OK | os.W_OK):
+            return "this process may not make network interfaces: run as root or with CAP_NET_ADMIN"
         return str(error)
     return None
 

@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 
 from warren import log
-from warren.engine.rootless.server import Server
+from warren.engine.rootless.server import CONNECTIONS_MAX, Server
 from warren.engine.rootless.sockets import join
 from warren.engine.rootless.work import Work
 from warren.errors import OperationFailed, WarrenError
@@ -25,6 +25,8 @@ from warren.linux import capabilities, netns, userns
 from warren.linux.inotify import RemovalWatch
 
 _KEPT = frozenset({capabilities.CAP_NET_ADMIN, capabilities.CAP_NET_RAW, capabilities.CAP_NET_BIND_SERVICE})
+_OWN_FILES = 16
+_CONNECTIONS_MIN = 4
 _OVERFLOW_UID = Path("/proc/sys/kernel/overflowuid")
 _log = log.get("nest")
 
@@ -93,13 +95,13 @@ def _open_up() -> None:
 
 
 async def _run(path: Path) -> int:
-    _raise_file_limit()
+    limit = _raise_file_limit()
     loop = asyncio.get_running_loop()
     work = Work()
     stopping = asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
         stack.push_async_callback(work.close)
-        server = Server(path, work, os.geteuid())
+        server = Server(path, work, os.geteuid(), _connections_max(limit))
         stack.push_async_callback(server.close)
         watch = RemovalWatch(path)
         stack.callback(watch.close)
@@ -124,9 +126,15 @@ def _remove(path: Path, watch: RemovalWatch) -> None:
         path.unlink(missing_ok=True)
 
 
-def _raise_file_limit() -> None:
+def _raise_file_limit() -> int:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
+
+
+def _connections_max(files: int) -> int:
+    """Half of the files that may be open are for the sockets that are made, and some for the helper itself."""
+    return max(_CONNECTIONS_MIN, min(CONNECTIONS_MAX, (files - _OWN_FILES) // 2))
 
 
 def _detach_stdout() -> None:

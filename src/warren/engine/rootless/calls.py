@@ -34,6 +34,7 @@ NOW_PATIENCE_S: Final = 5.0
 _READ_BYTES: Final = 1 << 16
 _ANCILLARY_BYTES: Final = socket.CMSG_SPACE(4 * SOCKETS_MAX)
 _CONNECT_AGAIN_S: Final = 0.02
+_TIMEVAL: Final = struct.Struct("@ll")
 
 Descriptors = list[int]
 """File descriptors that whoever gets them must close."""
@@ -90,7 +91,7 @@ class Line:
             self.close()
         while self._connection is None:
             try:
-                self._connection = _connect(self._path, None)
+                self._connection = _connect(self._path, blocking=False)
             except BlockingIOError:  # many connect at this moment
                 await asyncio.sleep(_CONNECT_AGAIN_S)
         return self._connection
@@ -116,11 +117,11 @@ class BlockingLine:
 
     def ask_for_descriptors(self, request: Request, kind: Any = None) -> tuple[Any, Descriptors]:
         frame = _frame(request)
+        incoming = _Incoming()
         done = False
         try:
             connection = self._connected()
             connection.sendall(frame)
-            incoming = _Incoming()
             while (body := incoming.take(connection)) is None:
                 pass
             answer, descriptors = _answer(body, incoming.descriptors)
@@ -129,6 +130,7 @@ class BlockingLine:
             raise unreachable(self._path) from error
         finally:
             if not done:
+                close_all(incoming.descriptors)
                 self.close()
         return _settle(answer, descriptors, kind)
 
@@ -143,7 +145,7 @@ class BlockingLine:
         if self._connection is not None and _is_over(self._connection):
             self.close()
         if self._connection is None:
-            self._connection = _connect(self._path, NOW_PATIENCE_S)
+            self._connection = _connect(self._path, blocking=True)
         return self._connection
 
     def close(self) -> None:
@@ -181,11 +183,16 @@ def _settle(answer: Answer, descriptors: Descriptors, kind: Any) -> tuple[Any, D
         raise
 
 
-def _connect(path: Path, timeout: float | None) -> socket.socket:
-    """``timeout`` None: never block, but raise BlockingIOError. Raises OSError."""
+def _connect(path: Path, *, blocking: bool) -> socket.socket:
+    """A connection that raises BlockingIOError whenever it had to wait: at all, or longer than :data:`NOW_PATIENCE_S`.
+    Raises OSError.
+    """
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     try:
-        connection.settimeout(timeout or 0.0)
+        connection.setblocking(blocking)
+        if blocking:  # the kernel's own patience: settimeout() would not wait for a place in the queue of connections
+            for option in (socket.SO_SNDTIMEO, socket.SO_RCVTIMEO):
+                connection.setsockopt(socket.SOL_SOCKET, option, _TIMEVAL.pack(int(NOW_PATIENCE_S), 0))
         connection.connect(str(path))
         if not is_trusted(connection):
             raise PermissionError(f"{path} is another user's")

@@ -45,7 +45,9 @@ class WireRoute(msgspec.Struct, frozen=True, array_like=True):
 
 
 class OpenSockets(_Request, frozen=True):
-    """``count`` new sockets of the nest; answered with as many descriptors."""
+    """``count`` new sockets of the nest; answered with as many descriptors, or fewer, if the limit of open files or of
+    memory is near.
+    """
 
     family: int
     kind: int
@@ -235,9 +237,7 @@ def address_untrusted(wire: WireAddress) -> Address:
 
 def pack_route(route: Route) -> WireRoute:
     gateway = None if route.gateway is None else str(route.gateway)
-    return WireRoute(
-        str(route.network), route.interface, route.table, gateway, route.mtu, route.protocol, route.local
-    )
+    return WireRoute(str(route.network), route.interface, route.table, gateway, route.mtu, route.protocol, route.local)
 
 
 def route_untrusted(wire: WireRoute) -> Route:

@@ -45,12 +45,14 @@ class Server:
     something to ask.
     """
 
-    def __init__(self, path: Path, work: Work, owner: int) -> None:
+    def __init__(self, path: Path, work: Work, owner: int, connections_max: int = CONNECTIONS_MAX) -> None:
         """Listen. ``owner``: the user who may ask. Raises OperationFailed when another helper serves ``path``."""
         self._work = work
         self._owner = owner
+        self._connections_max = connections_max
         self._loop = asyncio.get_running_loop()
         self._connections: dict[asyncio.Task[None], socket.socket] = {}  # the one that asked last comes last
+        self._leaving: dict[asyncio.Task[None], socket.socket] = {}
         self._door = listen(path)
         self._paused: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._door, self._accept)
@@ -60,7 +62,7 @@ class Server:
         if self._paused is not None:
             self._paused.cancel()
         self._door.close()
-        tasks = list(self._connections)
+        tasks = [*self._connections, *self._leaving]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -72,31 +74,35 @@ class Server:
             if error.errno in _OUT_OF_FILES:
                 self._pause(error)
             return
+        self._paused = None
         # Everyone outside of the user namespace but its owner looks like nobody from in here, root too.
         if peer_of(connection).uid != self._owner:
             _log.warning("a process of another user was turned away")
             connection.close()
             return
         connection.setblocking(False)
-        if len(self._connections) >= CONNECTIONS_MAX:
+        if len(self._connections) >= self._connections_max:
             self._make_room()
         task = self._loop.create_task(self._serve(connection))
         self._connections[task] = connection
         task.add_done_callback(self._forget)
 
     def _pause(self, error: OSError) -> None:
-        _log.warning("no connection can be taken: %s", error.strerror)
-        self._make_room()
+        if self._paused is None:
+            _log.warning("no connection can be taken: %s; closing some that are idle", error.strerror)
+        for _ in range(1 + len(self._connections) // 4):
+            self._make_room()
         self._loop.remove_reader(self._door)
         self._paused = self._loop.call_later(_ACCEPT_AGAIN_S, self._loop.add_reader, self._door, self._accept)
 
     def _make_room(self) -> None:
-        for task in self._connections:
+        task = next(iter(self._connections), None)
+        if task is not None:
+            self._leaving[task] = self._connections.pop(task)
             task.cancel()
-            return
 
     def _forget(self, task: asyncio.Task[None]) -> None:
-        self._connections.pop(task).close()
+        (self._leaving if task in self._leaving else self._connections).pop(task).close()
         if not task.cancelled() and task.exception() is not None:
             _log.error("a request was not served", exc_info=task.exception())
 
@@ -105,7 +111,7 @@ class Server:
         with contextlib.suppress(OSError, EOFError, TimeoutError, asyncio.IncompleteReadError):
             while True:
                 await _readable(self._loop, connection)
-                if task is not None:
+                if task in self._connections:
                     self._connections[task] = self._connections.pop(task)
                 try:
                     async with asyncio.timeout(TRANSFER_S):

@@ -72,11 +72,14 @@ class NestSockets:
             for future in turn:
                 future.cancel()
             raise
-        for future, descriptor in zip(turn, made, strict=True):
+        served, left = turn[: len(made)], turn[len(made) :]
+        for future, descriptor in zip(served, made, strict=True):
             if future.done():
                 os.close(descriptor)
             else:
                 future.set_result(_wrap(sort, descriptor))
+        if left:
+            self._waiting.setdefault(sort, deque()).extendleft(reversed(left))
 
     async def _ask(self, sort: _Sort, count: int) -> Descriptors:
         request = OpenSockets(*sort, count)
@@ -84,7 +87,7 @@ class NestSockets:
             made = (await self._line.ask_for_descriptors(request))[1]
         except Unreachable:  # the helper ended just now: if there is another already, it has what is asked for
             made = (await self._line.ask_for_descriptors(request))[1]
-        return _as_many(made, count)
+        return made if 1 <= len(made) <= count else _as_many(made, count)
 
     async def close(self) -> None:
         """Whoever still waits is cancelled; sockets that were handed out stay."""

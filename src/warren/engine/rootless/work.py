@@ -123,8 +123,8 @@ def _sockets(request: messages.OpenSockets) -> Descriptors:
         for _ in range(request.count):
             made.append(socket.socket(request.family, kind, request.protocol).detach())
     except (OSError, OverflowError) as error:
-        close_all(made)
-        raise OperationFailed(f"no socket: {_strerror(error)}") from None
+        if not made:
+            raise OperationFailed(f"no socket: {_strerror(error)}") from None
     return made
 
 
