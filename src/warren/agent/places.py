@@ -18,6 +18,8 @@ from warren.errors import OperationFailed
 STATE: Final = Path("/var/lib/warren")
 RUN: Final = Path("/run/warren")
 SOCKET_NAME: Final = "agent.sock"
+_SYSTEMD: Final = Path("/run/user")
+"""Has a directory for each user who is logged in (pam_systemd(8))."""
 _SHARED: Final = Path("/tmp")  # noqa: S108  what is below it is checked to be ours
 
 
@@ -78,9 +80,9 @@ def _usual_state() -> Path:
 def _usual_run() -> Path:
     if os.geteuid() == 0:
         return RUN
-    base = _xdg("XDG_RUNTIME_DIR")
-    if base is not None and _is_ours(base):  # su(1) may leave another user's there
-        return base / "warren"
+    for base in (_xdg("XDG_RUNTIME_DIR"), _SYSTEMD / str(os.geteuid())):
+        if base is not None and _is_ours(base):  # su(1) may leave another user's there, or none
+            return base / "warren"
     path = _SHARED / f"warren-{os.geteuid()}"
     if path.is_symlink() or (path.exists() and not _is_private(path)):
         raise OperationFailed(f"{path} is not a private directory of this user; remove it, or name another with --run")

@@ -1,8 +1,8 @@
-"""The systemd unit of the agent: what it says, and putting it in place.
+"""The systemd units of the agent, the system's and that of an ordinary user: what they say, and putting them in place.
 
-The unit runs as root with three capabilities left and the file system read-only but for its own directories and /etc
-(resolv.conf is replaced there by renaming). ``KillMode=process``: the data planes are processes of their own and go on
-while the agent is restarted; a stop in good order removes them.
+The system's runs as root with three capabilities left, and the file system read-only but for its own directories and
+/etc (resolv.conf is replaced there by renaming). ``KillMode=process``: the data planes are processes of their own and
+go on while the agent is restarted; a stop in good order removes them.
 """
 
 from __future__ import annotations
@@ -15,6 +15,28 @@ from typing import Final
 
 from warren.errors import OperationFailed, UsageError
 from warren.files import write_atomically
+
+_USER_TEMPLATE: Final = """\
+[Unit]
+Description=Warren, private peer-to-peer networks
+Documentation=man:systemd.exec(5)
+StartLimitIntervalSec=0
+
+[Service]
+Type=exec
+ExecStart={command}
+Restart=on-failure
+RestartSec=1
+RestartSteps=5
+RestartMaxDelaySec=30
+KillMode=process
+TimeoutStopSec=20
+LimitNOFILE=65536
+UMask=0077
+
+[Install]
+WantedBy=default.target
+"""
 
 UNIT_DIRECTORY: Final = Path("/etc/systemd/system")
 UNIT_NAME: Final = "warren.service"
@@ -76,12 +98,21 @@ WantedBy=multi-user.target
 
 def unit_text(executable: Path) -> str:
     """The unit that runs ``executable up``. Raises UsageError for a path that a unit cannot hold plainly."""
-    if not executable.is_absolute():
-        raise UsageError(f"{executable} is not an absolute path; a unit needs one")
-    path = str(executable)
-    if not path.isprintable() or set(path) & set("\"'\\$% "):
-        raise UsageError(f"{path} has characters that a unit would take apart; install Warren in another directory")
-    return _TEMPLATE.format(command=f"{path} up --state /var/lib/warren --run /run/warren")
+    return _TEMPLATE.format(command=f"{_plain(executable)} up --state /var/lib/warren --run /run/warren")
+
+
+def user_unit_text(executable: Path, state: Path) -> str:
+    """The unit of an ordinary user, with the rootless engine. Raises UsageError as :func:`unit_text`."""
+    return _USER_TEMPLATE.format(command=f"{_plain(executable)} up --state {_plain(state)}")
+
+
+def _plain(path: Path) -> str:
+    if not path.is_absolute():
+        raise UsageError(f"{path} is not an absolute path; a unit needs one")
+    text = str(path)
+    if not text.isprintable() or set(text) & set("\"'\\$% "):
+        raise UsageError(f"{text} has characters that a unit would take apart; use another directory")
+    return text
 
 
 def install(executable: Path, *, start: bool, directory: Path = UNIT_DIRECTORY) -> list[str]:
@@ -90,20 +121,13 @@ def install(executable: Path, *, start: bool, directory: Path = UNIT_DIRECTORY) 
     Raises OperationFailed; when the unit cannot be written nothing has changed.
     """
     text = unit_text(executable)
-    path = directory / UNIT_NAME
     if not directory.is_dir():
         raise OperationFailed(
             f"{directory} does not exist: this host does not use systemd; start `warren up` otherwise"
         )
     if not os.access(directory, os.W_OK):
         raise OperationFailed(f"{directory} may not be written by this user; run `warren install` as root (sudo)")
-    old = path.read_text() if path.exists() else None
-    if old == text:
-        done = [f"{path} is up to date"]
-    else:
-        write_atomically(path, text.encode())
-        path.chmod(0o644)  # systemd complains of a unit that only root can read
-        done = [f"{path} {'written' if old is None else 'replaced'}"]
+    done = [_write(directory / UNIT_NAME, text)]
     if not _SYSTEMD_RUNS.is_dir():
         return [*done, "systemd does not run here, so it was not told; it reads the unit when it starts"]
     _systemctl("daemon-reload")
@@ -111,6 +135,36 @@ def install(executable: Path, *, start: bool, directory: Path = UNIT_DIRECTORY) 
         _systemctl("enable", "--now", UNIT_NAME)
         return [*done, "enabled and started; `systemctl status warren` and `warren status` show how it does"]
     return [*done, "now run: systemctl enable --now warren"]
+
+
+def install_for_user(executable: Path, state: Path, *, start: bool) -> list[str]:
+    """As :func:`install`, for this user alone: ``systemctl --user`` starts it when he logs in."""
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    directory = (Path(base) if base.startswith("/") else Path.home() / ".config") / "systemd" / "user"
+    text = user_unit_text(executable, state)
+    if not _SYSTEMD_RUNS.is_dir():
+        raise OperationFailed("this host does not run systemd; start `warren up` otherwise")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        done = [_write(directory / UNIT_NAME, text)]
+    except OSError as error:
+        raise OperationFailed(f"{directory / UNIT_NAME} cannot be written: {error.strerror}") from None
+    _systemctl("--user", "daemon-reload")
+    if start:
+        _systemctl("--user", "enable", "--now", UNIT_NAME)
+        done.append("enabled and started; `systemctl --user status warren` and `warren status` show how it does")
+    else:
+        done.append("now run: systemctl --user enable --now warren")
+    return [*done, "to keep it running while you are not logged in: loginctl enable-linger"]
+
+
+def _write(path: Path, text: str) -> str:
+    old = path.read_text() if path.exists() else None
+    if old == text:
+        return f"{path} is up to date"
+    write_atomically(path, text.encode())
+    path.chmod(0o644)  # systemd complains of a unit that only its owner can read
+    return f"{path} {'written' if old is None else 'replaced'}"
 
 
 def _systemctl(*arguments: str) -> None:
@@ -122,4 +176,4 @@ def _systemctl(*arguments: str) -> None:
     )
     if done.returncode:
         reason = (done.stderr.strip() or "it gives no reason").splitlines()[-1]
-        raise OperationFailed(f"systemctl {arguments[0]} failed: {reason}")
+        raise OperationFailed(f"systemctl {' '.join(arguments[:2])} failed: {reason}")

@@ -1,7 +1,8 @@
-"""``warren install``: the agent as a systemd service."""
+"""``warren install``: the agent as a systemd service, of the system or of an ordinary user."""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import click
 def command(now: bool, print_only: bool, as_json: bool) -> None:
     """Write a systemd unit that keeps the agent running, with as few rights as it needs.
 
+    Root's starts with the system; that of any other user with his first login, with the rootless engine.
+
     \b
     Example:
       warren up 'warren-ticket:…'      join first, Ctrl-C when it works
@@ -23,15 +26,20 @@ def command(now: bool, print_only: bool, as_json: bool) -> None:
     import json
 
     from warren.agent import unit
+    from warren.agent.places import places
 
+    is_root = os.geteuid() == 0
     executable = Path(sys.argv[0]).absolute()
     if executable.name != "warren":
         executable = Path(sys.executable).with_name("warren")
     if print_only:
-        text = unit.unit_text(executable)
+        text = unit.unit_text(executable) if is_root else unit.user_unit_text(executable, places().state)
         click.echo(json.dumps({"unit": text}) if as_json else text, nl=as_json)
         return
-    done = unit.install(executable, start=now)
+    if is_root:
+        done = unit.install(executable, start=now)
+    else:
+        done = unit.install_for_user(executable, places().state, start=now)
     if as_json:
         click.echo(json.dumps({"done": done}))
         return

@@ -10,6 +10,7 @@ import click
 
 from warren.cli import output
 from warren.cli.output import clean
+from warren.cli.status_streams import stream_lines
 from warren.proto.control.local import AgentStatus, CoordinatorLink, Membership, Peer, Relay
 
 _COLOURS: Final = {
@@ -41,6 +42,13 @@ def page(status: AgentStatus, now: datetime, width: int | None) -> list[str]:
             lines.append("")
         lines += _header(network, now)
         lines += ["", *_peers(network.peers, now, width)] if network.peers else ["", "  nobody else is in it"]
+    if status.streams:
+        lines += ["", *stream_lines(status.streams, width)]
+    if status.engine == "rootless":
+        lines += [
+            "",
+            f"rootless, since {clean(status.engine_why)}: `warren exec COMMAND` runs programs in these networks",
+        ]
     return lines
 
 

@@ -62,3 +62,34 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
     complaints = [line for line in (done.stdout + done.stderr).splitlines() if "warren.service" in line]
     # Older systemd than the keys for slowing down restarts (254) passes over them.
     assert [line for line in complaints if "RestartSteps" not in line and "RestartMaxDelaySec" not in line] == []
+
+
+def test_the_unit_of_a_user_is_in_his_own_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said: list[tuple[str, ...]] = []
+    monkeypatch.setattr(unit, "_SYSTEMD_RUNS", tmp_path)
+    monkeypatch.setattr(unit, "_systemctl", lambda *arguments: said.append(arguments))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    written, hint, lingering = unit.install_for_user(EXECUTABLE, Path("/home/a/.local/state/warren"), start=False)
+    path = tmp_path / "config/systemd/user/warren.service"
+    assert written == f"{path} written"
+    assert "ExecStart=/opt/warren/bin/warren up --state /home/a/.local/state/warren\n" in path.read_text()
+    assert hint == "now run: systemctl --user enable --now warren"
+    assert "enable-linger" in lingering
+    unit.install_for_user(EXECUTABLE, Path("/home/a/.local/state/warren"), start=True)
+    assert said == [
+        ("--user", "daemon-reload"),
+        ("--user", "daemon-reload"),
+        ("--user", "enable", "--now", "warren.service"),
+    ]
+
+
+def test_a_user_without_systemd_or_with_a_closed_directory_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(OperationFailed, match="does not run systemd"):
+        unit.install_for_user(EXECUTABLE, tmp_path, start=False)
+    monkeypatch.setattr(unit, "_SYSTEMD_RUNS", tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    (tmp_path / "systemd").write_text("a file")
+    with pytest.raises(OperationFailed, match="cannot be written"):
+        unit.install_for_user(EXECUTABLE, tmp_path, start=False)

@@ -6,6 +6,7 @@ import json
 from datetime import timedelta
 
 import click
+import msgspec
 import pytest
 
 from tests.unit.cli.fakes import NOW, agent_status, membership, peer
@@ -36,6 +37,11 @@ def agent(monkeypatch: pytest.MonkeyPatch) -> list[local.AgentStatus | Exception
     monkeypatch.setattr(access_agent, "status", answer)
     monkeypatch.setattr("warren.cli.output.utc_now", lambda: NOW)
     return answers
+
+
+def test_the_page_of_a_rootless_node_says_how_programs_reach_the_network() -> None:
+    status = msgspec.structs.replace(agent_status(membership()), engine="rootless", engine_why="of this")
+    assert plain(status, None)[-1].startswith("rootless, since of this: `warren exec COMMAND`")
 
 
 def test_the_page_of_a_pipe_has_one_line_for_each_peer() -> None:
