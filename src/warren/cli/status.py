@@ -53,7 +53,9 @@ def _only(status: AgentStatus, network: str | None) -> AgentStatus:
     if not found:
         names = ", ".join(known.network for known in status.networks)
         raise OperationFailed(f"this machine is not in a network called {network}; it is in: {names or 'none'}")
-    return msgspec.structs.replace(status, networks=found)
+    labels = tuple(f"{known.network}: " for known in found)
+    streams = tuple(stream for stream in status.streams if stream.id.startswith(labels))
+    return msgspec.structs.replace(status, networks=found, streams=streams)
 
 
 def _page(status: AgentStatus) -> list[str]:

@@ -491,7 +491,15 @@ def test_the_agent_is_asked_by_methods(path: Path) -> None:
         interfaces=(),
         networks=(),
     )  # type: ignore[arg-type]
+    stream = {
+        **dict.fromkeys(("target", "reason", "last_refusal"), ""),
+        **dict.fromkeys(("open", "opened", "bytes_in", "bytes_out"), 0),
+        **{"id": "forward 127.0.0.1:8080", "kind": "forward", "origin": "kept", "state": "listening"},
+        **{"backends": [], "places": [], "refused": {"policy": 2}},
+    }
     answers: dict[str, object] = {
+        "Forward": {"stream": stream},
+        "Forwards": {"streams": []},
         "Status": {"status": msgspec.to_builtins(status)},
         "Join": {"joined": {"network": "n", "name": "a", "interface": "i", "addresses": []}},
         "Resolve": {"addresses": ["fd00::1"]},
@@ -515,6 +523,9 @@ def test_the_agent_is_asked_by_methods(path: Path) -> None:
             assert (await agent.join("warren-ticket:x")).name == "a"
             assert await agent.resolve("web1") == ("fd00::1",)
             assert (await agent.explain("web1")).peer == "b"
+            assert (await agent.forward("8080", "db:80")).id == "forward 127.0.0.1:8080"
+            assert await agent.forwards() == ()
+            await agent.unforward("8080")
             await agent.leave("home")
             await agent.reload()
             await agent.stop()
