@@ -494,8 +494,13 @@ def test_the_agent_is_asked_by_methods(path: Path) -> None:
     stream = {
         **dict.fromkeys(("target", "reason", "last_refusal"), ""),
         **dict.fromkeys(("open", "opened", "bytes_in", "bytes_out"), 0),
-        **{"id": "forward 127.0.0.1:8080", "kind": "forward", "origin": "kept", "state": "listening"},
-        **{"backends": [], "places": [], "refused": {"policy": 2}},
+        "id": "forward 127.0.0.1:8080",
+        "kind": "forward",
+        "origin": "kept",
+        "state": "listening",
+        "backends": [],
+        "places": [],
+        "refused": {"policy": 2},
     }
     answers: dict[str, object] = {
         "Forward": {"stream": stream},
