@@ -268,7 +268,7 @@ class Reaching:
                 self._served = None
                 self._ledger.forget("dns")
                 return
-            content = (want.addresses, spec.name, spec.suffix, _named(want))
+            content = (want.addresses, spec.name, spec.suffix, spec.services, _named(want))
             if content != self._served:
                 addresses: list[IPAddress] = [address.value.ip for address in want.addresses]
                 await self._world.names.serve(self.plane.interface, addresses, spec, want.members)
@@ -279,5 +279,5 @@ class Reaching:
             due.again("dns", now + RETRY_S)
 
 
-def _named(want: Wanted) -> tuple[tuple[str, IPAddress, IPAddress | None], ...]:
-    return tuple((member.name, member.address6, member.address4) for member in want.members)
+def _named(want: Wanted) -> tuple[object, ...]:
+    return tuple((member.name, member.address6, member.address4, member.tags) for member in want.members)
