@@ -33,6 +33,8 @@ _SECTIONS: Final = {
         "network": ("warren.cli.network", "Create networks, invite, plan and apply policies, revoke."),
         "coordinator": ("warren.cli.coordinator", "Run the service that networks are managed by."),
         "relay": ("warren.cli.relay", "Run a relay: the way between members when there is no other."),
+        "service": ("warren.cli.service", "What members serve to others, by name."),
+        "connector": ("warren.cli.connector", "Where streams to services come in: ports, TLS names, web sites."),
         "login": ("warren.cli.access:login", "Keep an access string for `warren network`."),
         "logout": ("warren.cli.access:logout", "Forget the access string."),
     },

@@ -1,4 +1,5 @@
-"""Arguments that complete themselves with the names of networks and members this machine knows of.
+"""Arguments that complete themselves with the names of networks, members, services and connectors this machine
+knows of.
 
 The agent is asked over its socket, which takes milliseconds; a coordinator is never asked while somebody types. Without
 an agent nothing is offered.
@@ -6,6 +7,7 @@ an agent nothing is offered.
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -54,11 +56,57 @@ class _Name(click.ParamType[str]):
         )
 
 
+class _Selector(_Name):
+    """A selector of members, which is checked."""
+
+    name = "selector"
+
+    def __init__(self) -> None:
+        super().__init__("selector")
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from warren.cli.network_values import SELECTOR
+
+        return str(SELECTOR.convert(value, param, ctx))
+
+    def _names(self, status: AgentStatus, ctx: click.Context) -> list[str]:
+        wanted = ctx.params.get("network")
+        found: set[str] = set()
+        for network in status.networks:
+            if wanted in {None, network.network, network.network_id}:
+                names = (network.name, *(peer.name for peer in network.peers))
+                tags = chain(network.tags, *(peer.tags for peer in network.peers))
+                found |= {*(f"member:{name}" for name in names), *(f"tag:{tag}" for tag in tags)}
+        return ["members", *sorted(found)]
+
+
+class _Served(_Name):
+    """A service or connector, as far as this machine has to do with it."""
+
+    def _names(self, status: AgentStatus, ctx: click.Context) -> list[str]:
+        wanted = ctx.params.get("network")
+        names = set()
+        for network in status.networks:
+            if wanted not in {None, network.network, network.network_id}:
+                continue
+            for stream in status.streams:
+                if not stream.id.startswith(f"{network.network}: "):
+                    continue
+                for text in (stream.id.removeprefix(f"{network.network}: "), stream.target):
+                    kind, _, name = text.partition(" ")
+                    if kind == self._what:
+                        names.add(name)
+        return sorted(names)
+
+
 NETWORK: Final = _Name("network")
 MEMBER: Final = _Name("member")
 """Of the network that the argument before it names."""
 NODE: Final = _Name("node")
 """By its full name, in whatever network."""
+SELECTORS: Final = _Selector()
+SERVICE: Final = _Served("service")
+CONNECTOR: Final = _Served("connector")
 
 
 def _status(ctx: click.Context) -> AgentStatus | None:

@@ -108,6 +108,7 @@ def show(network: str, as_toml: bool, access: str | None, as_json: bool) -> None
 
 def _print(network: Network, state: DesiredState) -> None:
     from warren.proto.control.desired import question_text, rule_text
+    from warren.proto.control.desired_services import connector_text, service_text
     from warren.proto.control.spans import exact_span
 
     click.secho(network.name, bold=True)
@@ -128,6 +129,14 @@ def _print(network: Network, state: DesiredState) -> None:
         click.echo(f"  {number:>3}  {click.style(output.clean(rule_text(rule)), fg=colour)}")
     if not state.policy:
         click.echo("  no rule: nothing passes")
+    for title, lines in (
+        ("Services", [f"{name}  {service_text(one)}" for name, one in (state.services or {}).items()]),
+        ("Connectors", [f"{name}  {connector_text(one)}" for name, one in (state.connectors or {}).items()]),
+    ):
+        if lines:
+            click.echo(f"\n{title}")
+        for line in lines:
+            click.echo(f"  {output.clean(line)}")
     if state.tests:
         click.echo("\nPolicy tests")
         for number, test in enumerate(state.tests, 1):

@@ -53,6 +53,7 @@ def plan(file: str | None, network: str | None, access: str | None, as_json: boo
         output.emit(_as_value(name, wanted, planned))
         return
     _print(name, wanted, planned)
+    _warn(name, wanted, planned)
     if planned.changes:
         count = _count(planned)
         how = f"{count} to make" if file == "-" else f"{count} to make; `warren network apply {name}` does it"
@@ -82,6 +83,7 @@ def apply(file: str | None, yes: bool, access: str | None, as_json: bool) -> Non
     planned = _ask(access, name, wanted, as_json, lambda client: client.plan(wanted.network, wanted.state))
     if not as_json:
         _print(name, wanted, planned)
+        _warn(name, wanted, planned)
     if not planned.changes:
         if as_json:
             output.emit({**_as_value(name, wanted, planned), "applied": False})
@@ -155,6 +157,13 @@ def _refusal(name: str, problems: list[FileProblem], network: str, as_json: bool
     return UsageError(f"{name} has {len(problems)} problems; nothing was changed")
 
 
+def _warn(name: str, wanted: StateFile, planned: Plan) -> None:
+    """What is perhaps not meant, on stderr."""
+    found = sorted((wanted.locate(warning) for warning in planned.warnings), key=lambda problem: problem.line)
+    for problem in found:
+        click.echo(click.style(output.clean(f"warning: {_problem_text(name, problem)}"), fg="yellow"), err=True)
+
+
 def _problem_text(name: str, problem: FileProblem) -> str:
     """``home.toml:12: policy[2].from: what is wrong``."""
     key = f"{problem.key}: " if problem.key else ""
@@ -218,4 +227,11 @@ def _count(planned: Plan) -> str:
 
 
 def _as_value(name: str, wanted: StateFile, planned: Plan) -> dict[str, object]:
-    return {"file": name, "network": wanted.network, "version": planned.version, "changes": planned.changes}
+    warnings = [wanted.locate(warning) for warning in planned.warnings]
+    return {
+        "file": name,
+        "network": wanted.network,
+        "version": planned.version,
+        "changes": planned.changes,
+        "warnings": [{"file": name, "line": p.line, "key": p.key, "what": p.what} for p in warnings],
+    }

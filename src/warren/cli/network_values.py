@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import click
 
 from warren.proto.control.spans import exact_span, read_span
+
+T = TypeVar("T")
 
 
 def name(text: str) -> str:
@@ -65,6 +67,102 @@ def comment(text: str) -> str:
         raise ValueError("a comment is one line of 256 characters at most") from None
 
 
+def destination(text: str) -> str:
+    """Of a rule."""
+    from warren.model.parts import check_selector
+
+    check_selector(text, services=True)
+    return text
+
+
+def selector(text: str) -> str:
+    """Of members."""
+    from warren.model.parts import check_selector
+
+    check_selector(text)
+    return text
+
+
+def target(text: str) -> str:
+    """Of a service."""
+    from warren.model.services import parse_target
+
+    parse_target(text)
+    return text
+
+
+def listen(text: str) -> str:
+    """Of a connector."""
+    from warren.model.services import parse_listen
+
+    parse_listen(text)
+    return text
+
+
+def domain(text: str) -> str:
+    """That a gateway answers for; upper case is the same as lower case."""
+    from warren.model.services import check_domain
+
+    check_domain(text.lower())
+    return text.lower()
+
+
+def prefix(text: str) -> str:
+    """Where streams come from; an address is the prefix that it alone is in."""
+    from warren.model.parts import canonical_address, canonical_network
+
+    if "/" in text:
+        canonical_network(text)
+        return text
+    return f"{text}/{canonical_address(text).max_prefixlen}"
+
+
+def connect_timeout(text: str) -> int:
+    """In seconds."""
+    from warren.model.services import CONNECT_TIMEOUT_S_MAX
+
+    return _span_within(text, 1, CONNECT_TIMEOUT_S_MAX)
+
+
+def idle(text: str) -> int:
+    """In seconds."""
+    from warren.model.services import IDLE_S_MAX
+
+    return _span_within(text, 1, IDLE_S_MAX)
+
+
+def health(text: str) -> int:
+    """In seconds; 0: never."""
+    from warren.model.services import HEALTH_S_MAX
+
+    return 0 if text == "0" else _span_within(text, 0, HEALTH_S_MAX)
+
+
+def made_of(what: str, struct: type[T], /, **values: object) -> T:
+    """A request as a ``struct``, whose own rules are the rest. Raises UsageError: ``what`` cannot be, and why."""
+    import msgspec
+
+    from warren.errors import UsageError
+
+    try:
+        return msgspec.convert(values, struct)
+    except msgspec.ValidationError as error:
+        sentence, _, place = str(error).replace("`", "").partition(" - at $.")
+        raise UsageError(f"{what}: {place + ': ' if place else ''}{in_a_line(sentence)}") from None
+
+
+def in_a_line(sentence: str) -> str:
+    """``sentence`` to go on after a colon: in lower case, unless it begins with a name like FTP."""
+    return sentence if sentence[1:2].isupper() else sentence[:1].lower() + sentence[1:]
+
+
+def _span_within(text: str, low: int, high: int) -> int:
+    seconds = read_span(text)
+    if not low <= seconds <= high:
+        raise ValueError(f"{text} is not possible here: from {exact_span(low)} to {exact_span(high)}")
+    return seconds
+
+
 class Checked(click.ParamType[Any]):
     """An argument or option that one of these functions reads."""
 
@@ -85,3 +183,12 @@ NAME: Final = Checked(name)
 SUFFIX: Final = Checked(suffix)
 LEASE: Final = Checked(lease)
 TAG: Final = Checked(tag)
+SELECTOR: Final = Checked(selector)
+TARGET: Final = Checked(target)
+LISTEN: Final = Checked(listen)
+DOMAIN: Final = Checked(domain)
+PREFIX: Final = Checked(prefix)
+CONNECT_TIMEOUT: Final = Checked(connect_timeout)
+IDLE: Final = Checked(idle)
+HEALTH: Final = Checked(health)
+COMMENT: Final = Checked(comment)

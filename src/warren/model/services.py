@@ -28,6 +28,7 @@ DATA_PORTS: Final = (49_152, 65_534)
 CONNECTOR_PORT: Final = 65_535
 """On the address of a service: where connectors come in, with the client's address in front (PROXY protocol v2)."""
 HTTP_PORT, HTTPS_PORT = 80, 443
+CONNECT_TIMEOUT_S_MAX, IDLE_S_MAX, HEALTH_S_MAX = 60, 7 * 86_400, 3600
 LOOPBACK: Final = IPv4Address("127.0.0.1")
 SERVICE_LABEL: Final = "svc"
 """Services are ``SERVICE.svc.NETWORK.SUFFIX``."""
@@ -74,10 +75,10 @@ class ServiceTerms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     protocol: Literal["tcp", "udp"] = "tcp"
     port: Port | None = None
     """At the service's address; None: the target's."""
-    connect_timeout_s: Annotated[int, Meta(ge=1, le=60)] = 5
-    idle_s: Annotated[int, Meta(ge=1, le=604_800)] | None = None
+    connect_timeout_s: Annotated[int, Meta(ge=1, le=CONNECT_TIMEOUT_S_MAX)] = 5
+    idle_s: Annotated[int, Meta(ge=1, le=IDLE_S_MAX)] | None = None
     """A stream or flow on which nothing moves ends after that; None: a stream never, a flow after a minute."""
-    health_s: Annotated[int, Meta(ge=0, le=3600)] = 10
+    health_s: Annotated[int, Meta(ge=0, le=HEALTH_S_MAX)] = 10
     """How often a serving member tries to connect to the target (of TCP); 0: never. While that fails it does not
     serve.
     """

@@ -15,6 +15,8 @@ from warren.model.tickets import Access, access_text
 from warren.proto.control import local
 from warren.proto.control.administration import (
     ApplyRequest,
+    ConnectorEntry,
+    ConnectorRequest,
     DesiredState,
     Event,
     Invite,
@@ -28,6 +30,8 @@ from warren.proto.control.administration import (
     RelayEntry,
     RelayRequest,
     Revoked,
+    ServiceEntry,
+    ServiceRequest,
 )
 from warren.proto.control.messages import Task
 
@@ -86,6 +90,28 @@ RELAY = RelayEntry(
     certificate_sha256="ab" * 32,
     own=False,
     created=NOW,
+)
+SERVICE = ServiceEntry(
+    name="shop",
+    at=("tag:web",),
+    target="localhost:8080",
+    port=80,
+    full_name="shop.svc.home.internal",
+    served_by=("web1",),
+    served_by_count=1,
+    connectors=("site",),
+    warnings=("no member has the tag wbe, so tag:wbe matches nobody",),
+)
+CONNECTOR = ConnectorEntry(
+    name="site",
+    at=("tag:gw",),
+    service="shop",
+    kind="http",
+    listen="*:443",
+    domains=("shop.example",),
+    taken_by=("gw1",),
+    taken_by_count=1,
+    warnings=(),
 )
 
 
@@ -176,6 +202,28 @@ class FakeAdmin:
     async def remove_relay(self, network: str, relay: str) -> RelayEntry:
         self.asked.append(("remove_relay", network, relay))
         return RELAY
+
+    async def add_service(self, network: str, request: ServiceRequest) -> ServiceEntry:
+        self.asked.append(("add_service", network, request))
+        return SERVICE
+
+    async def services(self, network: str) -> tuple[ServiceEntry, ...]:
+        return (SERVICE,)
+
+    async def remove_service(self, network: str, service: str) -> ServiceEntry:
+        self.asked.append(("remove_service", network, service))
+        return SERVICE
+
+    async def add_connector(self, network: str, request: ConnectorRequest) -> ConnectorEntry:
+        self.asked.append(("add_connector", network, request))
+        return CONNECTOR
+
+    async def connectors(self, network: str) -> tuple[ConnectorEntry, ...]:
+        return (CONNECTOR,)
+
+    async def remove_connector(self, network: str, connector: str) -> ConnectorEntry:
+        self.asked.append(("remove_connector", network, connector))
+        return CONNECTOR
 
     async def members(self, network: str) -> tuple[MemberStatus, ...]:
         return (MEMBER,)
@@ -292,3 +340,23 @@ def agent_status(*networks: local.Membership) -> local.AgentStatus:
         interfaces=(),
         networks=networks,
     )
+
+
+def stream(name: str, **changes: Any) -> local.Stream:
+    values: dict[str, Any] = {
+        "id": name,
+        "kind": "forward" if ": " not in name else name.partition(": ")[2].partition(" ")[0],
+        "origin": "network",
+        "target": "localhost:80",
+        "backends": (),
+        "state": "listening",
+        "reason": "",
+        "places": (),
+        "open": 0,
+        "opened": 0,
+        "refused": {},
+        "last_refusal": "",
+        "bytes_in": 0,
+        "bytes_out": 0,
+    }
+    return local.Stream(**{**values, **changes})

@@ -1,0 +1,171 @@
+"""``warren service``: what members of a network serve to others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from warren.cli import access as access_
+from warren.cli import output
+from warren.cli.completion_names import NETWORK, SELECTORS, SERVICE
+from warren.cli.network_values import COMMENT, CONNECT_TIMEOUT, HEALTH, IDLE, NAME, TARGET, made_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from warren.proto.control.administration import ServiceEntry
+
+_PORT: Final = click.IntRange(1, 65_535)
+
+
+@click.group("service", no_args_is_help=False, subcommand_metavar="COMMAND …")
+def command() -> None:
+    """What members of a network serve to others: a host and port that they reach, under one name.
+
+    Each serving member answers for a service at an address of its own for it; NAME.svc.NETWORK.SUFFIX leads to all of
+    them, and rules of the policy speak of `service:NAME`. Where streams come in is a connector's business (`warren
+    connector`), or a forward's (`warren forward`).
+    """
+
+
+@command.command("add")
+@click.argument("network", type=NETWORK)
+@click.argument("name", type=NAME)
+@click.option(
+    "--at",
+    metavar="SELECTOR",
+    type=SELECTORS,
+    multiple=True,
+    required=True,
+    help="Who serves it: member:NAME, tag:TAG, members; may be given several times.",
+)
+@click.option(
+    "--target",
+    metavar="HOST:PORT",
+    type=TARGET,
+    required=True,
+    help="Where it is, as a serving member reaches it: HOST:PORT, [IPV6]:PORT, or unix:/PATH.",
+)
+@click.option("--protocol", type=click.Choice(["tcp", "udp"]), default="tcp", show_default=True, help="What it speaks.")
+@click.option("--port", metavar="PORT", type=_PORT, help="At the service's address; else that of the target.")
+@click.option(
+    "--connect-timeout",
+    metavar="TIME",
+    type=CONNECT_TIMEOUT,
+    default="5s",
+    show_default=True,
+    help="How long to try to connect to the target.",
+)
+@click.option("--idle", metavar="TIME", type=IDLE, help="End streams on which nothing moves for so long; else none.")
+@click.option(
+    "--health",
+    metavar="TIME",
+    type=HEALTH,
+    default="10s",
+    show_default=True,
+    help="How often a serving member tries to connect; 0: never. While that fails others serve.",
+)
+@click.option("--proxy-protocol", is_flag=True, help="Tell the target the client's address (PROXY protocol v2).")
+@click.option(
+    "--helper",
+    type=click.Choice(["none", "ftp", "tftp"]),
+    default="none",
+    show_default=True,
+    help="The protocol opens connections of its own, which need help.",
+)
+@click.option("--comment", metavar="TEXT", type=COMMENT, default="", help="A line for people.")
+@access_.access_option
+@access_.json_option
+def add(
+    *,
+    network: str,
+    name: str,
+    at: tuple[str, ...],
+    target: str,
+    protocol: str,
+    port: int | None,
+    connect_timeout: int,
+    idle: int | None,
+    health: int,
+    proxy_protocol: bool,
+    helper: str,
+    comment: str,
+    access: str | None,
+    as_json: bool,
+) -> None:
+    """Have members of NETWORK serve NAME to the others, if the policy lets them.
+
+    \b
+    Example:
+      warren service add home shop --at member:web1 --target localhost:8080 --port 80
+    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    from warren.proto.control.administration import ServiceRequest
+
+    request = made_of(
+        f"service {name}",
+        ServiceRequest,
+        name=name,
+        at=at,
+        target=target,
+        protocol=protocol,
+        port=port,
+        connect_timeout_s=connect_timeout,
+        idle_s=idle,
+        health_s=health,
+        proxy_protocol=proxy_protocol,
+        helper=helper,
+        comment=comment,
+    )
+    entry = access_.ask(access, lambda client: client.add_service(network, request))
+    if as_json:
+        output.emit(entry)
+        return
+    who = ", ".join(entry.served_by) + (" …" if entry.served_by_count > len(entry.served_by) else "")
+    where = f"{entry.full_name}, {entry.protocol} {entry.port}"
+    click.echo(f"{network} has service {entry.name}: {where}, at {who or 'nobody yet'}.")
+    warn(entry.warnings)
+
+
+@command.command("list")
+@click.argument("network", type=NETWORK)
+@access_.access_option
+@access_.json_option
+def list_(network: str, access: str | None, as_json: bool) -> None:
+    """List the services of NETWORK."""
+    found = access_.ask(access, lambda client: client.services(network))
+    if as_json:
+        output.emit(found)
+        return
+    if not found:
+        click.echo(f"There is no service; `warren service add {network} NAME --at … --target …` makes one.")
+        return
+    rows = [[one.name, f"{one.protocol} {one.port}", _at(one), one.target, ", ".join(one.connectors)] for one in found]
+    for line in output.table(["NAME", "PORT", "AT", "TARGET", "CONNECTORS"], rows, flexible=("AT", "TARGET")):
+        click.echo(line)
+    warn(f"{one.name}: {warning}" for one in found for warning in one.warnings)
+
+
+@command.command("remove")
+@click.argument("network", type=NETWORK)
+@click.argument("name", type=SERVICE)
+@access_.access_option
+@access_.json_option
+def remove(network: str, name: str, access: str | None, as_json: bool) -> None:
+    """Have the members of NETWORK serve NAME no longer. Connectors that lead to it go first."""
+    entry = access_.ask(access, lambda client: client.remove_service(network, name))
+    if as_json:
+        output.emit(entry)
+    else:
+        click.echo(f"{network} has service {entry.name} no longer.")
+
+
+def warn(warnings: Iterable[str]) -> None:
+    """What is perhaps not meant goes to stderr: what was asked for is done."""
+    for warning in warnings:
+        click.echo(click.style(output.clean(f"warning: {warning}"), fg="yellow"), err=True)
+
+
+def _at(entry: ServiceEntry) -> str:
+    """``tag:web (2)``: selectors, and how many members they pick."""
+    return f"{', '.join(entry.at)} ({entry.served_by_count})"
