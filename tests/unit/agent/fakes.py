@@ -355,8 +355,15 @@ class FakeHost:
         self.wall_offset_s = 0.0
         self.nat64: IPv6Network | None = None
         self.boot = "boot 1"
+        self.inside = self.netlink
         self.choice = Choice("userspace", "the test has it so", {})
+        self.helper_trouble = ""
         self.open_link: Callable[..., FakeLink] | None = None
+
+    def be_rootless(self) -> None:
+        """From now on the engine's interfaces are in a network of their own."""
+        self.inside = MemoryNetlink()
+        self.choice = Choice("rootless", "the test has it so", {})
 
     async def plug(self) -> Self:
         await self.netlink.set_link("eth0", up=True)
@@ -370,8 +377,8 @@ class FakeHost:
             self.failing_starts -= 1
             raise OperationFailed("the data plane did not start")
         assert interface not in self.planes or self.planes[interface].ended.is_set()
-        self.netlink.add_link(interface, mtu)
-        self.planes[interface] = FakePlane(self.underlay, interface, self.ip, self.netlink)
+        self.inside.add_link(interface, mtu)
+        self.planes[interface] = FakePlane(self.underlay, interface, self.ip, self.inside)
         return self.planes[interface]
 
     async def attach(self, interface: str) -> FakePlane:
@@ -390,7 +397,7 @@ class FakeHost:
         assert self.open_link is not None
         return World(
             netlink=self.netlink,
-            inside=self.netlink,
+            inside=self.inside,
             nft=self.nft,
             sysctls=self.sysctls,
             overlay=HostSockets(),
@@ -400,6 +407,7 @@ class FakeHost:
             find_nat64=self.find_nat64,
             boot=self.boot,
             choice=self.choice,
+            helper_trouble=lambda: self.helper_trouble,
             clock=lambda: self.underlay.now,
             wall_clock=self.wall_s,
             random=random.Random(self.ip),

@@ -712,3 +712,34 @@ def test_a_node_that_comes_back_with_a_new_data_plane_calls_the_others(tmp_path:
         assert peer.persistent_keepalive_s == 0
 
     scenario(work, tmp_path)
+
+
+def test_a_rootless_node_changes_the_network_inside_alone(tmp_path: Path) -> None:
+    async def run() -> None:
+        underlay = MemoryNetwork(random.Random(1).randbytes)
+        coordinator = FakeCoordinator()
+        coordinator.now_s = lambda: underlay.wall_clock_ns() / 1e9
+        host = await FakeHost(underlay, tmp_path, "192.0.2.10").plug()
+        host.be_rootless()
+        before = [await host.netlink.links(), await host.netlink.addresses(), await host.netlink.routes()]
+        node = FakeNode(host, coordinator, "a")
+        node.link.connect()
+        await settle(node)
+        membership = node.runner.status()
+        assert (membership.state, membership.engine) == ("up", "rootless")
+        assert [link.name for link in await host.inside.links()] == ["w-home"]
+        assert len(await host.inside.addresses()) == 2
+        assert await host.inside.routes()
+        assert [await host.netlink.links(), await host.netlink.addresses(), await host.netlink.routes()] == before
+        assert membership.candidates[0].startswith("192.0.2.10:")
+
+        host.helper_trouble = "the helper has ended"
+        await pass_time(underlay, 2, node)
+        failed = [task for task in node.runner.status().tasks if task.state == "failed"]
+        assert [(task.name, task.reason) for task in failed] == [("engine helper", "the helper has ended")]
+        host.helper_trouble = ""
+        await pass_time(underlay, 2, node)
+        assert all(task.state == "done" for task in node.runner.status().tasks)
+        await node.end()
+
+    asyncio.run(run())
