@@ -20,6 +20,7 @@ from warren.agent.relaying import Relaying
 from warren.agent.saving import Saver
 from warren.agent.shared import Shared
 from warren.agent.state import NetworkState
+from warren.agent.subnets import Subnets, transparent_port
 from warren.errors import OperationFailed, WarrenError
 from warren.identity.signing import VerifyKey
 from warren.l3.firewall import ruleset
@@ -75,6 +76,8 @@ class Reaching:
         self._ledger = ledger
         self._saver = saver
         self._host: Host | None = None
+        rootless = self._world.choice.engine == "rootless"
+        self._subnets = Subnets(self._world.inside, self._world.nft, transparent_port(network)) if rootless else None
         self._served: object = None
         self.relaying = Relaying(
             coordination.name,
@@ -154,6 +157,8 @@ class Reaching:
             await self.plane.close()
             if self._host is not None:
                 self._host.table.remove()
+            if self._subnets is not None:
+                await self._subnets.keep(self.plane.interface, ())
         except WarrenError as error:
             failures.append(str(error))
         return failures
@@ -167,7 +172,15 @@ class Reaching:
         items += [Up(interface), *want.routes, *self._mtus]
         policy, closed = ruleset(interface, want.own, want.rules), ruleset(interface, want.own, None)
         await host.reach(items, policy, closed)
-        self._check_forwarding(want)
+        if self._subnets is None:
+            self._check_forwarding(want)
+            return
+        try:
+            await self._subnets.keep(interface, want.own.routes)
+        except OperationFailed as error:
+            self._ledger.failed("subnets", error)
+        else:
+            self._ledger.done("subnets") if want.own.routes else self._ledger.forget("subnets")
 
     def _path_mtus(self, want: Wanted, usual: int) -> tuple[PathMtu, ...]:
         """For the peers whose paths take less than ``usual``: their own addresses, not what is behind them."""

@@ -154,7 +154,9 @@ class NetworkView:
     """The network's name, with something behind it where two have the same."""
     directory: Directory
     near: Near = _anywhere
-    rootless: bool = False
+    interface: str = ""
+    transparent_port: int = 0
+    """Where what is meant for subnets behind this node is handed over; 0: the kernel passes it on, as root's do."""
 
 
 def _within(network: IPNetwork, prefix: IPNetwork) -> bool:

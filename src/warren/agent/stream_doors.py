@@ -28,6 +28,9 @@ class Network(Protocol):
     def name(self) -> str: ...
 
     @property
+    def interface(self) -> str: ...
+
+    @property
     def wanted(self) -> Wanted: ...
 
     @property

@@ -13,7 +13,7 @@ from warren.agent.stream_directory import NetworkView
 from warren.agent.stream_forwards import Asked, asked_item
 from warren.agent.stream_gateway import gateways
 from warren.agent.stream_order import Key, Orders
-from warren.agent.stream_services import service_items
+from warren.agent.stream_services import service_items, subnet_items
 from warren.agent.stream_values import Item
 from warren.ingress.sites import Site
 from warren.l4.config import Config, Listen
@@ -61,6 +61,7 @@ def streams(
     shared: list[Taken] = []
     for view in views:
         items += service_items(view, wishes.config.serving)
+        items += subnet_items(view)
         found = connectors(view, around, orders)
         items += found.items
         shared += found.shared

@@ -51,6 +51,31 @@ def service_items(view: NetworkView, serving: Serving) -> Iterator[Item]:
         )
 
 
+def subnet_items(view: NetworkView) -> Iterator[Item]:
+    """The subnets behind a node without root: streams and flows to them end here and go on from the host's side."""
+    prefixes = view.directory.own.routes
+    if not view.transparent_port or not prefixes:
+        return
+    from warren.l4.transparent import transparent_rules
+
+    listen = transparent_rules(view.interface, prefixes, view.transparent_port).listen
+    for protocol in ("tcp", "udp"):
+        item = f"{view.label}: subnets by {protocol}"
+        yield Item(
+            id=item,
+            task=f"subnets by {protocol}",
+            kind="subnets",
+            networks=(view.label,),
+            target=", ".join(map(str, prefixes)),
+            entry=Entry(
+                id=item,
+                kind="transparent",
+                listen=tuple(one for one in listen if one.protocol == protocol),
+                allowed=tuple(map(str, prefixes)),
+            ),
+        )
+
+
 def service_backends(view: NetworkView, service: Service, orders: Orders, *, others_only: bool = False) -> Backends:
     """The members that serve ``service``, nearest first, as far as the policy lets this node reach them.
 

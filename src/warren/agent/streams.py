@@ -30,6 +30,7 @@ from warren.agent.stream_order import Orders
 from warren.agent.stream_process import ProcessKeeper
 from warren.agent.stream_status import State, news, stream_values, tasks
 from warren.agent.stream_values import Item
+from warren.agent.subnets import transparent_port
 from warren.errors import OperationFailed, Unreachable, WarrenError
 from warren.identity.signing import VerifyKey
 from warren.ingress.sites import Settings
@@ -196,7 +197,8 @@ class StreamKeeper:
         for network, label in self._labels():
             directory = self._directory(network)
             if directory is not None:
-                found.append(NetworkView(label, directory, network.nearness, rootless=self._nest is not None))
+                port = 0 if self._nest is None else transparent_port(network.network)
+                found.append(NetworkView(label, directory, network.nearness, network.interface, port))
         return sorted(found, key=lambda view: view.label)
 
     def _labels(self) -> Iterator[tuple[Network, str]]:
