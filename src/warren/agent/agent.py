@@ -122,6 +122,7 @@ class Agent:
         """The network of the host, or the one that tunnels end in, may be another now."""
         for runner in self._runners.values():
             runner.network_changed()
+        self.streams.wake()
 
     def _state(self, network: VerifyKey) -> NetworkState:
         state = NetworkState(self._shared.state, network)

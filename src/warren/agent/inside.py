@@ -11,7 +11,6 @@ import contextlib
 import os
 import signal
 import socket
-import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ from warren.agent.names import OwnNames
 from warren.agent.places import Places
 from warren.agent.plane import is_ours
 from warren.agent.state import NetworkState, networks
+from warren.agent.stream_process import SOCKET as STREAMS_SOCKET
 from warren.agent.world import DataPlane, Engines, Names
 from warren.engine.userspace.client import UserspaceEngine
 from warren.errors import OperationFailed, Unreachable, WarrenError
@@ -32,6 +32,7 @@ from warren.l3.table import PolicyTable
 from warren.l4.overlay import HostSockets, OverlaySockets
 from warren.linux.netlink import Netlink
 from warren.linux.nft import LibNft, Nft
+from warren.linux.peers import peer_of
 from warren.linux.sysctl import ProcSysctls, Sysctls
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 AGAIN_FIRST_S: Final = 0.1
 AGAIN_MAX_S: Final = 30.0
 _ENDED_WITHIN_S: Final = 5.0
-STREAMS_SOCKET: Final = "streams.sock"
 
 _log = log.get("agent")
 
@@ -194,8 +194,7 @@ async def end_behind(path: Path) -> bool:
             connection.connect(str(path))
         except OSError:
             return False
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, user, _ = struct.unpack("3i", credentials)
+        pid, user = peer_of(connection)
     if user != os.geteuid():
         return False
     try:
