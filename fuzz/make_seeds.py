@@ -38,6 +38,7 @@ def main() -> None:
         **documents(),
         **ftp(),
         **proxy(),
+        **socks_and_tftp(),
         **others(),
     }
     for target, seeds in made.items():
@@ -211,6 +212,27 @@ def documents() -> dict[str, list[bytes]]:
             for kind in ("welcome", "refused", "update", "published", "authenticate", "enrol", "publish")
         ],
         "tickets": [b"warren:ticket", b"warren-access:x"],
+    }
+
+
+def socks_and_tftp() -> dict[str, list[bytes]]:
+    return {
+        "socks_client": [
+            bytes.fromhex("050100"),
+            bytes.fromhex("05010001 0a4d0002 0050"),
+            bytes.fromhex("05030004 fd770000000000000000000000000002 0035"),
+            b"\5\1\0\3\x08web.home\0\x50",
+            b"\0\0\0\3\x08web.home\0\x35query",
+            b"\0\0\0\1\x0a\x4d\0\2\0\x35query",
+            b"\4\1\0\x50\x0a\0\0\1\0",
+        ],
+        "tftp_packets": [
+            b"\0\1boot.img\0octet\0blksize\0001428\0",
+            b"\0\2a\0netascii\0",
+            b"\0\3\0\1content",
+            b"\0\5\0\1no such file\0",
+            b"\0\6blksize\0001428\0",
+        ],
     }
 
 

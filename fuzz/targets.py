@@ -373,6 +373,31 @@ def proxy_header(data: bytes) -> None:
         assert decoded is None or 16 <= decoded[1] <= len(data)
 
 
+# SOCKS and TFTP
+
+
+def socks_client(data: bytes) -> None:
+    from warren.proto import socks
+
+    for parse in (socks.greeting_untrusted, socks.request_untrusted):
+        with suppress(MalformedPacket):
+            parsed = parse(data)
+            assert parsed is None or parsed[1] <= len(data)
+    with suppress(MalformedPacket):
+        datagram = socks.datagram_untrusted(data)
+        assert datagram.offset <= len(data)
+
+
+def tftp_packets(data: bytes) -> None:
+    from warren.proto.tftp import request_untrusted, transfer_opcode_untrusted
+
+    with suppress(MalformedPacket):
+        assert request_untrusted(data).filename
+    for from_server in (False, True):
+        with suppress(MalformedPacket):
+            transfer_opcode_untrusted(data, from_server=from_server)
+
+
 TARGETS: Final[dict[str, Target]] = {
     target.__name__: target
     for target in (
@@ -383,6 +408,7 @@ TARGETS: Final[dict[str, Target]] = {
         envelope, documents, control_messages, tickets,
         path_signals, nat_words, dns_queries, echo_replies, captive_portals, proxy_header,
         ftp_addresses, ftp_control,
+        socks_client, tftp_packets,
     )
 }  # fmt: skip
 
