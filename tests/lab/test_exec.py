@@ -87,6 +87,37 @@ def test_a_program_ends_as_it_would_without(pair: Pair) -> None:
     assert "no agent runs here" in alone.stderr
 
 
+RESOLVED = "/run/systemd/resolve"
+CONNECT = f"import socket; socket.socket(socket.AF_UNIX).connect('{RESOLVED}/io.systemd.Resolve')"
+LISTEN = f"""
+import os, signal, socket
+s = socket.socket(socket.AF_UNIX)
+s.bind('{RESOLVED}/io.systemd.Resolve')
+os.chmod('{RESOLVED}/io.systemd.Resolve', 0o666)
+s.listen()
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+@pytest.mark.timeout(120)
+def test_on_a_host_of_systemd_resolved_names_are_asked_of_warren_all_the_same(pair: Pair) -> None:
+    """There /etc/resolv.conf is a link into /run, and nss-resolve asks resolved past that file."""
+    bob, host = pair.bob, pair.host
+    host.run(["sh", "-c", "cp -a /etc /run/etc && chmod 755 /run && mount --bind /run/etc /etc"])
+    host.run(["mkdir", "-p", RESOLVED])
+    host.run(["sh", "-c", f"echo nameserver 127.0.0.53 > {RESOLVED}/stub-resolv.conf"])
+    host.run(["ln", "-sfn", f"..{RESOLVED}/stub-resolv.conf", "/run/etc/resolv.conf"])
+    resolved = host.start(["python3", "-c", LISTEN], name="resolved")
+    host.wait_for(lambda: "ready" in resolved.output())
+    host.run(["python3", "-c", CONNECT], user=bob.name)
+
+    assert bob.exec("getent", "hosts", "bob.home.internal").stdout.split() == [bob.address(), "bob.home.internal"]
+    assert "ConnectionRefusedError" in bob.exec("python3", "-c", CONNECT, check=False).stderr
+    host.run(["python3", "-c", CONNECT], user=bob.name)
+    assert host.run(["cat", "/etc/resolv.conf"]).stdout == "nameserver 127.0.0.53\n"
+
+
 @pytest.mark.timeout(120)
 def test_with_the_userspace_engine_a_program_runs_as_it_is(lab: Lab) -> None:
     underlay = Underlay(lab)
