@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from ipaddress import ip_address
 from typing import Any, Self
 
@@ -215,9 +215,11 @@ def test_a_port_that_was_named_is_the_only_one() -> None:
 
 def test_on_loopback_the_first_datagram_must_be_of_the_right_user(monkeypatch: pytest.MonkeyPatch) -> None:
     owners: list[int | None] = []
-    monkeypatch.setattr(
-        "warren.l4.socks_guard.owner_of", lambda *args: owners.pop(0) if len(args) == 3 else os.getuid()
-    )
+
+    def owner_of(*ends: object) -> int | None:
+        return owners.pop(0) if ends[2:] == ("udp",) else os.getuid()
+
+    monkeypatch.setattr("warren.l4.socks_guard.owner_of", owner_of)
 
     async def test() -> None:
         with Party() as program, Party() as thief, Party() as ghost, Party("127.77.0.2") as member:
@@ -252,17 +254,18 @@ def test_who_has_been_spoken_to_longest_ago_goes_when_there_are_too_many(monkeyp
     monkeypatch.setattr(socks_udp, "HOSTS_MAX", 2)
 
     async def test() -> None:
-        with Party() as program, Party("127.77.0.2") as first, Party("127.77.0.3") as second:
-            with Party("127.77.0.4") as third:
-                async with associated() as up:
-                    sources = {}
-                    for party in (first, second, first, third):  # second is the longest ago
-                        await program.send(to(party, b"?"), up.relay)
-                        _, sources[party] = await party.hear()
-                    for party in (second, first, third):
-                        await party.send(b"!", sources[party])
-                    assert {(await program.hear())[0] for _ in "12"} == {to(first, b"!"), to(third, b"!")}
-                    assert program.has_nothing()
+        hosts = ("127.77.0.2", "127.77.0.3", "127.77.0.4")
+        with Party() as program, ExitStack() as stack:
+            first, second, third = (stack.enter_context(Party(host)) for host in hosts)
+            async with associated() as up:
+                sources = {}
+                for party in (first, second, first, third):  # second is the longest ago
+                    await program.send(to(party, b"?"), up.relay)
+                    _, sources[party] = await party.hear()
+                for party in (second, first, third):
+                    await party.send(b"!", sources[party])
+                assert {(await program.hear())[0] for _ in "12"} == {to(first, b"!"), to(third, b"!")}
+                assert program.has_nothing()
 
     run(test)
 

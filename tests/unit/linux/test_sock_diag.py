@@ -24,16 +24,20 @@ def family_of(host: str) -> socket.AddressFamily:
     return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
+def connection(host: str) -> tuple[socket.socket, socket.socket]:
+    with socket.create_server((host, 0), family=family_of(host)) as listener:
+        client = socket.create_connection(listener.getsockname()[:2])
+        return client, listener.accept()[0]
+
+
 @BOTH
 def test_a_connection_is_of_who_made_it(host: str) -> None:
-    with socket.create_server((host, 0), family=family_of(host)) as listener:
-        with socket.create_connection(listener.getsockname()[:2]) as client:
-            accepted, _ = listener.accept()
-            with accepted:
-                assert owner_of(place(client), place(accepted)) == os.getuid()
-                assert owner_of(TransportAddress(place(client).ip, 1), place(accepted)) is None
-                client.shutdown(socket.SHUT_WR)  # its process still has it
-                assert owner_of(place(client), place(accepted)) == os.getuid()
+    client, accepted = connection(host)
+    with client, accepted:
+        assert owner_of(place(client), place(accepted)) == os.getuid()
+        assert owner_of(TransportAddress(place(client).ip, 1), place(accepted)) is None
+        client.shutdown(socket.SHUT_WR)  # its process still has it
+        assert owner_of(place(client), place(accepted)) == os.getuid()
 
 
 @BOTH
@@ -68,13 +72,11 @@ def test_a_udp_socket_is_found_by_whom_it_speaks_to(host: str, connected: bool, 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root may give sockets away")
 def test_a_socket_of_another_user_is_told_apart() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        with socket.create_connection(listener.getsockname()[:2]) as client:
-            try:
-                os.fchown(client.fileno(), NOBODY, -1)
-            except OSError:
-                pytest.skip("there is no other user in this namespace")
-            accepted, _ = listener.accept()
-            with accepted:
-                assert owner_of(place(client), place(accepted)) == NOBODY
-                assert owner_of(place(accepted), place(client)) == os.getuid()
+    client, accepted = connection("127.0.0.1")
+    with client, accepted:
+        try:
+            os.fchown(client.fileno(), NOBODY, -1)
+        except OSError:
+            pytest.skip("there is no other user in this namespace")
+        assert owner_of(place(client), place(accepted)) == NOBODY
+        assert owner_of(place(accepted), place(client)) == os.getuid()
