@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from signal import Signals
 
 import pytest
@@ -114,6 +115,23 @@ def test_the_policy_is_enforced_in_the_nest(pair: Pair) -> None:
     alice.run(["curl", "-sf", "-m5", "-o", "/dev/null", f"{url}:80"])
     assert alice.run(["curl", "-sm1", f"{url}:81"], check=False).returncode != 0
     assert bob.failed_tasks() == {}
+
+
+ASK = """
+import sys, dns.message, dns.query, dns.rcode
+question = dns.message.make_query("bob.home.internal", "AAAA")
+print(dns.rcode.to_text(dns.query.udp(question, sys.argv[1], timeout=5).rcode()))
+"""
+
+
+@pytest.mark.timeout(120)
+def test_names_in_the_nest_are_answered_to_its_own_programs_alone(pair: Pair) -> None:
+    bob, alice = pair.bob, pair.alice
+    bob.join()
+    wait_pinged(alice, bob.address())
+    assert bob.exec(sys.executable, "-c", ASK, bob.address()).stdout == "NOERROR\n"
+    assert alice.run([sys.executable, "-c", ASK, bob.address()]).stdout == "REFUSED\n"
+    assert alice.run([sys.executable, "-c", ASK, bob.address(4)]).stdout == "REFUSED\n"
 
 
 @pytest.mark.timeout(200)

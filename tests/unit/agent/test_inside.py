@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import socket
 import subprocess
@@ -103,6 +104,18 @@ def test_whoever_listens_on_a_socket_is_ended(
     assert process.wait(10) == (-signal.SIGKILL if arguments else -signal.SIGTERM)
     assert not asyncio.run(end_behind(tmp_path / "a.sock"))
     assert not asyncio.run(end_behind(tmp_path / "missing"))
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs a process of another user")
+def test_the_process_of_another_user_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    process = listener(tmp_path / "a.sock")
+    try:
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        assert not asyncio.run(end_behind(tmp_path / "a.sock"))
+        assert process.poll() is None
+    finally:
+        process.kill()
+        process.wait(10)
 
 
 def test_what_a_killed_rootless_agent_has_left_is_ended_and_removed(tmp_path: Path) -> None:
