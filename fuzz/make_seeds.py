@@ -39,6 +39,7 @@ def main() -> None:
         **ftp(),
         **proxy(),
         **socks_and_tftp(),
+        **ingress(),
         **others(),
     }
     for target, seeds in made.items():
@@ -212,6 +213,20 @@ def documents() -> dict[str, list[bytes]]:
             for kind in ("welcome", "refused", "update", "published", "authenticate", "enrol", "publish")
         ],
         "tickets": [b"warren:ticket", b"warren-access:x"],
+    }
+
+
+def ingress() -> dict[str, list[bytes]]:
+    name = bytes.fromhex("0000000e000c00000961") + b".example"
+    rest = bytes.fromhex("002b0003020304")
+    body = bytes.fromhex("0303") + bytes(32) + bytes.fromhex("000002130101000019") + name + rest
+    hello = b"\x01" + len(body).to_bytes(3) + body
+    cut = [hello[:20], hello[20:]]
+    return {
+        "tls_hello": [
+            b"".join(b"\x16\x03\x01" + len(piece).to_bytes(2) + piece for piece in pieces) for pieces in ([hello], cut)
+        ],
+        "caddys_questions": [b"GET /127.0.0.1/40000/443 HTTP/1.1\r\nHost: x\r\nAccept: a"],
     }
 
 

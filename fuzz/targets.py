@@ -305,6 +305,21 @@ def echo_replies(data: bytes) -> None:
             echo_reply_untrusted(version, data, b"t" * 8, with_ip_header=with_ip_header)
 
 
+def tls_hello(data: bytes) -> None:
+    from warren.proto.tls_hello import server_name_untrusted
+
+    with suppress(MalformedPacket):
+        found = server_name_untrusted(data)
+        assert found is None or server_name_untrusted(data + b"more") == found
+
+
+def caddys_questions(data: bytes) -> None:
+    from warren.l4.peers import question_untrusted
+
+    with suppress(MalformedPacket):
+        assert max(question_untrusted(data)) < 100_000
+
+
 def captive_portals(data: bytes) -> None:
     from warren.doctor.web import portal_in_untrusted
 
@@ -406,7 +421,7 @@ TARGETS: Final[dict[str, Target]] = {
         natpmp, pcp, ssdp, upnp_http, upnp_xml,
         wireguard_messages, uapi, control_port,
         envelope, documents, control_messages, tickets,
-        path_signals, nat_words, dns_queries, echo_replies, captive_portals, proxy_header,
+        path_signals, nat_words, dns_queries, echo_replies, captive_portals, tls_hello, caddys_questions, proxy_header,
         ftp_addresses, ftp_control,
         socks_client, tftp_packets,
     )

@@ -144,6 +144,8 @@ class Gateway:
         self.names: tuple[Name, ...] = ()
         """Further names of the SNI router."""
         self.limits = Limits()
+        self.address = "127.0.0.1"
+        """Where the world connects to; empty: everywhere."""
         self.ports = Ports(0, 0)
         self.http = 0
         self.https = 0
@@ -176,9 +178,8 @@ class Gateway:
     def way(port: int) -> Way:
         return Way(backends=(Backend(name="Caddy", side="host", host="127.0.0.1", port=port),))
 
-    @staticmethod
-    def _entry(kind: Any, name: str, port: int, **more: Any) -> Entry:
-        return Entry(id=name, kind=kind, listen=(Listen(address="127.0.0.1", port=port),), **more)
+    def _entry(self, kind: Any, name: str, port: int, **more: Any) -> Entry:
+        return Entry(id=name, kind=kind, listen=(Listen(address=self.address, port=port),), **more)
 
     async def close(self) -> None:
         await self.server.close()

@@ -1,0 +1,116 @@
+"""Caddy's configuration, as it is made from the sites."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from warren.ingress.config import LETS_ENCRYPT, beginning, configuration, ports_in
+from warren.ingress.sites import Ports, Settings, Site
+
+SETTINGS = Settings(Path("/var/lib/warren"), Path("/run/warren"))
+PORTS = Ports(8001, 8002)
+SHOP = Site("shop", ("shop.example", "www.shop.example"), "acme", Path("/run/warren/shop.sock"))
+HOME = Site("home", ("home.example",), "internal", Path("/run/warren/home.sock"))
+PLAIN = Site("plain", ("plain.example",), "none", Path("/run/warren/plain.sock"))
+
+
+def made(*sites: Site, settings: Settings = SETTINGS) -> dict[str, Any]:
+    return configuration(sites, settings, PORTS, Path("/run/warren/peers.sock"))
+
+
+def routes(config: dict[str, Any], server: str) -> dict[tuple[str, ...], list[dict[str, Any]]]:
+    """The handlers of each list of hosts; of any host under ()."""
+    found = config["apps"]["http"]["servers"][server]["routes"][1:]
+    return {tuple(route["match"][0]["host"]) if "match" in route else (): route["handle"] for route in found}
+
+
+def test_sites_with_tls_and_without_have_a_server_each() -> None:
+    config = made(SHOP, HOME, PLAIN)
+    assert list(routes(config, "https")) == [HOME.domains, SHOP.domains, ()]
+    assert list(routes(config, "http")) == [PLAIN.domains, HOME.domains, SHOP.domains, ()]
+    (redirect,) = routes(config, "http")[SHOP.domains]
+    assert redirect["status_code"] == 308
+    assert redirect["headers"]["Location"] == ["https://{http.request.host}{http.request.uri}"]
+    assert routes(config, "http")[()][0]["status_code"] == 404
+    assert routes(config, "https")[()][0]["status_code"] == 421
+
+
+def test_plain_http_leads_to_where_the_site_is() -> None:
+    elsewhere = Site("shop", ("shop.example",), "internal", Path("/x"), https_port=8443)
+    (redirect,) = routes(made(elsewhere), "http")[("shop.example",)]
+    assert redirect["headers"]["Location"] == ["https://{http.request.host}:8443{http.request.uri}"]
+
+
+@pytest.mark.parametrize(("server", "site", "port"), [("https", SHOP, 8002), ("http", PLAIN, 8001)])
+def test_each_request_is_cleaned_its_client_asked_for_and_then_passed_on(server: str, site: Site, port: int) -> None:
+    clean, only_websockets, ask, pass_on = routes(made(SHOP, PLAIN), server)[site.domains]
+    assert {"*forwarded*", "*warren*", "*real-ip*", "*_*"} <= set(clean["request"]["delete"])
+    assert only_websockets["routes"][0]["handle"][0]["request"]["delete"] == ["Upgrade", "HTTP2-Settings"]
+    assert ask["upstreams"] == [{"dial": "unix//run/warren/peers.sock"}]
+    assert ask["rewrite"]["method"] == "GET"
+    assert ask["rewrite"]["uri"].endswith(f"/{port}?")
+    assert [handler["match"] for handler in ask["handle_response"]] == [{"status_code": [200]}]
+    assert pass_on["upstreams"] == [{"dial": f"unix/{site.upstream}"}]
+    told = pass_on["headers"]["request"]["set"]
+    assert told["X-Forwarded-For"] == told["X-Real-Ip"] == ["{http.vars.warren_client}"]
+
+
+def test_caddy_listens_on_loopback_only_with_limits_and_without_http_3() -> None:
+    for server in made(SHOP, PLAIN)["apps"]["http"]["servers"].values():
+        assert all(place.startswith("127.0.0.1:") for place in server["listen"])
+        assert set(server["protocols"]) <= {"h1", "h2"}
+        assert server["automatic_https"] == {"disable": True}
+        assert (server["read_header_timeout"], server["idle_timeout"]) == ("5s", "60s")
+        assert server["max_header_bytes"] == 32_768
+
+
+def test_a_host_that_is_not_the_tls_name_is_not_served() -> None:
+    assert made(SHOP)["apps"]["http"]["servers"]["https"]["strict_sni_host"] is True
+
+
+def test_certificates_come_from_where_each_site_says() -> None:
+    tls = made(SHOP, HOME, PLAIN)["apps"]["tls"]
+    assert sorted(tls["certificates"]["automate"]) == ["home.example", "shop.example", "www.shop.example"]
+    acme, internal = tls["automation"]["policies"]
+    assert acme["subjects"] == ["shop.example", "www.shop.example"]
+    assert acme["issuers"][0]["ca"] == LETS_ENCRYPT
+    assert acme["issuers"][0]["challenges"]["http"] == {"alternate_port": 8001}
+    assert acme["issuers"][0]["challenges"]["tls-alpn"] == {"alternate_port": 8002}
+    assert internal == {"subjects": ["home.example"], "issuers": [{"module": "internal"}]}
+    assert not made(SHOP)["apps"]["pki"]["certificate_authorities"]["local"]["install_trust"]
+
+
+def test_the_authority_may_be_another() -> None:
+    settings = Settings(Path("/s"), Path("/r"), "https://acme.example/dir", "me@example.org", Path("/etc/root.pem"))
+    (policy,) = made(SHOP, settings=settings)["apps"]["tls"]["automation"]["policies"]
+    (issuer,) = policy["issuers"]
+    assert (issuer["ca"], issuer["email"]) == ("https://acme.example/dir", "me@example.org")
+    assert issuer["trusted_roots_pem_files"] == ["/etc/root.pem"]
+
+
+def test_without_sites_of_a_kind_there_is_no_policy_for_it() -> None:
+    """One without subjects would be for all names."""
+    assert made(PLAIN)["apps"]["tls"] == {"certificates": {"automate": []}, "automation": {"policies": []}}
+
+
+def test_the_order_of_the_sites_does_not_matter() -> None:
+    assert made(SHOP, HOME, PLAIN) == made(PLAIN, HOME, SHOP)
+
+
+def test_it_is_asked_over_its_own_socket_and_keeps_no_copy() -> None:
+    start = beginning(SETTINGS)
+    assert start["admin"]["listen"] == "unix//run/warren/caddy/admin.sock"
+    assert start["admin"]["config"] == {"persist": False}
+    assert start["storage"] == {"module": "file_system", "root": "/var/lib/warren/caddy"}
+    assert start.items() <= made(SHOP).items()
+    assert "apps" not in start
+
+
+def test_the_ports_are_found_again() -> None:
+    assert ports_in(json.loads(json.dumps(made(SHOP)))) == PORTS
+    assert ports_in(beginning(SETTINGS)) is None
+    assert ports_in({"apps": {"http": {"http_port": "x"}}}) is None

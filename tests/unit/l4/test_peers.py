@@ -1,0 +1,285 @@
+"""Who the clients of Caddy are, and who may ask."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import stat
+import tempfile
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from warren.errors import MalformedPacket, OperationFailed
+from warren.l4 import peers
+from warren.l4.config import Backend, Entry, Listen, Way
+from warren.l4.kinds import Connected, Incoming, Refused
+from warren.l4.peers import PeerLookup, PeerTable, question_untrusted
+from warren.model.tunnel import TransportAddress
+
+
+def client(address: str) -> TransportAddress:
+    return TransportAddress(ip_address(address), 50000)
+
+
+# The table
+
+
+def test_a_connection_is_known_by_both_its_ports_until_it_is_forgotten() -> None:
+    table = PeerTable()
+    forget = table.remember(40000, 80, client("192.0.2.7"))
+    table.remember(40000, 443, client("2001:db8::7"))
+    assert str(table.client(40000, 80)) == "192.0.2.7"
+    assert str(table.client(40000, 443)) == "2001:db8::7"
+    assert table.client(40001, 80) is None
+    forget()
+    assert table.client(40000, 80) is None
+    table.remember(40000, 80, client("192.0.2.8"))
+    forget()
+    assert str(table.client(40000, 80)) == "192.0.2.8"
+
+
+def test_a_mapped_address_is_told_as_ipv4_and_a_program_of_this_host_as_loopback() -> None:
+    table = PeerTable()
+    table.remember(1, 80, client("::ffff:192.0.2.7"))
+    table.remember(2, 80, None)
+    assert str(table.client(1, 80)) == "192.0.2.7"
+    assert str(table.client(2, 80)) == "127.0.0.1"
+
+
+def test_one_source_has_so_many_and_others_still_come_in() -> None:
+    table = PeerTable()
+    forgets = [table.remember(port, 80, client(f"2001:db8::{port:x}")) for port in range(peers.PEERS_OF_ONE_SOURCE)]
+    with pytest.raises(Refused) as refused:
+        table.remember(60000, 80, client("2001:db8::ffff"))
+    assert refused.value.reason == "streams"
+    table.remember(60000, 80, client("2001:db8:0:1::"))
+    forgets[0]()
+    table.remember(60001, 80, client("2001:db8::ffff"))
+    for forget in forgets:
+        forget()
+    assert len(table) == 2
+
+
+def test_all_together_have_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "PEERS_MAX", 3)
+    table = PeerTable()
+    for number in range(3):
+        table.remember(number, 80, client(f"192.0.2.{number}"))
+    with pytest.raises(Refused):
+        table.remember(9, 80, client("192.0.2.9"))
+    assert len(table) == 3
+
+
+# Questions
+
+
+def test_a_question_is_of_two_ports() -> None:
+    assert question_untrusted(b"GET /127.0.0.1/40000/443 HTTP/1.1\r\nHost: x\r\nAccept: a") == (40000, 443)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"",
+        b"GET / HTTP/1.1",
+        b"GET /127.0.0.1/40000/443 HTTP/1.0",
+        b"GET /127.0.0.1/40000/443?x HTTP/1.1",
+        b"GET /127.0.0.2/40000/443 HTTP/1.1",
+        b"GET /::1/40000/443 HTTP/1.1",
+        b"GET /127.0.0.1/400000/443 HTTP/1.1",
+        b"GET /127.0.0.1/-1/443 HTTP/1.1",
+        b"GET  /127.0.0.1/1/443 HTTP/1.1",
+        b"POST /127.0.0.1/40000/443 HTTP/1.1",
+        b"GET /127.0.0.1/1/443 HTTP/1.1\r\nContent-Length: 5",
+        b"GET /127.0.0.1/1/443 HTTP/1.1\r\nTRANSFER-ENCODING: chunked",
+        b"GET /127.0.0.1/1/443 HTTP/1.1\r\nExpect: 100-continue",
+        b"GET /127.0.0.1/1/443 HTTP/1.1\nContent-Length: 5",
+    ],
+)
+def test_anything_else_is_none(head: bytes) -> None:
+    with pytest.raises(MalformedPacket):
+        question_untrusted(head)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_question_or_malformed(data: bytes) -> None:
+    for start in (b"", b"GET /127.0.0.1/"):
+        try:
+            port, server = question_untrusted(start + data)
+        except MalformedPacket:
+            continue
+        assert 0 <= port <= 99_999
+        assert 0 <= server <= 99_999
+
+
+# The lookup
+
+
+def run(scene: Callable[[PeerTable, Path], Awaitable[None]]) -> None:
+    async def whole(path: Path) -> None:
+        table = PeerTable()
+        lookup = PeerLookup(path, table)
+        await lookup.start()
+        try:
+            async with asyncio.timeout(10):
+                await scene(table, path)
+        finally:
+            await lookup.close()
+        assert not path.exists()
+
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "peers.sock"
+        path.write_text("left behind by a process that was killed")
+        asyncio.run(whole(path))
+
+
+def ask(port: int, server: int) -> bytes:
+    return f"GET /127.0.0.1/{port}/{server} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+
+
+def test_questions_on_one_connection_are_answered_in_order_however_they_come() -> None:
+    async def scene(table: PeerTable, path: Path) -> None:
+        table.remember(1, 80, client("192.0.2.7"))
+        reader, writer = await asyncio.open_unix_connection(path)
+        for data in (ask(1, 80), ask(2, 80) + ask(1, 80)[:10], ask(1, 80)[10:]):
+            writer.write(data)
+            await asyncio.sleep(0)
+        answers = [await reader.readuntil(b"\r\n\r\n") for _ in range(3)]
+        assert [answer[9:12] for answer in answers] == [b"200", b"403", b"200"]
+        assert answers[0] == b"HTTP/1.1 200 OK\r\nX-Warren-Client: 192.0.2.7\r\nContent-Length: 0\r\n\r\n"
+        assert b"192" not in answers[1]
+        writer.close()
+
+    run(scene)
+
+
+def test_only_its_owner_can_connect() -> None:
+    async def scene(table: PeerTable, path: Path) -> None:
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert path.is_socket()
+
+    run(scene)
+
+
+def test_another_user_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scene(table: PeerTable, path: Path) -> None:
+        monkeypatch.setattr(peers, "_uid", lambda connection: os.geteuid() + 1)
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(ask(1, 80))
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await reader.readexactly(1)
+        writer.close()
+
+    run(scene)
+
+
+def test_what_is_no_question_is_answered_once_and_the_connection_ends() -> None:
+    async def scene(table: PeerTable, path: Path) -> None:
+        table.remember(1, 80, client("192.0.2.7"))
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"GET / HTTP/1.1\r\n\r\n" + ask(1, 80))
+        answer = await reader.read()
+        assert answer.startswith(b"HTTP/1.1 400 ")
+        assert b"192.0.2.7" not in answer
+        writer.close()
+
+    run(scene)
+
+
+def test_a_head_without_end_is_cut_off() -> None:
+    async def scene(table: PeerTable, path: Path) -> None:
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b"GET /" + b"a" * (peers.HEAD_BYTES_MAX + 1))
+        with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):
+            await reader.readexactly(1)
+        writer.close()
+
+    run(scene)
+
+
+def test_so_many_may_ask_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "ASKING_MAX", 1)
+
+    async def scene(table: PeerTable, path: Path) -> None:
+        _, first = await asyncio.open_unix_connection(path)
+        first.write(ask(1, 80))
+        reader, second = await asyncio.open_unix_connection(path)
+        assert await reader.read() == b""
+        second.close()
+        first.close()
+
+    run(scene)
+
+
+def test_a_socket_that_cannot_be_made_is_told() -> None:
+    async def scene() -> None:
+        await PeerLookup(Path("/nowhere/at/all/peers.sock")).start()
+
+    with pytest.raises(OperationFailed, match="cannot be listened on"):
+        asyncio.run(scene())
+
+
+# Streams to Caddy
+
+
+class FakeTools:
+    def __init__(self) -> None:
+        self.ends: list[Any] = []
+        self.server = socket.create_server(("127.0.0.1", 0))
+        self.sock: socket.socket | None = None
+
+    async def connect(self, way: Way, client: TransportAddress | None, local: Any = None) -> Connected:
+        self.sock = socket.create_connection(self.server.getsockname())
+        return Connected(self.sock, way.backends[0])
+
+    def carry(self, incoming: socket.socket, outgoing: socket.socket, *, ended: Any, **_: Any) -> None:
+        self.ends.append(ended)
+
+
+ENTRY = Entry(
+    id="gateway *:80",
+    kind="ended",
+    listen=(Listen(port=80),),
+    way=Way(backends=(Backend(name="caddy", side="host", host="127.0.0.1", port=1),)),
+)
+
+
+def test_a_stream_to_caddy_is_known_by_the_ports_that_caddy_sees(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = PeerTable()
+    monkeypatch.setattr(peers, "TABLE", table)
+    tools = FakeTools()
+    ours, theirs = socket.socketpair()
+
+    async def scene() -> None:
+        incoming = Incoming(ours, client("192.0.2.7"), None, ENTRY.listen[0])
+        await peers.handle_ended(incoming, ENTRY, tools)  # type: ignore[arg-type]
+        seen_by_caddy, peer = tools.server.accept()
+        with seen_by_caddy:
+            assert str(table.client(peer[1], tools.server.getsockname()[1])) == "192.0.2.7"
+
+    with ours, theirs, tools.server:
+        asyncio.run(scene())
+        assert tools.sock is not None
+        with tools.sock:
+            tools.ends[0]()
+    assert len(table) == 0
+
+
+def test_a_stream_that_is_one_too_many_leaves_no_connection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peers, "PEERS_OF_ONE_SOURCE", 0)
+    tools = FakeTools()
+    ours, theirs = socket.socketpair()
+    with ours, theirs, tools.server:
+        with pytest.raises(Refused):
+            asyncio.run(
+                peers.handle_ended(Incoming(ours, client("192.0.2.7"), None, ENTRY.listen[0]), ENTRY, tools)  # type: ignore[arg-type]
+            )
+        assert tools.sock is not None
+        assert tools.sock.fileno() == -1
