@@ -22,8 +22,9 @@ from tests.support.netlink_conformance import SCENARIOS
 from tests.support.ordinary_user import RUN, USER, become_user, skip_unless_playable, welcome_user
 from warren.engine.choose import Choice, choose
 from warren.engine.rootless.nest import Nest
+from warren.engine.rootless.now import tun_now
 from warren.engine.rootless.places import DATA_PLANES, SOCKET_NAME
-from warren.engine.rootless.sockets import NestSockets, enter, open_now, tun_now
+from warren.engine.rootless.sockets import NestSockets, enter, open_now
 from warren.engine.userspace.client import UserspaceEngine
 from warren.errors import OperationFailed, Unreachable
 from warren.lab import Host, Lab

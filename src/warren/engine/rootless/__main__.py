@@ -17,8 +17,8 @@ import sys
 from pathlib import Path
 
 from warren import log
+from warren.engine.rootless.now import join
 from warren.engine.rootless.server import CONNECTIONS_MAX, Server
-from warren.engine.rootless.sockets import join
 from warren.engine.rootless.work import Work
 from warren.errors import OperationFailed, WarrenError
 from warren.linux import capabilities, netns, userns

@@ -7,7 +7,8 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from warren.engine.rootless import messages
-from warren.engine.rootless.calls import BlockingLine, Line
+from warren.engine.rootless.blocking import BlockingLine
+from warren.engine.rootless.calls import Line
 from warren.errors import MalformedPacket, OperationFailed, Unreachable
 from warren.linux.netlink_values import Address, Link, Path, Route, Rule
 from warren.linux.nft import Command, Table

@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import Final, Self
 
-from warren.engine.rootless.calls import BlockingLine, Descriptors, Line, close_all, unreachable
+from warren.engine.rootless.blocking import BlockingLine, Descriptors, close_all, unreachable
+from warren.engine.rootless.calls import Line
 from warren.engine.rootless.doors import NestNetlink, NestNft, NestSysctls
 from warren.engine.rootless.messages import Namespaces
 from warren.engine.rootless.places import SOCKET_NAME

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from warren import log
-from warren.engine.rootless.calls import close_all
+from warren.engine.rootless.blocking import close_all
 from warren.engine.rootless.messages import (
     LENGTH_BYTES,
     Answer,

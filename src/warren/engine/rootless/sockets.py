@@ -8,14 +8,13 @@ import socket
 from collections import deque
 from pathlib import Path
 
-from warren.engine.rootless.calls import BlockingLine, Descriptors, Line, close_all
-from warren.engine.rootless.messages import SOCKETS_MAX, MakeTun, Namespaces, OpenSockets
+from warren.engine.rootless.blocking import Descriptors
+from warren.engine.rootless.calls import Line
+from warren.engine.rootless.messages import SOCKETS_MAX, OpenSockets
+from warren.engine.rootless.now import KIND_BITS, Sort, as_many, enter, open_now, wrap
 from warren.errors import OperationFailed, Unreachable
-from warren.linux import netns
-from warren.linux.tun import Tun
 
-_Sort = tuple[int, int, int]
-_KIND_BITS = 0xF  # of a socket's type: the rest are SOCK_NONBLOCK and SOCK_CLOEXEC
+__all__ = ["NestSockets", "enter", "open_now"]
 
 
 class NestSockets:
@@ -27,7 +26,7 @@ class NestSockets:
 
     def __init__(self, path: Path) -> None:
         self._line = Line(path)
-        self._waiting: dict[_Sort, deque[asyncio.Future[socket.socket]]] = {}
+        self._waiting: dict[Sort, deque[asyncio.Future[socket.socket]]] = {}
         self._worker: asyncio.Task[None] | None = None
 
     async def open(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
@@ -37,7 +36,7 @@ class NestSockets:
         nest (IP_TRANSPARENT, SO_MARK …). Raises OperationFailed when there is none to be had now.
         """
         made: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault((family, kind & _KIND_BITS, protocol), deque()).append(made)
+        self._waiting.setdefault((family, kind & KIND_BITS, protocol), deque()).append(made)
         if self._worker is None:
             self._worker = asyncio.create_task(self._work(), name="sockets of the nest")
         try:
@@ -59,7 +58,7 @@ class NestSockets:
         finally:
             self._worker = None
 
-    async def _serve(self, sort: _Sort, turn: list[asyncio.Future[socket.socket]]) -> None:
+    async def _serve(self, sort: Sort, turn: list[asyncio.Future[socket.socket]]) -> None:
         turn = [made for made in turn if not made.done()]  # the others were cancelled
         try:
             made = await self._ask(sort, len(turn)) if turn else []
@@ -77,17 +76,17 @@ class NestSockets:
             if future.done():
                 os.close(descriptor)
             else:
-                future.set_result(_wrap(sort, descriptor))
+                future.set_result(wrap(sort, descriptor))
         if left:
             self._waiting.setdefault(sort, deque()).extendleft(reversed(left))
 
-    async def _ask(self, sort: _Sort, count: int) -> Descriptors:
+    async def _ask(self, sort: Sort, count: int) -> Descriptors:
         request = OpenSockets(*sort, count)
         try:
             made = (await self._line.ask_for_descriptors(request))[1]
         except Unreachable:  # the helper ended just now: if there is another already, it has what is asked for
             made = (await self._line.ask_for_descriptors(request))[1]
-        return made if 1 <= len(made) <= count else _as_many(made, count)
+        return made if 1 <= len(made) <= count else as_many(made, count)
 
     async def close(self) -> None:
         """Whoever still waits is cancelled; sockets that were handed out stay."""
@@ -100,75 +99,3 @@ class NestSockets:
                 future.cancel()
         self._waiting.clear()
         self._line.close()
-
-
-def open_now(path: Path, family: int, kind: int, protocol: int = 0) -> socket.socket:
-    """As :meth:`NestSockets.open` without an event loop; the socket blocks, as a new one of this process would.
-
-    Raises Unreachable when no nest answers at ``path``, OperationFailed when it refuses.
-    """
-    sort = (family, kind & _KIND_BITS, protocol)
-    line = BlockingLine(path)
-    try:
-        (descriptor,) = _as_many(line.ask_for_descriptors(OpenSockets(*sort))[1], 1)
-    finally:
-        line.close()
-    sock = _wrap(sort, descriptor)
-    sock.setblocking(True)
-    return sock
-
-
-def enter(path: Path) -> None:
-    """Move the calling process, which must have one thread, into the nest: its network, its user namespace.
-
-    Until it executes a program it has all capabilities in there, and could make further namespaces (of mounts).
-    Raises Unreachable when no nest answers at ``path``, OperationFailed when the kernel refuses.
-    """
-    namespaces = namespaces_now(path)
-    try:
-        join(*namespaces)
-    except OSError as error:
-        raise OperationFailed(f"the network of the rootless engine cannot be entered: {error}") from None
-    finally:
-        close_all(namespaces)
-
-
-def tun_now(path: Path, name: str) -> Tun:
-    """A new interface in the nest, down, with every offload that this kernel has. Errors as of :func:`open_now`, and
-    those of :meth:`~warren.linux.tun.Tun.create`.
-    """
-    line = BlockingLine(path)
-    try:
-        udp_offload, descriptors = line.ask_for_descriptors(MakeTun(name), bool)
-    finally:
-        line.close()
-    (descriptor,) = _as_many(descriptors, 1)
-    return Tun(name, descriptor, udp_offload=udp_offload)
-
-
-def namespaces_now(path: Path) -> Descriptors:
-    """Descriptors of the nest's user and network namespace: while they are open the nest lives, and can be found."""
-    line = BlockingLine(path)
-    try:
-        return _as_many(line.ask_for_descriptors(Namespaces())[1], 2)
-    finally:
-        line.close()
-
-
-def join(user: int, network: int) -> None:
-    """Move the calling process into the namespaces of these descriptors. Raises OSError."""
-    netns.join(user, netns.CLONE_NEWUSER)
-    netns.join(network, netns.CLONE_NEWNET)
-
-
-def _wrap(sort: _Sort, descriptor: int) -> socket.socket:
-    sock = socket.socket(*sort, fileno=descriptor)
-    sock.setblocking(False)
-    return sock
-
-
-def _as_many(made: Descriptors, count: int) -> Descriptors:
-    if len(made) != count:
-        close_all(made)
-        raise OperationFailed("the rootless engine is of another version of Warren; stop it and start it again")
-    return made

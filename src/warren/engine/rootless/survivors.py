@@ -7,7 +7,7 @@ import os
 import socket
 from pathlib import Path
 
-from warren.engine.rootless.calls import Descriptors, close_all
+from warren.engine.rootless.blocking import Descriptors, close_all
 from warren.engine.rootless.places import DATA_PLANES
 from warren.linux.peers import peer_of
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from warren.engine.rootless import messages
-from warren.engine.rootless.calls import Descriptors, close_all
+from warren.engine.rootless.blocking import Descriptors, close_all
 from warren.engine.rootless.messages import SOCKETS_MAX, Request, address_untrusted, route_untrusted
 from warren.errors import MalformedPacket, OperationFailed
 from warren.linux.netlink import Netlink, open_netlink

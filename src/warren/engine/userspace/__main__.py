@@ -121,10 +121,10 @@ class _Nest:
     """It is in that of a rootless engine's helper, which is of no more use afterwards."""
 
     def __init__(self, path: Path) -> None:
-        from warren.engine.rootless import sockets  # 2 MB that others have no use for
+        from warren.engine.rootless import now  # 2 MB that others have no use for
 
         self._path = path
-        self._made_by = sockets
+        self._made_by = now
 
     def tun(self, name: str) -> Tun:
         self._made_by.namespaces_now(self._path)  # they stay open: so another agent and helper find the way back
