@@ -5,21 +5,23 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import socket
 from collections.abc import Iterator
 from hashlib import sha256
 
 import pytest
 
-from tests.support.l4_nest import PEER, SOCKS_PORT, NestWorld, socks_entry
+from tests.support.l4_nest import NEST, PEER, SOCKS_PORT, NestWorld, echo, socks_entry
 from tests.support.labs import IS_ROOT
 from warren.lab import Host, Lab
+from warren.proto import socks
 
 APT = "/usr/lib/apt/apt-helper"
 NEEDED = ("curl", APT)
 MISSING = [program for program in NEEDED if shutil.which(program) is None]
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 CONTENT = os.urandom(2_000_000)
-WEB = 8000
+WEB, ECHO = 8000, 7777
 FETCHED = (0, True)
 
 
@@ -96,6 +98,40 @@ def test_apt_fetches_by_name(world: NestWorld) -> None:
         option = f"Acquire::http::Proxy=socks5h://{host}:{SOCKS_PORT}"
         world.router.run([APT, "-o", option, "download-file", f"http://peer:{WEB}/page", str(got)])
         assert got.read_bytes() == CONTENT
+
+
+def test_datagrams_of_an_association_reach_the_overlay_by_name_and_by_address(world: NestWorld) -> None:
+    serving(world, os.getuid())
+    servers = [world.peer.begin(echo, address, ECHO) for address in PEER]
+    for address in PEER:
+        world.peer.wait_for(["sh", "-c", f"ss -Hlnu | grep -F '{address}' | grep -q :{ECHO}"])
+    assert world.router.call(associate_and_ask) == {"peer4", *PEER}
+    assert not any(server.is_over for server in servers)
+    assert world.status().entries[0].refused == {}
+
+
+def associate_and_ask() -> set[str]:
+    """Which of the peer's addresses and names answer as they should."""
+    answered = set()
+    for host in ("127.0.0.1", "::1"):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.create_connection((host, SOCKS_PORT)) as control, socket.socket(family, socket.SOCK_DGRAM) as sock:
+            control.settimeout(10)
+            sock.settimeout(10)
+            control.sendall(b"\5\1\0\5\3\0\1" + bytes(6))
+            heard = b""
+            while len(heard) < (24 if ":" in host else 12):
+                heard += control.recv(64)
+            sock.connect((host, int.from_bytes(heard[-2:])))
+            for name in ("peer4", *PEER):
+                place = b"\3" + bytes((len(name),)) + name.encode() + ECHO.to_bytes(2)
+                sock.send(bytes(3) + place + b"question")
+                answer = socks.datagram_untrusted(heard := sock.recv(2000))
+                expected = PEER[0] if name == "peer4" else name
+                nest = NEST[PEER.index(expected)]
+                if (str(answer.host), heard[answer.offset :]) == (expected, f"{nest} question".encode()):
+                    answered.add(name)
+    return answered
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="needs two users")
