@@ -16,6 +16,7 @@ class Features:
 
     def __init__(self) -> None:
         self._missing = list(_OURS)
+        self._has_begun = False
 
     def correct(self, part: Part) -> list[bytes]:
         """The lines instead of this one."""
@@ -23,7 +24,8 @@ class Features:
         if part.code != 211:
             return [part.text]
         if part.final:
-            return [b" " + name for name in self._missing] + [part.text]
+            return [b" " + name for name in self._missing if self._has_begun] + [part.text]
+        self._has_begun = True
         if part.text.startswith(lead) and not part.text.startswith(lead + b" "):
             return [part.text]
         word = part.text.removeprefix(lead).strip().partition(b" ")[0].upper()

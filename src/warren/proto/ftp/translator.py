@@ -40,6 +40,7 @@ QUEUED_MAX: Final = 64
 """Commands sent ahead until the driver is to stop reading; lftp sends no more than a dozen."""
 
 _SPEAKS_OF_DATA: Final = frozenset({227, 228, 229})
+_LEAVING: Final = 421
 
 
 class _Step(Enum):
@@ -81,7 +82,6 @@ class Translator:
         self._asked: Asked | None = None
         self._data: _Data | None = None
         self._numbers = 0
-        self._strays = 0
         self._epsv_only = False
         self._spoken = False
         self._client_ended = False
@@ -207,8 +207,6 @@ class Translator:
 
     def _pass(self, command: Command, purpose: Purpose) -> None:
         urgent = command.kind is Kind.ABORT and bool(self._expected)
-        if command.kind is Kind.ABORT:
-            self._strays += 1
         self._expected.add(purpose, command)
         self._actions.append(ToServer(command.text + b"\r\n", urgent))
 
@@ -270,13 +268,11 @@ class Translator:
                 self._withdraw()
 
     def _take_stray(self, part: Part) -> None:
-        """A reply to nothing: the server takes leave, or counts the replies to ABOR in its own way."""
-        if part.code != 421:
-            if not self._strays or part.code in _SPEAKS_OF_DATA or part.is_preliminary:
-                self._end("the server replies to what it was not asked")
-                return
-            self._strays -= part.final
-        self._say(part.text)
+        """A reply to nothing: the server takes leave. Anything else might be meant for what comes next."""
+        if part.code == _LEAVING:
+            self._say(part.text)
+        else:
+            self._end("the server replies to what it was not asked")
 
     def _take_port(self, part: Part) -> None:
         answer = self._passive.answer(part)
