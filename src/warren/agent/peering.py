@@ -77,7 +77,8 @@ class Peering:
         self._one_at_a_time = asyncio.Lock()
 
     def forget_engine(self) -> None:
-        """Another data plane begins: it knows nobody."""
+        """Another data plane begins: it knows nobody. If there was one before, the others know this node from it."""
+        self._returns |= bool(self._peers)
         self._peers.clear()
         self.holders.clear()
         self._greets, self._greeted = False, frozenset()
