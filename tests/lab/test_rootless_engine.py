@@ -21,6 +21,8 @@ from tests.support.engine_conformance import key, peer
 from tests.support.netlink_conformance import SCENARIOS
 from tests.support.ordinary_user import RUN, USER, become_user, skip_unless_playable, welcome_user
 from warren.engine.choose import Choice, choose
+from warren.engine.rootless import calls
+from warren.engine.rootless import nest as nest_module
 from warren.engine.rootless.nest import Nest
 from warren.engine.rootless.now import tun_now
 from warren.engine.rootless.places import DATA_PLANES, SOCKET_NAME
@@ -207,6 +209,33 @@ def _agents_come_and_go() -> None:
 
 def test_a_killed_agent_and_a_killed_helper_leave_a_nest_that_the_next_agent_finds(host: Host) -> None:
     host.call(_agents_come_and_go)
+
+
+def _hangs() -> None:
+    """A helper that is stopped, as if it hung: the next agent ends it, and the nest lives on."""
+
+    async def play() -> None:
+        first = await Nest.start(RUN)
+        engine = await UserspaceEngine.start("wg0", sockets=RUN / DATA_PLANES, nest=first.path)
+        os.kill(first.pid, signal.SIGSTOP)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(calls, "PATIENCE_S", 0.2)
+            patch.setattr(nest_module, "_STOP_TIMEOUT_S", 0.2)
+            with pytest.raises(Unreachable):
+                await Nest.attach(RUN)
+        await first.wait_closed()
+        await first.let_go()
+        second = await Nest.start(RUN)
+        assert {link.name for link in await second.netlink.links()} == {"lo", "wg0"}
+        await engine.close()
+        await second.close()
+
+    become_user()
+    asyncio.run(play())
+
+
+def test_a_helper_that_hangs_is_replaced(host: Host) -> None:
+    host.call(_hangs)
 
 
 def _strangers() -> None:

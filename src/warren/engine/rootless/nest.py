@@ -15,20 +15,24 @@ import sys
 from pathlib import Path
 from typing import Final, Self
 
+from warren import log
 from warren.engine.rootless.blocking import BlockingLine, Descriptors, close_all, unreachable
 from warren.engine.rootless.calls import Line
 from warren.engine.rootless.doors import NestNetlink, NestNft, NestSysctls
 from warren.engine.rootless.messages import Namespaces
+from warren.engine.rootless.now import as_many
 from warren.engine.rootless.places import SOCKET_NAME
 from warren.engine.rootless.sockets import NestSockets
 from warren.engine.rootless.survivors import surviving_namespaces
-from warren.errors import OperationFailed
+from warren.errors import OperationFailed, Unreachable
 from warren.linux.netlink import Netlink
 from warren.linux.nft import Nft
 from warren.linux.sysctl import Sysctls
 
 _START_TIMEOUT_S: Final = 20.0  # a loaded machine imports what it needs in a second or two
 _STOP_TIMEOUT_S: Final = 5.0
+
+_log = log.get("nest")
 
 
 class Nest:
@@ -74,7 +78,11 @@ class Nest:
 
     @classmethod
     async def attach(cls, run: Path) -> Self:
-        """Take over the helper that runs already. Raises Unreachable when none answers."""
+        """Take over the helper that runs already. Raises Unreachable when none answers.
+
+        One that is there and does not answer, or that nobody understands, is ended: what it did stays where data
+        planes hold its namespaces.
+        """
         path = run / SOCKET_NAME
         return await cls._of(path, _Helper.found(path))
 
@@ -83,16 +91,13 @@ class Nest:
         line = Line(path)
         try:
             _, namespaces = await line.ask_for_descriptors(Namespaces())
-        except BaseException:
-            helper.forget()
-            raise
+            return cls(path, helper, as_many(namespaces, 2))
+        except (Unreachable, OperationFailed) as error:
+            _log.warning("process %d, a helper of the rootless engine, is of no use: ending it", helper.pid)
+            await helper.close()
+            raise unreachable(path) from error
         finally:
             line.close()
-        if len(namespaces) != 2:
-            close_all(namespaces)
-            helper.forget()
-            raise unreachable(path)
-        return cls(path, helper, namespaces)
 
     async def revive(self) -> None:
         """The helper died: start another in the same namespaces. Tunnels, addresses, rules and sockets are untouched.

@@ -17,9 +17,10 @@ from warren.engine.rootless import messages, server
 from warren.engine.rootless.calls import Line
 from warren.engine.rootless.messages import LENGTH_BYTES, Request, frame_length_untrusted, unpack_answer_untrusted
 from warren.engine.rootless.server import CONNECTIONS_MAX, Server
-from warren.engine.rootless.sockets import NestSockets
+from warren.engine.rootless.sockets import NestSockets, open_now
 from warren.engine.rootless.work import Done, Work
 from warren.errors import OperationFailed, Unreachable
+from warren.linux import peers
 
 PATIENCE_S = 5.0
 
@@ -150,6 +151,20 @@ def test_a_process_of_another_user_is_turned_away_before_it_is_heard(tmp_path: P
         assert bench.work.asked == []
 
     play(tmp_path, scene, owner=os.geteuid() + 1)
+
+
+def test_a_helper_of_another_user_is_not_believed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may write to the directory could listen there."""
+
+    async def scene(bench: Bench) -> None:
+        monkeypatch.setattr(peers, "peer_of", lambda _: peers.Peer(1, os.geteuid() + 1))
+        line = Line(bench.path)
+        with pytest.raises(Unreachable):
+            await line.ask(messages.GetSysctl("net/x"), str)
+        with pytest.raises(Unreachable):
+            open_now(bench.path, socket.AF_INET, socket.SOCK_STREAM)
+
+    play(tmp_path, scene)
 
 
 def test_the_place_of_a_helper_that_serves_is_not_taken_and_that_of_a_dead_one_is(tmp_path: Path) -> None:

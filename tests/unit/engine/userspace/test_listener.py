@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import select
 import socket
@@ -18,6 +19,7 @@ from warren.engine.userspace import places
 from warren.engine.userspace.listener import MESSAGES_PER_TURN, Listener
 from warren.engine.userspace.sockets import Sockets
 from warren.identity.keys import PrivateKey, PublicKey
+from warren.linux import peers
 from warren.linux.udp import UdpPort
 from warren.model.datagrams import ControlDatagram, PathWanted
 from warren.model.tunnel import PeerChange, TransportAddress, TunnelChange, Way
@@ -91,6 +93,15 @@ def test_its_socket_is_for_the_owner_only_and_goes_with_it(plane: Plane) -> None
     assert path.suffix != ".sock", "wg would take it for an interface"
     plane.listener.close()
     assert not path.exists()
+
+
+def test_a_process_of_another_user_is_turned_away(plane: Plane, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = plane.connect()
+    assert plane.hear(first) == Hello(())
+    monkeypatch.setattr(peers, "peer_of", lambda _: peers.Peer(1, os.geteuid() + 1))
+    stranger = plane.connect()
+    assert stranger.recv(1) == b""
+    assert plane.device.control.listening, "and does not take the place of the controller"
 
 
 def test_a_controller_is_greeted_and_its_going_is_noticed(plane: Plane) -> None:
