@@ -69,6 +69,7 @@ def test_a_program_ends_as_it_would_without(pair: Pair) -> None:
     assert bob.exec("sh", "-c", "exit 42", check=False).returncode == 42
     assert bob.exec("sh", "-c", "kill -TERM $$", check=False).returncode == -15
     assert bob.exec("sh", "-c", "kill -PIPE $$", check=False).returncode == -13  # Python's own ignoring is undone
+    assert bob.exec(*bob.command, "exec", "sh", "-c", "exit 9", check=False).returncode == 9  # within itself
     assert bob.warren("exec", "sh", "-c", "echo $0 --help -x", "a").stdout == "a --help -x\n"  # options are its own
     missing = bob.exec("no-such-program", check=False)
     assert (missing.returncode, missing.stderr) == (127, "warren: no-such-program: there is no such program\n")

@@ -53,6 +53,7 @@ def run(
                 " is run, and paste it behind `warren up`"
             )
         make_private(where.run, "--run")
+        where.check()
         if where.run != where.state:
             locks.enter_context(locked(where.run, "--run"))
         _log.info("engine: %s, since %s", choice.engine, choice.why)

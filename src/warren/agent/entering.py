@@ -18,13 +18,15 @@ from typing import Final
 
 from warren import log
 from warren.agent.places import Places
-from warren.engine.rootless.sockets import enter
+from warren.engine.rootless.blocking import close_all
+from warren.engine.rootless.now import join, namespaces_now
 from warren.errors import OperationFailed
 from warren.linux import netns
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
 HOST_ANSWERS: Final = (Path("/run/systemd/resolve/io.systemd.Resolve"), Path("/run/nscd/socket"))
 """Where nss-resolve(8) and nscd(8) ask, before any name server."""
+_OWN_NETWORK: Final = Path("/proc/self/ns/net")
 _PR_SET_SECUREBITS: Final = 28  # linux/prctl.h
 _NO_ROOT: Final = 0b11  # linux/securebits.h: executing a program as root brings no capabilities; locked
 
@@ -48,19 +50,23 @@ def enter_overlay(where: Places) -> None:
 
     Raises Unreachable when no rootless node runs there, OperationFailed when the kernel refuses.
     """
-    resolv_conf = where.resolv_conf
-    enter(where.nest)
+    user, network = namespaces_now(where.nest)
     try:
+        if os.path.samestat(os.fstat(network), _OWN_NETWORK.stat()):
+            return  # as a program that was started in this way
+        join(user, network)
         netns.unshare(netns.CLONE_NEWNS)
         netns.keep_mounts_private()
-        if resolv_conf.exists():
-            _use(resolv_conf)
+        if where.resolv_conf.exists():
+            _use(where.resolv_conf)
         for path in HOST_ANSWERS:
             if path.exists():
                 netns.mount(os.devnull, path, flags=netns.MS_BIND)
         _give_up_root()
     except OSError as error:
         raise OperationFailed(f"the overlay cannot be entered as a program needs it: {error}") from None
+    finally:
+        close_all([user, network])
 
 
 def execute(command: Sequence[str]) -> None:

@@ -91,6 +91,7 @@ async def of_nest(where: Places) -> AsyncIterator[Inside]:
     """For the rootless engine: the nest is found or made, and its helper is replaced when it dies. It ends with the
     block. Raises OperationFailed.
     """
+    _close_to_others(where.run)
     if os.geteuid() == 0:
         await end_host_planes(where)
     nest = await _nest(where)
@@ -106,6 +107,16 @@ async def of_nest(where: Places) -> AsyncIterator[Inside]:
                 await asyncio.gather(keeper, return_exceptions=True)
     finally:
         await nest.close()
+
+
+def _close_to_others(run: Path) -> None:
+    """Who could put sockets there would be taken for the helper."""
+    try:
+        run.chmod(0o700)
+    except OSError as error:
+        raise OperationFailed(
+            f"{run} is not this user's own directory ({error.strerror}); name another with --run"
+        ) from None
 
 
 async def _nest(where: Places) -> Nest:

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from warren.errors import OperationFailed
+from warren.errors import OperationFailed, UsageError
 
 STATE: Final = Path("/var/lib/warren")
 RUN: Final = Path("/run/warren")
 SOCKET_NAME: Final = "agent.sock"
 _SYSTEMD: Final = Path("/run/user")
 """Has a directory for each user who is logged in (pam_systemd(8))."""
+_SOCKET_NAME_BYTES: Final = 107
+"""unix(7), sun_path, without the NUL."""
 _SHARED: Final = Path("/tmp")  # noqa: S108  what is below it is checked to be ours
 
 
@@ -49,6 +51,15 @@ class Places:
     def resolv_conf(self) -> Path:
         """What programs in the overlay of the rootless engine are to have as /etc/resolv.conf."""
         return self.run / "resolv.conf"
+
+    def check(self) -> None:
+        """Raises UsageError when the names of sockets in ``run`` would be too long."""
+        longest = self.planes / "w-123456789012345.control"
+        room = _SOCKET_NAME_BYTES - len(os.fsencode(longest)) + len(os.fsencode(self.run))
+        if len(os.fsencode(self.run)) > room:
+            raise UsageError(
+                f"{self.run} is too long a name for sockets in it (at most {room} bytes); use another --run"
+            )
 
 
 def places(state: str | None = None, run: str | None = None) -> Places:

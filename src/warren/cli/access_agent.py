@@ -77,7 +77,7 @@ def overlay_socket(run: str | None, family: int, kind: int, protocol: int = 0) -
     nest = places(run=run).nest
     if not nest.exists():
         return None
-    from warren.engine.rootless.sockets import open_now
+    from warren.engine.rootless.now import open_now
 
     try:
         return open_now(nest, family, kind, protocol)

@@ -68,7 +68,7 @@ def command(
         from warren.model.tickets import read_ticket
 
         read_ticket(ticket, 0.0)  # what is no ticket is said before anything is touched
-        joined = _hand_over(where.socket, ticket, name)
+        joined = _hand_over(where.socket, ticket, name, engine)
         if joined is not None:
             _tell(joined, as_json=as_json)
             return
@@ -78,14 +78,14 @@ def command(
     app.run(where, ticket, name, lambda joined: _tell(joined, as_json=as_json) if as_json else None, engine)
 
 
-def _hand_over(socket: Path, ticket: str, name: str | None) -> Joined | None:
-    """Let the agent that runs join; None: none runs."""
+def _hand_over(socket: Path, ticket: str, name: str | None, engine: Wanted | None) -> Joined | None:
+    """Let the agent that runs join; None: none runs. Raises UsageError when it has another engine than is wanted."""
     import asyncio
     import stat
 
     from warren.api.varlink import VarlinkClient
     from warren.api.varlink_agent import AgentClient
-    from warren.errors import Unreachable
+    from warren.errors import Unreachable, UsageError
 
     async def session() -> Joined | None:
         try:
@@ -93,7 +93,10 @@ def _hand_over(socket: Path, ticket: str, name: str | None) -> Joined | None:
         except Unreachable:
             return None
         async with client:
-            return await AgentClient(client).join(ticket, name)
+            agent = AgentClient(client)
+            if engine not in {None, "auto"} and (its := (await agent.status()).engine) != engine:
+                raise UsageError(f"the agent that runs here has the engine {its}; stop it first (`warren down`)")
+            return await agent.join(ticket, name)
 
     try:
         if not stat.S_ISSOCK(socket.stat().st_mode):

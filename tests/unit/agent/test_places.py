@@ -9,7 +9,7 @@ import pytest
 
 from warren.agent import places as module
 from warren.agent.places import places
-from warren.errors import OperationFailed
+from warren.errors import OperationFailed, UsageError
 
 VARIABLES = ("WARREN_STATE", "WARREN_RUN", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")
 
@@ -73,6 +73,18 @@ def test_without_a_runtime_directory_there_is_that_of_a_login_or_one_in_tmp(
     assert places().run == tmp_path / f"warren-{uid}"
     login = own(tmp_path / "users" / str(uid), uid)
     assert places().run == login / "warren"
+
+
+def test_a_run_directory_has_room_for_the_names_of_sockets(tmp_path: Path) -> None:
+    for length, fits in ((71, True), (72, False)):
+        where = places(str(tmp_path), "/" + "r" * (length - 1))
+        longest = os.fsencode(where.planes / "w-123456789012345.control")
+        assert (len(longest) <= 107) == fits
+        if fits:
+            where.check()
+        else:
+            with pytest.raises(UsageError, match="at most 71 bytes"):
+                where.check()
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs files of another user")
