@@ -7,10 +7,16 @@ import json
 import os
 import shutil
 import signal
+import ssl
+import sys
+from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import make_certificate
 from tests.support.ingress import CLIENT, eventually, gateway, read_all
+from warren.errors import OperationFailed
+from warren.l4.config import Name
 
 pytestmark = pytest.mark.skipif(shutil.which("caddy") is None, reason="the Debian package caddy is not installed")
 
@@ -153,5 +159,90 @@ def test_a_caddy_that_is_killed_comes_back_at_the_same_ports() -> None:
             await eventually(lambda: not gate.caddy.problems())
             assert gate.caddy.ports == before
             assert (await gate.curl("-o", "/dev/null", "-w", "%{http_code}", "https://a.test/")) == "200"
+
+    asyncio.run(scene())
+
+
+KEEPER = """
+import asyncio, sys
+from pathlib import Path
+from warren.ingress.caddy import Caddy, Settings, Site
+
+async def main(directory):
+    caddy = Caddy(Settings(directory / "s", directory / "r"), directory / "peers.sock")
+    site = Site("a", ("a.test",), "internal", directory / "web.sock")
+    ports = await caddy.keep([site, Site("plain", ("plain.test",), "none", directory / "web.sock")])
+    print(caddy.pid, ports.http, ports.https, flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+def test_caddy_and_its_connections_outlive_who_started_it_and_the_next_takes_it_over() -> None:
+    async def scene() -> None:
+        async with gateway() as gate:
+            keeper = await asyncio.create_subprocess_exec(
+                sys.executable, "-c", KEEPER, str(gate.web.path.parent), stdout=asyncio.subprocess.PIPE
+            )
+            assert keeper.stdout is not None
+            pid, *ports = map(int, (await keeper.stdout.readline()).split())
+            keeper.kill()
+            await keeper.wait()
+            await gate.keep([gate.site("a.test"), gate.site("plain.test", certificate="none")])
+            assert gate.caddy.pid == pid
+            assert [gate.ports.http, gate.ports.https] == ports
+            await gate.wait_for_certificates("a.test")
+            assert (await gate.curl("-o", "/dev/null", "-w", "%{http_code}", "https://a.test/")) == "200"
+            os.kill(pid, signal.SIGKILL)
+            await eventually(lambda: gate.caddy.pid not in {None, pid})
+
+    asyncio.run(scene())
+
+
+def test_names_whose_service_ends_tls_itself_share_the_port() -> None:
+    async def scene() -> None:
+        async with gateway("a.test") as gate:
+            certificate = make_certificate("pass.test", names=("pass.test",))
+            there: list[bytes] = []
+
+            async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                there.append(await reader.readline())
+                writer.write(b"passed\n")
+                writer.close()
+
+            context = certificate.server_context(gate.settings.state)
+            server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+            port = server.sockets[0].getsockname()[1]
+            gate.names = (Name(domain="pass.test", connector="pass", way=gate.way(port)),)
+            await gate.keep([gate.site("a.test")])
+            trusted = ssl.create_default_context(cadata=certificate.pem)
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", gate.https, ssl=trusted, server_hostname="pass.test"
+            )
+            writer.write(b"hello\n")
+            assert await reader.read() == b"passed\n"
+            writer.close()
+            assert there == [b"hello\n"]
+            assert (await gate.curl("-o", "/dev/null", "-w", "%{http_code}", "https://a.test/")) == "200"
+            said = await gate.curl("-k", "https://nobody.test/")
+            assert "unrecognized name" in said
+            assert gate.state("https").refused["no-backend"] == 1
+            server.close()
+            await server.wait_closed()
+
+    asyncio.run(scene())
+
+
+def test_a_configuration_that_caddy_does_not_take_leaves_the_earlier_one() -> None:
+    async def scene() -> None:
+        async with gateway("a.test", acme_ca=Path("/nowhere/root.pem")) as gate:
+            with pytest.raises(OperationFailed, match=r"^Caddy refuses its configuration: .*/nowhere/root\.pem"):
+                await gate.caddy.keep([gate.site("a.test"), gate.site("b.test", certificate="acme")])
+            assert (await gate.curl("-o", "/dev/null", "-w", "%{http_code}", "https://a.test/")) == "200"
+            assert gate.caddy.ports == gate.ports
+            await gate.caddy.keep([])
+            assert gate.caddy.pid is None
+            assert list(gate.settings.sockets.glob("*.sock")) == []
 
     asyncio.run(scene())

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.support.ingress import CLIENT, Gateway, gateway, read_all
+from tests.support.ingress import CLIENT, PATIENCE_S, QUIET_S, Gateway, gateway
 
 pytestmark = pytest.mark.skipif(shutil.which("caddy") is None, reason="the Debian package caddy is not installed")
 
@@ -106,7 +106,7 @@ def test_a_request_has_one_meaning(cases: list[Case]) -> None:
 
 async def one(gate: Gateway, case: Case, number: int) -> list[int]:
     request = case.request.replace(b"PATH", b"/%d/first" % number).replace(b"SECOND", b"/%d/second" % number)
-    answer = await gate.say("a.test", request.replace(b"HOST", b"a.test"))
+    answer = await gate.say("a.test", request.replace(b"HOST", b"a.test"), answers=len(case.statuses))
     return [int(status) for status in re.findall(rb"HTTP/1\.[01] ([0-9]{3})", answer)]
 
 
@@ -261,5 +261,11 @@ async def http2(gate: Gateway, request: bytes) -> None:
     selected: ssl.SSLObject = writer.get_extra_info("ssl_object")
     assert selected.selected_alpn_protocol() == "h2"
     writer.write(request)
-    await read_all(reader)
+    kind = -1
+    async with asyncio.timeout(PATIENCE_S):
+        while kind not in {1, 3, 7}:  # an answer, or the end of the stream or of the connection
+            head = await reader.readexactly(9)
+            await reader.readexactly(int.from_bytes(head[:3]))
+            kind = head[3]
+    await asyncio.sleep(QUIET_S)
     writer.transport.abort()

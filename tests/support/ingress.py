@@ -22,6 +22,8 @@ from warren.l4.overlay import HostSockets
 from warren.l4.serve import Server
 
 PATIENCE_S: Final = 10.0
+QUIET_S: Final = 0.25
+"""What should not come has not come by then."""
 CLIENT: Final = "127.0.0.2"
 """Where the tests' clients come from: not where Caddy's connections come from."""
 
@@ -200,12 +202,14 @@ class Gateway:
             "127.0.0.1", self.https, ssl=context, server_hostname=name, local_addr=(source, 0)
         )
 
-    async def say(self, name: str, request: bytes, *, tls: bool = True, source: str = CLIENT) -> bytes:
-        """All that comes back until the connection ends, or nothing more comes for a moment."""
+    async def say(
+        self, name: str, request: bytes, *, tls: bool = True, source: str = CLIENT, answers: int = 1
+    ) -> bytes:
+        """See :func:`read_all`."""
         reader, writer = await self.connect(name, tls=tls, source=source)
         try:
             writer.write(request)
-            return await read_all(reader)
+            return await read_all(reader, answers=answers)
         finally:
             writer.transport.abort()
 
@@ -251,11 +255,12 @@ async def gateway(*sites: str, **settings: Any) -> AsyncIterator[Gateway]:
         shutil.rmtree(directory)
 
 
-async def read_all(reader: asyncio.StreamReader, quiet_s: float = 0.4) -> bytes:
+async def read_all(reader: asyncio.StreamReader, *, answers: int = 1) -> bytes:
+    """What comes until the connection ends, or until there are so many answers and nothing more comes for a moment."""
     data = bytearray()
     with contextlib.suppress(TimeoutError, OSError, ssl.SSLError):
         while True:
-            async with asyncio.timeout(quiet_s if data else PATIENCE_S):
+            async with asyncio.timeout(QUIET_S if data.count(b"HTTP/1.") >= answers else PATIENCE_S):
                 more = await reader.read(65536)
             if not more:
                 break
