@@ -26,6 +26,8 @@ class SmallTools:
         self.refused: list[tuple[str, str]] = []
         self.open = 0
         self.opened = 0
+        self.source: str | None = None
+        """The address that control connections go out from."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def connect(
@@ -35,6 +37,8 @@ class SmallTools:
         six = ":" in backend.host
         sock = socket.socket(socket.AF_INET6 if six else socket.AF_INET)
         sock.setblocking(False)
+        if self.source is not None:
+            sock.bind((self.source, 0))
         try:
             await asyncio.get_running_loop().sock_connect(sock, (backend.host, backend.port))
         except OSError as error:
@@ -54,9 +58,7 @@ class SmallTools:
     ) -> None:
         self.start(self._carry(incoming, outgoing, ended))
 
-    async def _carry(
-        self, incoming: socket.socket, outgoing: socket.socket, ended: Callable[[], None] | None
-    ) -> None:
+    async def _carry(self, incoming: socket.socket, outgoing: socket.socket, ended: Callable[[], None] | None) -> None:
         try:
             await asyncio.gather(_move(incoming, outgoing), _move(outgoing, incoming))
         finally:
@@ -128,6 +130,7 @@ class Helper:
         )
         self._listener.setblocking(False)
         self.port = int(self._listener.getsockname()[1])
+        self.sessions = 0
 
     async def __aenter__(self) -> Self:
         self.tools.start(self._accept())
@@ -146,10 +149,13 @@ class Helper:
             self.tools.start(self._handle(Incoming(sock, client, local, self.entry.listen[0])))
 
     async def _handle(self, incoming: Incoming) -> None:
+        self.sessions += 1
         try:
             await ftp.handle(incoming, self.entry, self.tools)
         except Refused as refused:
             self.tools.refuse(incoming, refused)
+        finally:
+            self.sessions -= 1
 
 
 async def _move(source: socket.socket, target: socket.socket) -> None:
