@@ -55,6 +55,7 @@ class StreamProcess:
         """Set when the state of an entry did; whoever waits for it clears it."""
         self._writer = writer
         self._child = child
+        self._pidfd = os.pidfd_open(pid)  # it stays that process, whoever gets its number later
         self._number = 0
         self._waiting: dict[int, asyncio.Future[Report]] = {}
         self._gone = False
@@ -103,19 +104,12 @@ class StreamProcess:
 
     async def close(self) -> None:
         """End the process with all its streams; harmless when it is gone."""
-        try:
-            pidfd = os.pidfd_open(self.pid)
-        except ProcessLookupError:
-            pidfd = -1
-        try:
-            if not self._gone:
-                self._writer.write(control.pack(Stop()))
-            if not await _ended(pidfd, STOP_S):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-                await _ended(pidfd, STOP_S)
-        finally:
-            if pidfd >= 0:
-                os.close(pidfd)
+        if not self._gone:
+            self._writer.write(control.pack(Stop()))
+        if not await _ended(self._pidfd, STOP_S):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+            await _ended(self._pidfd, STOP_S)
         await self.detach()
         if self._child is not None:
             self._child.wait()
@@ -128,6 +122,8 @@ class StreamProcess:
             await self._writer.wait_closed()
 
     def __del__(self) -> None:
+        if hasattr(self, "_pidfd"):
+            os.close(self._pidfd)
         child = getattr(self, "_child", None)
         if child is not None and child.poll() is None:
             child.returncode = 0  # it is meant to outlive us: no "still running" warning
@@ -154,7 +150,11 @@ class StreamProcess:
         except BaseException:
             await _discard(writer)
             raise
-        return cls(reader, writer, pid, child), hello
+        try:
+            return cls(reader, writer, pid, child), hello
+        except ProcessLookupError:
+            await _discard(writer)
+            return None
 
     async def _asked(self, message: Configure | Ask, number: int) -> Report:
         if self._gone:
@@ -252,8 +252,6 @@ async def _discard(writer: asyncio.StreamWriter) -> None:
 
 async def _ended(pidfd: int, within_s: float) -> bool:
     """Wait for the end of a process; whether it came."""
-    if pidfd < 0:
-        return True
     loop = asyncio.get_running_loop()
     ended = asyncio.Event()
     loop.add_reader(pidfd, ended.set)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Final, cast
@@ -29,6 +29,8 @@ KINDS: Final = {
     "transparent": ("warren.l4.transparent", "handle"),
 }
 """Where the kinds of streams are; each is imported when the first entry of it is begun."""
+
+LOOK_S: Final = 1.0
 
 
 class _Work:
@@ -59,6 +61,8 @@ class Server:
         self._lookup = ""
         self._answering: _Lookup | None = None
         self._configuring = asyncio.Lock()
+        self._looking: asyncio.TimerHandle | None = None
+        self._seen: Sequence[tuple[str, str]] = ()
 
     async def configure(self, config: Config) -> Status:
         """Make it so; raises OperationFailed when clients of Caddy cannot be looked up."""
@@ -72,6 +76,7 @@ class Server:
             await asyncio.gather(*(self._begin(entry) for entry in wanted.values() if entry.id not in self._work))
             self._order = tuple(wanted)
             await self._answer_at(config.peer_lookup)
+            self._look()
             return self.status()
 
     def status(self) -> Status:
@@ -81,7 +86,20 @@ class Server:
     async def close(self) -> None:
         """End everything."""
         await self.configure(Config())
+        if self._looking is not None:
+            self._looking.cancel()
         self._pump.close()
+
+    def _look(self) -> None:
+        """States of entries of UDP change without a word: they are looked at."""
+        if self._looking is not None:
+            self._looking.cancel()
+        known = [work.running for work in self._work.values() if not isinstance(work.running, StreamEntry)]
+        seen = [(state.state, state.reason) for state in (one.state() for one in known)]
+        if len(seen) == len(self._seen) and seen != self._seen:
+            self._changed()
+        self._seen = seen
+        self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look) if known else None
 
     async def _begin(self, entry: Entry) -> None:
         tools = EntryTools(entry.id, self._shared, transparent=entry.kind == "transparent")
