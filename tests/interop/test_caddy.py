@@ -15,7 +15,9 @@ import pytest
 
 from tests.support.certificates import make_certificate
 from tests.support.ingress import CLIENT, eventually, gateway, read_all
-from warren.errors import OperationFailed
+from warren.errors import OperationFailed, Unreachable
+from warren.ingress import process
+from warren.ingress.caddy import Caddy
 from warren.l4.config import Name
 
 pytestmark = pytest.mark.skipif(shutil.which("caddy") is None, reason="the Debian package caddy is not installed")
@@ -198,6 +200,42 @@ def test_caddy_and_its_connections_outlive_who_started_it_and_the_next_takes_it_
             await eventually(lambda: gate.caddy.pid not in {None, pid})
 
     asyncio.run(scene())
+
+
+def test_who_lets_go_of_caddy_leaves_it_running_with_its_sites() -> None:
+    async def scene() -> None:
+        async with gateway("a.test") as gate:
+            pid, caddy = gate.caddy.pid, gate.caddy
+            await caddy.let_go()
+            await caddy.wait_closed()
+            assert (await gate.curl("-o", "/dev/null", "-w", "%{http_code}", "https://a.test/")) == "200"
+            gate.caddy = Caddy(gate.settings, gate.lookup)
+            await gate.keep([gate.site("a.test")])
+            assert gate.caddy.pid == pid
+            await gate.caddy.let_go()
+            gate.caddy = Caddy(gate.settings, gate.lookup)
+            assert await gate.caddy.keep([]) is None
+            assert os.waitpid(pid or 0, os.WNOHANG)[0] == pid, "one that is left from before is ended"
+
+    asyncio.run(scene())
+
+
+def test_a_caddy_that_hangs_is_replaced() -> None:
+    async def scene(patch: pytest.MonkeyPatch) -> None:
+        async with gateway("a.test") as gate:
+            pid = gate.caddy.pid or 0
+            patch.setattr(process, "ANSWER_WITHIN_S", 0.2)
+            patch.setattr(process, "STOP_WITHIN_S", 0.2)
+            os.kill(pid, signal.SIGSTOP)
+            with pytest.raises(Unreachable, match="Caddy does not answer"):
+                await gate.caddy.keep([gate.site("a.test"), gate.site("b.test")])
+            patch.undo()
+            await eventually(lambda: gate.caddy.pid not in {None, pid} and not gate.caddy.problems())
+            await gate.keep([gate.site("a.test"), gate.site("b.test")])
+            await gate.wait_for_certificates("b.test")
+
+    with pytest.MonkeyPatch.context() as patch:
+        asyncio.run(scene(patch))
 
 
 def test_names_whose_service_ends_tls_itself_share_the_port() -> None:

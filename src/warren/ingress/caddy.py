@@ -27,8 +27,8 @@ _log = log.get("caddy")
 
 
 class Caddy:
-    """Ends TLS and speaks HTTP for sites. Dropping the object (or killing its process) leaves Caddy running: the next
-    one finds it, and its connections go on.
+    """Ends TLS and speaks HTTP for sites. :meth:`let_go` (or killing the process that has the object) leaves Caddy
+    running: the next one finds it, and its connections go on.
 
     ``changed`` is set when :meth:`problems` or :attr:`ports` may be others than before.
     """
@@ -52,7 +52,8 @@ class Caddy:
         """Serve these sites and no others from now on; where is returned, and stays while there are any.
 
         Without sites nothing runs, and None is returned. Raises OperationFailed when Caddy is not installed or does not
-        take the configuration: what was in force before stays so.
+        take the configuration: what was in force before stays so, at :attr:`ports`. Raises Unreachable when it ended or
+        hung meanwhile: another is started for these sites, and ``changed`` is set then.
         """
         wanted = tuple(sites)
         async with self._one_at_a_time:
@@ -80,13 +81,20 @@ class Caddy:
         return None if self._process is None else self._process.pid
 
     async def wait_closed(self) -> None:
-        """Return after :meth:`close`; a Caddy that ends by itself is started again."""
+        """Return after :meth:`close` or :meth:`let_go`; a Caddy that ends by itself is started again."""
         await self._closed.wait()
 
     async def close(self) -> None:
         """End Caddy, and with it all connections to sites."""
         async with self._one_at_a_time:
             await self._end()
+        self._closed.set()
+
+    async def let_go(self) -> None:
+        """Look after it no more: Caddy and its connections go on, and the next object finds it."""
+        async with self._one_at_a_time:
+            await self._look_away()
+            self._process = None
         self._closed.set()
 
     # Under the lock
@@ -96,9 +104,14 @@ class Caddy:
             await self._begin()
         try:
             await self._load(sites)
-        except WarrenError:
+        except OperationFailed:
             if not self._sites:  # nothing half-configured stays behind
                 await self._end()
+            raise
+        except Unreachable:  # it has just ended, or hangs: another is started, for what is wanted now
+            self._sites = sites
+            if self._process is not None:
+                await self._process.close()
             raise
         self._down = ""
 
@@ -133,23 +146,29 @@ class Caddy:
                 return
 
     async def _end(self) -> None:
-        if self._watching is not None:
-            self._watching.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watching
-            self._watching = None
+        await self._stop_watching()
         if self._process is None:
             with contextlib.suppress(Unreachable):
                 self._process = await CaddyProcess.attach(self._settings)
         if self._process is not None:
             await self._process.close()
             self._process = None
-        if self._log_is_open:
-            await self._log.close()
-            self._log_is_open = False
+        await self._look_away()
         self.ports = None
         self._sites = ()
         self._down = ""
+
+    async def _look_away(self) -> None:
+        await self._stop_watching()
+        if self._log_is_open:
+            await self._log.close()
+            self._log_is_open = False
+
+    async def _stop_watching(self) -> None:
+        watching, self._watching = self._watching, None
+        if watching is not None:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
 
     def _make_directories(self) -> None:
         for directory in (self._settings.sockets, self._settings.storage):

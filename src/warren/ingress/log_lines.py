@@ -33,6 +33,7 @@ _OF_NO_INTEREST: Final = {
     "job failed",
     "unable to unlock",
     "unable to clean up lock in storage backend",
+    "server shutdown",
 }
 """Said again of what was said before, or of its own shutdown."""
 
