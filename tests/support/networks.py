@@ -26,6 +26,8 @@ from warren.model.policy import DEFAULT_POLICY
 
 NOW_S = 1_800_000_000
 LEASE_S = 86_400
+COLLIDING = ("s19161393", "s32601876")
+"""Names of services whose addresses are the same: 48 bits of their SHA-256 are."""
 
 
 def signing_key(name: str) -> SigningKey:

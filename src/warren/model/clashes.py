@@ -67,7 +67,7 @@ class _At:
     def of(self, selectors: tuple[str, ...]) -> Sequence[str]:
         if selectors not in self._known:
             names = (f"member:{member.name}" for member in selected(selectors, self._members))
-            self._known[selectors] = tuple(dict.fromkeys((*selectors, *names)))
+            self._known[selectors] = tuple(dict.fromkeys((*names, *selectors)))
         return self._known[selectors]
 
 

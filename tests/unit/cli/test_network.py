@@ -6,12 +6,14 @@ import json
 import sys
 from typing import Any
 
+import msgspec
 import pytest
 
-from tests.unit.cli.fakes import TICKET, FakeAdmin, admin
+from tests.unit.cli.fakes import STATE, TICKET, FakeAdmin, admin
 from warren import cli
 from warren.cli import output
 from warren.cli.network_invite import qr_lines
+from warren.proto.control.administration import ConnectorState, DesiredState, ServiceState
 
 __all__ = ["admin"]
 
@@ -78,6 +80,26 @@ def test_a_network_is_shown_with_its_policy(admin: FakeAdmin, capsys: pytest.Cap
     assert "  names     NODE.home.internal\n" in out
     assert "    1  allow from members to members (all)\n" in out
     assert cli.run(["network", "show", "other"]) == 1
+
+
+def test_a_network_is_shown_with_its_services_and_connectors(
+    admin: FakeAdmin, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = msgspec.structs.replace(
+        STATE,
+        services={"web": ServiceState(at=("tag:web",), target="localhost:80")},
+        connectors={"shop": ConnectorState(at=("tag:gw",), service="web", kind="http", domains=("a.example",))},
+    )
+
+    async def desired_state(network: str) -> DesiredState:
+        return state
+
+    monkeypatch.setattr(admin, "desired_state", desired_state)
+    assert cli.run(["network", "show", "home"]) == 0
+    assert capsys.readouterr().out.endswith(
+        "\nServices\n  web  tcp 80 at tag:web to localhost:80\n"
+        "\nConnectors\n  shop  http a.example at tag:gw to service web\n"
+    )
 
 
 def test_an_invite_prints_the_command_to_paste(admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:

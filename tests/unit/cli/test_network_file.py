@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from warren.cli.network_file import BYTES_MAX, read
 from warren.cli.network_render import render
 from warren.model.documents import Rule
-from warren.proto.control.administration import DesiredState, MemberState, PolicyTest, Problem
+from warren.proto.control.administration import (
+    ConnectorState,
+    DesiredState,
+    MemberState,
+    PolicyTest,
+    Problem,
+    ServiceState,
+)
 
 FILE = b"""\
 network = "home"
@@ -83,6 +90,150 @@ def test_what_is_left_out_stays_as_it_is() -> None:
     assert file.state.lease_s is None
 
 
+SERVICES = b"""\
+network = "home"
+policy = []
+
+[service.shop]
+at = ["tag:web", "member:web1"]
+target = "localhost:8080"
+port = 80
+connect_timeout = "3s"
+idle = "1h30m"
+health = "0"
+proxy_protocol = true
+comment = "the shop"
+
+[service.dns]
+at = "members"
+target = "[2001:db8::7]:53"
+protocol = "udp"
+
+[connector.shop]
+at = ["tag:gateway"]
+service = "shop"
+kind = "http"
+domains = ["Shop.Example.com"]
+certificate = "internal"
+listen = "*:8443"
+
+[connector.local]
+at = ["members"]
+service = "dns"
+listen = 5353
+sources = ["192.0.2.7", "2001:db8::/32"]
+rate = 5
+streams_max = 100
+"""
+SHOP = ServiceState(
+    at=("tag:web", "member:web1"),
+    target="localhost:8080",
+    port=80,
+    connect_timeout_s=3,
+    idle_s=5400,
+    health_s=0,
+    proxy_protocol=True,
+    comment="the shop",
+)
+
+
+def test_services_and_connectors_are_tables_by_name() -> None:
+    file = read(SERVICES)
+    assert file.problems == []
+    assert file.state.services == {
+        "shop": SHOP,
+        "dns": ServiceState(at=("members",), target="[2001:db8::7]:53", protocol="udp"),
+    }
+    assert file.state.connectors == {
+        "shop": ConnectorState(
+            at=("tag:gateway",),
+            service="shop",
+            kind="http",
+            domains=("shop.example.com",),
+            certificate="internal",
+            listen="*:8443",
+        ),
+        "local": ConnectorState(
+            at=("members",),
+            service="dns",
+            listen="5353",
+            sources=("192.0.2.7/32", "2001:db8::/32"),
+            rate=5.0,
+            streams_max=100,
+        ),
+    }
+
+
+def test_no_services_are_said_and_what_is_not_said_stays() -> None:
+    top = b'network = "home"\npolicy = []\n'
+    assert (read(top).state.services, read(top).state.connectors) == (None, None)
+    none = read(top + b"service = {}\nconnector = {}\n").state
+    assert (none.services, none.connectors) == ({}, {})
+    assert b"service = {}" in render("home", none).encode()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "key", "what"),
+    [
+        (b"[service.shop]", b"[service.Shop]", 4, "service.Shop", "'Shop' is no name"),
+        (b"[service.dns]", b"[servce.dns]", 14, "servce", "no such key (did you mean service?)"),
+        (b'"tag:web", ', b'"tag:web", "web", ', 5, "service.shop.at[1]", "'web' is no selector"),
+        (b'"localhost:8080"', b'"localhost"', 6, "service.shop.target", "'localhost' is no target: say HOST:PORT"),
+        (b'"localhost:8080"', b"8080", 6, "service.shop.target", "must be a text in quotes"),
+        (b"port = 80", b"port = 70000", 7, "service.shop.port", "expected int <= 65535"),
+        (b"port = 80", b"port = 50000", 4, "service.shop", "choose a port below 49152"),
+        (b'"3s"', b'"2m"', 8, "service.shop.connect_timeout", "2m is not possible here: from 1s to 1m"),
+        (b'"3s"', b"3", 8, "service.shop.connect_timeout", "must be a text in quotes"),
+        (b'"1h30m"', b'"8d"', 9, "service.shop.idle", "8d is not possible here: from 1s to 1w"),
+        (b'health = "0"', b'helth = "0"', 10, "service.shop.helth", "did you mean health?"),
+        (b"true", b'"yes"', 11, "service.shop.proxy_protocol", "expected bool, got str"),
+        (b'"the shop"', b'"a\\tb"', 12, "service.shop.comment", "one line of 256 characters"),
+        (b'target = "[2001', b'target = "2001', 16, "service.dns.target", "put the IPv6 address in brackets"),
+        (b'"udp"', b'"UDP"', 17, "service.dns.protocol", "'UDP' is none of tcp, udp"),
+        (b'"udp"', b'"tcp"\nhelper = "tftp"', 14, "service.dns", "TFTP needs protocol udp"),
+        (b'at = "members"\n', b"", 14, "service.dns.at", "this key is missing"),
+        (b'service = "shop"', b'service = "the shop"', 21, "connector.shop.service", "'the shop' is no name"),
+        (b'"http"', b'"https"', 22, "connector.shop.kind", "'https' is none of port, tls, http"),
+        (b"Shop.Example", b"*.Example", 23, "connector.shop.domains[0]", "is no domain"),
+        (b'["Shop.Example.com"]', b'["A.b", "a.B"]', 19, "connector.shop", "the domain a.b is there twice"),
+        (b'kind = "http"', b'kind = "port"', 19, "connector.shop", "domains need kind tls or http"),
+        (b'"internal"', b'"self"', 24, "connector.shop.certificate", "none of acme, internal, none"),
+        (b'"*:8443"', b'":8443"', 25, "connector.shop.listen", "say 8443 for this host alone"),
+        (b"listen = 5353", b"listen = 0", 30, "connector.local.listen", "a port is 1 to 65535"),
+        (b"192.0.2.7", b"192.0.2.7/24", 31, "connector.local.sources[0]", "has host bits set"),
+        (b"rate = 5", b"rate = 0", 32, "connector.local.rate", "expected float > 0"),
+        (b"rate = 5", b"rate = nan", 32, "connector.local.rate", "expected float"),
+        (b"streams_max = 100", b"streams_max = 0", 33, "connector.local.streams_max", "expected int >= 1"),
+    ],
+)
+def test_a_mistake_in_a_service_or_connector_is_told_with_its_line_and_key(
+    old: bytes, new: bytes, line: int, key: str, what: str
+) -> None:
+    assert SERVICES.count(old) >= 1
+    (problem,) = read(SERVICES.replace(old, new, 1)).problems
+    assert (problem.line, problem.key) == (line, key)
+    assert what in problem.what
+
+
+@pytest.mark.parametrize(
+    ("where", "what", "line", "key"),
+    [
+        ("services.shop", "it would have the addresses of another", 4, "service.shop"),
+        ("services.shop.at[1]", "there is no member web1", 5, "service.shop.at[1]"),
+        ("services", "too many", 4, "service"),
+        ("connectors.shop.service", "there is no service shop", 21, "connector.shop.service"),
+        ("connectors.shop.domains", "connector x has shop.example.com already", 23, "connector.shop.domains"),
+        ("connectors.local.listen", "taken", 30, "connector.local.listen"),
+        ("connectors.local.sources", "odd", 31, "connector.local.sources"),
+    ],
+)
+def test_what_a_coordinator_finds_wrong_with_services_is_located_in_the_file(
+    where: str, what: str, line: int, key: str
+) -> None:
+    problem = read(SERVICES).locate(Problem(where=where, what=what))
+    assert (problem.line, problem.key) == (line, key)
+
+
 names = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,5}[a-z0-9])?", fullmatch=True)
 selectors = st.sampled_from(["members", "member:web-1", "tag:web", "10.0.0.0/8", "fd00:1::/64"])
 tags = st.lists(st.sampled_from(["web", "db_1", "a-b"]), unique=True).map(tuple)
@@ -92,7 +243,7 @@ rules = st.builds(
     Rule,
     action=st.sampled_from(["allow", "deny"]),
     sources=st.lists(selectors, min_size=1, max_size=3).map(tuple),
-    destinations=st.lists(selectors, min_size=1, max_size=3).map(tuple),
+    destinations=st.lists(selectors | st.just("service:web"), min_size=1, max_size=3).map(tuple),
     protocol=st.sampled_from(["tcp", "udp"]),
     ports=st.lists(st.sampled_from(["22", "8000-8100"]), max_size=2).map(tuple),
     comment=comments,
@@ -105,8 +256,34 @@ questions = st.builds(
     port=st.none() | st.integers(1, 65_535),
     expect=st.sampled_from(["allow", "deny"]),
 )
+services = st.builds(
+    ServiceState,
+    at=st.lists(selectors, min_size=1, max_size=2).map(tuple),
+    target=st.sampled_from(["h:80", "[2001:db8::7]:443"]),
+    port=st.none() | st.integers(1, 49_151),
+    connect_timeout_s=st.integers(1, 60),
+    idle_s=st.none() | st.integers(1, 604_800),
+    health_s=st.integers(0, 3600),
+    proxy_protocol=st.booleans(),
+    comment=comments,
+)
+connectors = st.builds(
+    ConnectorState,
+    at=st.lists(selectors, min_size=1, max_size=2).map(tuple),
+    service=names,
+    kind=st.just("http"),
+    listen=st.sampled_from(["", "80", "*:443", "[::1]:1"]),
+    domains=st.lists(st.sampled_from(["a.example", "b.example"]), unique=True).map(tuple),
+    certificate=st.sampled_from(["acme", "internal", "none"]),
+    sources=routes,
+    rate=st.none() | st.floats(0, 1_000_000, exclude_min=True),
+    streams_max=st.integers(1, 65_536),
+    comment=comments,
+)
 states = st.builds(
     DesiredState,
+    services=st.none() | st.dictionaries(names, services, max_size=2),
+    connectors=st.none() | st.dictionaries(names, connectors, max_size=2),
     suffix=st.none() | st.sampled_from(["internal", "vpn.example.com"]),
     relay_members=st.none() | st.sampled_from([(), ("tag:relay", "member:web1")]),
     lease_s=st.none() | st.integers(60, 30 * 86_400),

@@ -178,6 +178,25 @@ def test_plan_and_apply_as_json(admin: FakeAdmin, file: str, capsys: pytest.Capt
     assert json.loads(capsys.readouterr().out)["applied"] is True
 
 
+def test_what_is_perhaps_not_meant_is_told_beside_the_plan_and_hinders_nothing(
+    admin: FakeAdmin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "home.toml"
+    file.write_text(f'{TEXT}\n[service.web]\nat = ["tag:wbe"]\ntarget = "localhost:80"\n')
+    warning = Problem(where="services.web.at[0]", what="no member has the tag wbe, so tag:wbe matches nobody")
+    admin.planned = Plan(version=4, changes=CHANGES, problems=(), warnings=(warning,))
+    assert cli.run(["network", "plan", str(file)]) == 0
+    assert capsys.readouterr().err == f"warning: {file}:9: service.web.at[0]: {warning.what}\n"
+    assert cli.run(["network", "apply", "-y", str(file)]) == 0
+    assert len(applied(admin)) == 1
+    assert f"warning: {file}:9" in capsys.readouterr().err
+    assert cli.run(["network", "plan", "--json", str(file)]) == 0
+    out, err = capsys.readouterr()
+    expected = {"file": str(file), "line": 9, "key": "service.web.at[0]", "what": warning.what}
+    assert json.loads(out)["warnings"] == [expected]
+    assert err == ""
+
+
 def test_a_file_may_come_from_standard_input(
     admin: FakeAdmin, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

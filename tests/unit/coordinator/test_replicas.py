@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 
+import msgspec
 import pytest
 
 from tests.support.coordinators import Node, World, replica, world
 from tests.support.postgres import PostgresServer, postgres_server
 from warren.coordinator import store_postgres
+from warren.coordinator.problems import Problem
 from warren.coordinator.sessions import REPLICA_DEAD_S
 from warren.coordinator.wakes import Wake
+from warren.proto.control.administration import ConnectorRequest, ServiceRequest
 from warren.proto.control.messages import Signal
 
 
@@ -75,6 +78,38 @@ def test_a_signal_crosses_replicas_and_a_node_has_one_session_among_them(server:
                 assert (await wake(here, until="ended")).session == first.id
             await w.service.disconnected(first)
             assert (await w.service.status(w.admin, "home")).connected == 2
+
+    asyncio.run(main(server.database()))
+
+
+def test_of_two_replicas_that_add_services_and_connectors_at_once_neither_loses_or_doubles_any(
+    server: PostgresServer,
+) -> None:
+    async def main(url: str) -> None:
+        async with world(url) as w, replica(url, w.clock, seed=2) as other:
+            await w.join(Node(1), "n")
+            services = [ServiceRequest(name=f"s{n}", at=("members",), target="localhost:80") for n in range(4)]
+            connector = ConnectorRequest(name="c", at=("members",), service="s0", listen="*:81")
+            both = (w.service, other)
+            done = await asyncio.gather(
+                *(one.add_service(w.admin, "home", request) for request in services for one in both),
+                return_exceptions=True,
+            )
+            assert [one.kind for one in done if isinstance(one, Problem)] == ["conflict"] * 4
+            done = await asyncio.gather(
+                *(
+                    one.add_connector(w.admin, "home", msgspec.structs.replace(connector, name=name))
+                    for one, name in zip(both, "ab", strict=True)
+                ),
+                return_exceptions=True,
+            )
+            (refused,) = (one for one in done if isinstance(one, Problem))
+            assert refused.kind == "conflict"
+            assert "listens at tcp *:81 of n already" in str(refused)
+            spec = (await World(other, w.clock, w.admin, w.network).map()).spec
+            assert spec is not None
+            assert [one.name for one in spec.services] == ["s0", "s1", "s2", "s3"]
+            assert len(spec.connectors) == 1
 
     asyncio.run(main(server.database()))
 

@@ -9,26 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.networks import MadeNetwork
+from tests.support.policy_flows import FLOWS, HOME, MEMBERS, RULES, SERVICES, V6, A, B, rule, spec
 from warren.model.documents import NetworkSpec, Rule
 from warren.model.members import Member
 from warren.model.policy import DEFAULT_POLICY, Flow, ResolvedRule, Verdict, resolve, verdict, without_nested
+from warren.model.serving import serving
 from warren.model.tunnel import IPAddress, IPNetwork
-
-HOME = MadeNetwork()
-A = HOME.member("a", tags=("admin", "web"))
-B = HOME.member("b", tags=("web",), routes=("192.168.9.0/24", "2001:db8:9::/48"))
-V6 = HOME.member("v6", address4=None)
-MEMBERS = (A, B, V6)
-
-
-def spec(*rules: Rule) -> NetworkSpec:
-    return HOME.spec(policy=rules).document
-
-
-def rule(action: str, sources: str, destinations: str, protocol: str = "any", *ports: str) -> Rule:
-    values: dict[str, Any] = {"action": action, "protocol": protocol, "ports": ports}
-    return Rule(sources=tuple(sources.split()), destinations=tuple(destinations.split()), **values)
 
 
 def flow(source: object, destination: object, protocol: str = "tcp", port: int | None = 80) -> Flow:
@@ -141,6 +127,92 @@ def test_who_is_not_given_is_nobody() -> None:
     assert A.prefix6 not in resolved.sources
 
 
+# Services
+
+
+@pytest.mark.parametrize(
+    ("selector", "served"),
+    [
+        ("service:page", {("a", "page"), ("b", "page")}),
+        ("service:files", {("a", "files"), ("v6", "files")}),
+        ("service:idle", set()),
+        ("service:x", set()),
+        ("member:b", {("b", "page"), ("b", "dns")}),
+        ("tag:admin", {("a", "page"), ("a", "files")}),
+        (f"{B.service_address('dns')}/128", {("b", "dns")}),
+    ],
+)
+def test_a_service_is_reached_by_its_name_or_as_what_is_its_members(
+    selector: str, served: set[tuple[str, str]]
+) -> None:
+    policy = spec(rule("allow", "members", selector))
+    places = [(m, one) for m in MEMBERS for one in SERVICES if m in serving(policy, MEMBERS, one.name)]
+    found = {(m.name, one.name) for m, one in places if passes(policy, V6.address6, m.service_address(one.name))}
+    assert found == served
+
+
+def test_a_rule_about_a_service_is_about_nothing_else_of_its_member() -> None:
+    policy = spec(rule("allow", "members", "service:page service:idle"))
+    for address in (
+        A.address6,
+        A.address4,
+        A.service_address("files"),
+        A.service_address("idle"),
+        V6.service_address("page"),
+    ):
+        assert not passes(policy, B.address4 if address == A.address4 else B.address6, address)
+
+
+@pytest.mark.parametrize(
+    ("rules", "service", "protocol", "port", "allowed"),
+    [
+        ([("allow", "21")], "files", "tcp", 21, True),
+        ([("allow", "21")], "files", "tcp", 49_152, True),
+        ([("allow", "21")], "files", "tcp", 65_535, True),
+        ([("allow", "21")], "files", "tcp", 49_151, False),
+        ([("allow", "21")], "files", "udp", 49_152, False),
+        ([("allow", "21")], "page", "tcp", 49_152, False),
+        ([("allow", "80")], "files", "tcp", 49_152, False),
+        ([("allow", "20-22")], "files", "tcp", 65_534, True),
+        ([("deny", "21"), ("allow", "1-65535")], "files", "tcp", 50_000, False),
+        ([("deny", "22"), ("allow", "1-65535")], "files", "tcp", 50_000, True),
+        ([("deny", "50000"), ("allow", "21")], "files", "tcp", 50_000, False),
+        ([("allow", "50000")], "files", "tcp", 50_000, True),
+        ([("allow", "50000")], "files", "tcp", 50_001, False),
+    ],
+)
+def test_what_is_said_of_a_services_port_is_said_of_its_high_ports(
+    rules: list[tuple[str, str]], service: str, protocol: str, port: int, allowed: bool
+) -> None:
+    policy = spec(*(rule(action, "members", "members", "tcp", ports) for action, ports in rules))
+    assert passes(policy, B.address6, A.service_address(service), protocol, port) is allowed
+    assert not passes(spec(rule("allow", "members", "members", "tcp", "21")), B.address6, A.address6, "tcp", 50_000)
+
+
+def test_udp_has_high_ports_of_its_own() -> None:
+    policy = spec(rule("allow", "members", "service:dns service:files", "udp", "53", "21"))
+    assert passes(policy, A.address6, B.service_address("dns"), "udp", 60_000)
+    assert not passes(policy, A.address6, B.service_address("dns"), "tcp", 60_000)
+    assert not passes(policy, B.address6, A.service_address("files"), "udp", 60_000), "it speaks TCP"
+
+
+def test_a_service_that_a_member_does_not_serve_has_no_high_ports_there() -> None:
+    policy = spec(rule("allow", "members", "members", "tcp", "80"))
+    assert passes(policy, V6.address6, A.service_address("page"), "tcp", 60_000)
+    assert not passes(policy, A.address6, V6.service_address("page"), "tcp", 60_000)
+    assert passes(policy, A.address6, V6.service_address("page"), "tcp", 80), "an address of a member's like another"
+
+
+def test_rules_about_ports_of_services_are_followed_by_one_about_their_high_ports() -> None:
+    policy = spec(rule("allow", "member:v6", "members", "tcp", "80", "443"), rule("deny", "members", "members", "tcp"))
+    first, derived, other = resolve(policy, MEMBERS)
+    assert (derived.index, derived.action, derived.protocol) == (0, "allow", "tcp")
+    assert derived.sources == first.sources
+    assert derived.destinations == networks(f"{A.service_address('page')}/128", f"{B.service_address('page')}/128")
+    assert derived.ports == ((49_152, 65_535),)
+    assert other.index == 1
+
+
 # Prefixes
 
 
@@ -187,49 +259,6 @@ def test_a_rule_that_cannot_match_is_left_out_and_the_others_keep_their_numbers(
 def test_nested_prefixes_are_left_out() -> None:
     texts = ("10.1.0.0/16", "10.0.0.0/8", "10.0.0.0/8", "11.0.0.0/8", "fd00::/8", "fd00::/64", "fc00::/8")
     assert without_nested(map(ip_network, texts)) == networks("10.0.0.0/8", "11.0.0.0/8", "fc00::/8", "fd00::/8")
-
-
-SELECTORS = st.sampled_from(
-    [
-        *("members", "member:a", "member:b", "member:v6", "member:x", "tag:web", "tag:admin", "tag:x"),
-        *("0.0.0.0/0", "::/0", "10.77.0.0/30", "10.77.0.2/32", "192.168.9.0/24", "2001:db8:9::/48"),
-        *(str(HOME.prefix6), str(A.prefix6), f"{B.address6}/128", str(A.prefix6.supernet())),
-    ]
-)
-PROTOCOLS = st.sampled_from(["any", "tcp", "udp", "icmp"]).flatmap(
-    lambda protocol: st.tuples(
-        st.just(protocol),
-        st.lists(
-            st.sampled_from(["1", "22", "20-25", "8000-8100", "65535"]), max_size=2 * (protocol in {"tcp", "udp"})
-        ),
-    )
-)
-RULES = st.builds(
-    lambda action, sources, destinations, protocol: rule(
-        action, " ".join(sources), " ".join(destinations), protocol[0], *protocol[1]
-    ),
-    st.sampled_from(["allow", "deny"]),
-    st.lists(SELECTORS, min_size=1, max_size=3),
-    st.lists(SELECTORS, min_size=1, max_size=3),
-    PROTOCOLS,
-)
-ADDRESSES = st.sampled_from(
-    [
-        *(member.address6 for member in MEMBERS),
-        *(member.address4 for member in MEMBERS if member.address4 is not None),
-        *(member.prefix6[-1] for member in MEMBERS),
-        *map(ip_address, ("10.77.0.0", "10.77.0.3", "192.168.9.9", "192.168.8.9", "8.8.8.8", "2001:db8:9::9", "::")),
-        HOME.prefix6[0],
-        HOME.plan.prefix(9)[1],
-    ]
-)
-FLOWS = st.builds(
-    Flow,
-    ADDRESSES,
-    ADDRESSES,
-    st.sampled_from(["tcp", "udp", "icmp"]),
-    st.sampled_from([None, 1, 21, 22, 26, 8000, 8101, 65_535]),
-)
 
 
 def by_prefixes(rules: tuple[ResolvedRule, ...], asked: Flow) -> Verdict:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, cast
 import msgspec
 from litestar import Request, Response, delete, get, patch, post
 from litestar.di import NamedDependency
+from litestar.exceptions import ValidationException
 from litestar.params import FromPath, JSONBody, QueryParameter
 
 from warren import __version__
@@ -367,7 +368,7 @@ def provide_actor(request: Web) -> Actor:
 def _check_after(request: Web, after: int | None) -> None:
     """The framework takes the text ``null`` for no number at all; here it is a mistake."""
     if after is None and "after" in request.query_params:
-        raise Problem("invalid", "after is no number", "Give the sequence number of an event, or leave it out.")
+        raise ValidationException("after is no number")
 
 
 def _of(service: Any) -> Service:

@@ -195,9 +195,10 @@ def _test_error(judge: Judge, places: _Places, test: PolicyTest) -> str | None:
     if test.protocol != "icmp" and test.port is None:
         return f"a test of {test.protocol} needs a port"
     sources, destinations = places.addresses(test.source), places.destinations(test.destination)
-    for name, addresses in ((test.source, sources), (test.destination, destinations)):
-        if not addresses:
-            return places.unknown(name)
+    if not sources:
+        return places.unknown(test.source, services=False)
+    if not destinations:
+        return places.unknown(test.destination, services=True)
     flows = [
         Flow(source, destination, test.protocol, test.port)
         for source in sources
@@ -240,9 +241,10 @@ class _Places:
             return tuple(member.service_address(name) for member in serving(self._spec, self._members, name))
         return self.addresses(text)
 
-    def unknown(self, text: str) -> str:
+    def unknown(self, text: str, *, services: bool) -> str:
+        """Why ``text`` has no address."""
         kind, _, name = text.partition(":")
-        if kind != "service":
+        if kind != "service" or not services:
             return f"{text!r} is neither a member nor an address{like(text, self._by_name)}"
         if service_named(self._spec, name) is None:
             return f"there is no service {name}{like(name, [one.name for one in self._spec.services])}"

@@ -9,10 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.networks import MadeNetwork
+from tests.support.networks import COLLIDING, MadeNetwork
 from warren.model.documents import NetworkSpec, Rule
 from warren.model.netmap import Member
-from warren.proto.control.administration import Change, DesiredState, MemberState, PolicyTest
+from warren.model.services import Service
+from warren.proto.control.administration import (
+    Change,
+    ConnectorState,
+    DesiredState,
+    MemberState,
+    PolicyTest,
+    ServiceState,
+)
 from warren.proto.control.desired import Planned, plan, rule_text, state_of
 
 
@@ -315,3 +323,172 @@ def test_what_was_applied_plans_nothing_more(members: dict[str, MemberState], se
     assert changed <= set(planned.members)
     again = plan(state_of(spec, after), DesiredState(members=members, policy=policy), after, spec)
     assert (again.plan.changes, again.plan.problems, dict(again.members)) == ((), (), {})
+
+
+# Services and connectors
+
+
+def service(**changes: Any) -> ServiceState:
+    return ServiceState(**{"at": ("tag:web",), "target": "localhost:80", **changes})
+
+
+def connector(**changes: Any) -> ConnectorState:
+    return ConnectorState(**{"at": ("member:admin",), "service": "web", **changes})
+
+
+def with_services(world: World, **changes: Any) -> Planned:
+    return world.plan(**{"services": {"web": service()}, "connectors": {"shop": connector()}, **changes})
+
+
+def test_services_and_connectors_are_a_line_each(world: World) -> None:
+    planned = with_services(
+        world,
+        services={
+            "web": service(port=8080, idle_s=90, health_s=0, proxy_protocol=True, comment="the shop"),
+            "files": service(target="nas.lan:21", helper="ftp", connect_timeout_s=9, health_s=60),
+        },
+        connectors={
+            "shop": connector(kind="http", domains=("a.b", "c.d"), certificate="internal", listen="*:8443"),
+            "ssh": connector(service="files", sources=("10.0.0.0/8",), rate=0.5, streams_max=9),
+        },
+    )
+    assert planned.plan.problems == ()
+    assert [(change.subject, change.after) for change in planned.plan.changes] == [
+        (
+            "service files",
+            "tcp 21 at tag:web to nas.lan:21; helper ftp; connecting within 9s; health check each 1m",
+        ),
+        ("service web", "tcp 8080 at tag:web to localhost:80; PROXY protocol; idle 1m30s; no health check (the shop)"),
+        ("connector shop", "http a.b, c.d on *:8443 at member:admin to service web; certificate internal"),
+        (
+            "connector ssh",
+            "port at member:admin to service files; from 10.0.0.0/8; 0.5 a second of each source; 9 at once",
+        ),
+    ]
+    assert planned.spec_changes
+    assert [one.name for one in planned.spec.services] == ["files", "web"]
+    assert planned.spec.services[0] == Service(
+        name="files", at=("tag:web",), target="nas.lan:21", helper="ftp", connect_timeout_s=9, health_s=60
+    )
+
+
+def test_what_is_not_given_stays_and_what_is_given_is_all(world: World) -> None:
+    planned = with_services(world, services={"web": service(), "old": service()})
+    assert planned.plan.problems == ()
+    world.spec = msgspec.structs.replace(planned.spec, version=world.spec.version)
+    world.current = state_of(world.spec, world.members, world.tests)
+    assert world.plan().plan.changes == ()
+    assert world.plan().state.services == world.current.services
+    assert [
+        (change.action, change.subject, change.after)
+        for change in with_services(world, services={"web": service(target="h:81")}).plan.changes
+    ] == [("remove", "service old", None), ("change", "service web", "tcp 81 at tag:web to h:81")]
+    gone = with_services(world, services={}, connectors={})
+    assert [change.action for change in gone.plan.changes] == ["remove"] * 3
+    assert gone.plan.problems == ()
+    assert problems(world.plan(services={})) == {"connectors.shop.service": "there is no service web"}
+
+
+def test_what_cannot_be_served_or_connected_is_named_by_its_key(world: World) -> None:
+    planned = with_services(
+        world,
+        services={"web": service(), "dns": service(target="h:53", protocol="udp")},
+        connectors={
+            "a": connector(service="wbe"),
+            "b": connector(service="dns", kind="tls", domains=("a.b",)),
+            "c": connector(kind="tls", domains=("a.b",)),
+            "d": connector(kind="tls", domains=("c.d", "a.b")),
+            "e": connector(listen="*:443"),
+        },
+    )
+    assert problems(planned) == {
+        "connectors.a.service": "there is no service wbe (did you mean web?)",
+        "connectors.b": "kind tls carries streams of TCP, and the service speaks UDP; take kind port",
+        "connectors.c.domains": "connector b has a.b at admin already; leave it to one of them",
+        "connectors.d.domains": "connector b has a.b at admin already; leave it to one of them",
+        "connectors.e.listen": "connector b listens at tcp *:443 of admin already; choose another port or address",
+    }
+
+
+def test_who_has_a_place_keeps_it_against_who_comes_by_an_earlier_name(world: World) -> None:
+    planned = with_services(world, connectors={"z": connector()})
+    world.spec = msgspec.structs.replace(planned.spec, version=world.spec.version)
+    world.current = state_of(world.spec, world.members, world.tests)
+    planned = with_services(world, connectors={"a": connector(), "z": connector()})
+    assert list(problems(planned)) == ["connectors.a.listen"]
+
+
+def test_services_whose_hashes_collide_cannot_be_together(world: World) -> None:
+    one, other = sorted(COLLIDING)
+    planned = with_services(world, services={one: service(), other: service(), "web": service()})
+    assert problems(planned) == {
+        f"services.{other}": f"it would have the addresses of service {one}; choose another name"
+    }
+
+
+def test_a_policy_and_its_tests_may_speak_of_services(world: World) -> None:
+    policy = (rule("allow", "tag:admin", "service:web", protocol="tcp", ports=("80",)),)
+    asked = (
+        PolicyTest(source="admin", destination="service:web", port=80, expect="allow"),
+        PolicyTest(source="admin", destination="service:web", port=65_535, expect="allow"),
+        PolicyTest(source="db", destination="service:web", port=80, expect="deny"),
+        PolicyTest(source="admin", destination="web1", port=80, expect="deny"),
+    )
+    assert problems(with_services(world, policy=policy, tests=asked)) == {}
+    found = problems(
+        with_services(
+            world,
+            policy=(rule("allow", "members", "service:wbe"), rule("allow", "members", "service:idle")),
+            services={"web": service(), "idle": service(at=("member:x",))},
+            tests=(
+                PolicyTest(source="admin", destination="service:web", port=80, expect="allow"),
+                PolicyTest(source="admin", destination="service:wbe", port=80, expect="allow"),
+                PolicyTest(source="admin", destination="service:idle", port=80, expect="allow"),
+                PolicyTest(source="service:web", destination="admin", port=80, expect="allow"),
+            ),
+        )
+    )
+    assert found.pop("tests[0]").startswith("tcp 80 from admin to service:web does not pass (no rule matches; fd")
+    assert found == {
+        "policy[0].destinations": "there is no service wbe, so service:wbe matches nothing (did you mean web?)",
+        "tests[1]": "there is no service wbe (did you mean web?)",
+        "tests[2]": "no member serves idle",
+        "tests[3]": "'service:web' is neither a member nor an address",
+    }
+
+
+def warnings(planned: Planned) -> dict[str, str]:
+    return {warning.where: warning.what for warning in planned.plan.warnings}
+
+
+def test_what_is_perhaps_not_meant_is_a_warning(world: World) -> None:
+    planned = with_services(
+        world,
+        services={"web": service(at=("tag:web", "member:wbe1", "10.77.9.9/32"))},
+        connectors={"shop": connector(at=("tag:wbe", "member:db"))},
+    )
+    assert planned.plan.problems == ()
+    assert warnings(planned) == {
+        "services.web.at[1]": "there is no member wbe1, so member:wbe1 matches nobody (did you mean web1?)",
+        "services.web.at[2]": "no member has its own address in 10.77.9.9/32",
+        "connectors.shop.at[0]": "no member has the tag wbe, so tag:wbe matches nobody (did you mean web?)",
+        "connectors.shop": (
+            "the policy does not let db reach service web (tcp 80), so all its streams are refused there"
+        ),
+    }
+    assert warnings(with_services(world)) == {}, "admin may reach everything"
+
+
+def test_a_member_that_serves_by_itself_asks_no_policy(world: World) -> None:
+    planned = with_services(world, policy=(), tests=(), connectors={"own": connector(at=("tag:web",))})
+    assert warnings(planned) == {}
+
+
+def test_services_at_more_places_than_networks_have_members_are_refused(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("warren.proto.control.desired_services.SERVICE_ADDRESSES_MAX", 4)
+    both = {"web": service(at=("members",)), "db": service(at=("member:db", "member:admin"))}
+    assert problems(with_services(world, services=both)) == {
+        "services": "members would serve 5 services, counted at each; 4 are the most; have fewer members serve them"
+    }
