@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -69,12 +69,7 @@ def files_of(directory: Path) -> None:
     (directory / "joined").write_bytes(HEAD + TAIL)
 
 
-def session(client: str, mode: Mode, place: Place, name: str, directory: Path) -> Files:
-    """Bring up NAME.big, NAME.empty and NAME.joined (in two pieces), fetch the first two, the big one also from the
-    middle on, and list. ``directory`` is the session's own, with :func:`files_of`.
-    """
-    (directory / "resumed").write_bytes(BIG[:1_000_000])
-    command = {"curl": _curl, "lftp": _lftp}[client](mode, place, name, directory)
+def _here(command: Sequence[str], directory: Path) -> None:
     ran = subprocess.run(
         command,
         cwd=directory,
@@ -84,7 +79,23 @@ def session(client: str, mode: Mode, place: Place, name: str, directory: Path) -
         timeout=_SESSION_S,
         check=False,
     )
-    assert ran.returncode == 0, f"{client} ended with {ran.returncode}: {ran.stderr[-2000:]}"
+    assert ran.returncode == 0, f"{command[0]} ended with {ran.returncode}: {ran.stderr[-2000:]}"
+
+
+def session(
+    client: str,
+    mode: Mode,
+    place: Place,
+    name: str,
+    directory: Path,
+    run: Callable[[Sequence[str], Path], None] = _here,
+) -> Files:
+    """Bring up NAME.big, NAME.empty and NAME.joined (in two pieces), fetch the first two, the big one also from the
+    middle on, and list. ``directory`` is the session's own, with :func:`files_of`; ``run`` runs a
+    command in it.
+    """
+    (directory / "resumed").write_bytes(BIG[:1_000_000])
+    run({"curl": _curl, "lftp": _lftp}[client](mode, place, name, directory), directory)
     fetched, resumed, nothing, listing = (
         (directory / file).read_bytes() for file in ("fetched", "resumed", "nothing", "listing")
     )

@@ -52,19 +52,9 @@ def missing(name: str) -> str | None:
 @contextmanager
 def ftp_server(name: str, host: str, directory: Path, *, without_epsv: bool = False) -> Iterator[FtpServer]:
     """``directory`` is the server's own. ``without_epsv``: it refuses EPSV (vsftpd only)."""
-    root = directory / "root"
-    root.mkdir(parents=True)
-    root.chmod(0o777)
-    for parent in directory.parents:
-        if parent.owner() == root.owner() and parent != Path("/tmp"):
-            parent.chmod(parent.stat().st_mode | 0o011)
     with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         port = int(probe.getsockname()[1])
-    user = "anonymous" if name == "vsftpd" else "alice"
-    server = FtpServer(name, host, port, root, user)
-    commands = {"vsftpd": _vsftpd, "proftpd": _proftpd, "pure-ftpd": _pure_ftpd}[name](
-        server, directory, "EPSV" if without_epsv else ""
-    )
+    server, commands = prepared(name, host, port, directory, without_epsv=without_epsv)
     log = (directory / "log").open("wb")
     running = [
         subprocess.Popen(
@@ -86,6 +76,21 @@ def ftp_server(name: str, host: str, directory: Path, *, without_epsv: bool = Fa
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
         log.close()
+
+
+def prepared(
+    name: str, host: str, port: int, directory: Path, *, without_epsv: bool = False
+) -> tuple[FtpServer, list[list[str]]]:
+    """A server that is to be, and the commands that start it; for ``directory`` see :func:`ftp_server`."""
+    root = directory / "root"
+    root.mkdir(parents=True)
+    root.chmod(0o777)
+    for parent in directory.parents:
+        if parent.owner() == root.owner() and parent != Path("/tmp"):
+            parent.chmod(parent.stat().st_mode | 0o011)
+    server = FtpServer(name, host, port, root, "anonymous" if name == "vsftpd" else "alice")
+    make = {"vsftpd": _vsftpd, "proftpd": _proftpd, "pure-ftpd": _pure_ftpd}[name]
+    return server, make(server, directory, "EPSV" if without_epsv else "")
 
 
 def _vsftpd(server: FtpServer, directory: Path, denied: str) -> list[list[str]]:
