@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, Protocol
 
 from warren.l4.config import Backend, Way
 from warren.l4.destinations import Attempt, Destination, Destinations, connect
 from warren.l4.flows import FlowTable
 from warren.l4.kinds import Refused, Tools
-from warren.l4.trains import BATCH, Control, TrainSocket
+from warren.l4.trains import Control, Train, TrainSocket
 from warren.model.tunnel import TransportAddress
 
 HELD_BYTES_MAX: Final = 8 << 20
@@ -44,8 +44,6 @@ class Site(Protocol):
     way: Way
     destinations: Destinations
     table: FlowTable[Flow]
-    buffer: memoryview
-    """For what a socket receives, until it has been sent on."""
     held_bytes: int
 
     def now(self) -> float: ...
@@ -117,7 +115,7 @@ class Flow:
         self._settled = False  # silence does not make it move any more
         self._since = 0.0  # when the current attempt began
         self._opening: asyncio.Task[None] | None = None
-        self._held: list[tuple[bytes, int]] = []
+        self._held: list[Train] = []
         self._held_bytes = 0
 
     @property
@@ -125,39 +123,38 @@ class Flow:
         """Where its datagrams go now."""
         return None if self._current is None else self._current.backend
 
-    def forward(self, train: memoryview, stride: int) -> None:
+    def forward(self, train: Train) -> None:
         """The client has sent this."""
         site = self._site
         if self._answered and not self.proven:
             site.table.prove(self)
         site.table.touch(self, site.now())
-        site.tools.count_bytes(len(train), 0)
+        site.tools.count_bytes(train.length, 0)
         upstream = self._upstream
         if upstream is None:
-            self._hold(train, stride)
+            self._hold(train)
             if self._opening is None:
                 self._opening = asyncio.get_running_loop().create_task(self._open())
             return
         if not self._settled:
-            self._hold(train, stride)
+            self._hold(train)
             if site.now() - self._since >= site.way.connect_timeout_s:
                 self._try_next()
                 return
-        code = self.send(upstream, train, stride)
-        if code in UNREACHABLE:
+        if self.send(upstream, train) in UNREACHABLE:
             self._failed()
 
-    def send(self, upstream: TrainSocket, train: memoryview | bytes, stride: int) -> int:
+    def send(self, upstream: TrainSocket, train: Train) -> int:
         """To the backend; 0 or an errno."""
-        return upstream.send(train, stride)
+        return upstream.send(train)
 
-    def answer(self, train: memoryview, stride: int) -> None:
+    def answer(self, train: Train) -> None:
         """To the client."""
-        self._door.send(train, stride, self._control, self._address)
+        self._door.send(train, self._control, self._address)
 
-    def accepts(self, upstream: TrainSocket, train: memoryview) -> bool:  # noqa: ARG002 - for who looks closer
-        """Whether what ``upstream`` has received is an answer to this flow."""
-        return True
+    def answers(self, upstream: TrainSocket, train: Train) -> Sequence[Train]:  # noqa: ARG002 - for who looks closer
+        """Of what ``upstream`` has received, that which is an answer to this flow."""
+        return (train,)
 
     def attempts(self) -> list[Attempt]:
         """Whom to try, best first. Raises Refused."""
@@ -216,8 +213,8 @@ class Flow:
         if self._settled or not (self._attempts or self._moved):
             self._settled = True
             self._release()
-        for train, stride in held:
-            if self.send(upstream, train, stride) in UNREACHABLE:
+        for train in held:
+            if self.send(upstream, train) in UNREACHABLE:
                 self._failed()
                 return
 
@@ -253,24 +250,18 @@ class Flow:
     def _readable(self, upstream: TrainSocket) -> None:
         site = self._site
         total = 0
-        try:
-            for _ in range(BATCH):
-                if not upstream.receive(site.buffer):
-                    break
-                train = site.buffer[: upstream.length]
-                if self.accepts(upstream, train):
-                    total += upstream.length
-                    if not self._answered:
-                        self._first_answer()
-                    self.answer(train, upstream.stride)
-        except OSError as error:
-            if error.errno in UNREACHABLE:
-                self._failed()
-                return
+        for received in upstream.receive():
+            for train in self.answers(upstream, received):
+                total += train.length
+                if not self._answered:
+                    self._first_answer()
+                self.answer(train)
         if total:
             site.tools.count_bytes(0, total)
         if self._answered:
             site.table.touch(self, site.now())
+        if upstream.problem is not None and upstream.problem.errno in UNREACHABLE:
+            self._failed()
 
     def _first_answer(self) -> None:
         self._answered = self._settled = True
@@ -307,12 +298,12 @@ class Flow:
         self._detach()
         self._opening = asyncio.get_running_loop().create_task(self._open())
 
-    def _hold(self, train: memoryview, stride: int) -> None:
+    def _hold(self, train: Train) -> None:
         site = self._site
-        if len(self._held) < HELD_MAX and site.held_bytes + len(train) <= HELD_BYTES_MAX:
-            self._held.append((bytes(train), stride))
-            self._held_bytes += len(train)
-            site.held_bytes += len(train)
+        if len(self._held) < HELD_MAX and site.held_bytes + train.length <= HELD_BYTES_MAX:
+            self._held.append(train.held())
+            self._held_bytes += train.length
+            site.held_bytes += train.length
 
     def _release(self) -> None:
         self._site.held_bytes -= self._held_bytes

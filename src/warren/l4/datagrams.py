@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import sys
 from collections.abc import Hashable
 from typing import Any, Final
@@ -18,7 +17,7 @@ from warren.l4.flows import FlowTable
 from warren.l4.kinds import Refused, Tools
 from warren.l4.listening import place_of, transport_address
 from warren.l4.tftp import TftpFlow, refuse_transfer
-from warren.l4.trains import BATCH, TRAIN_BYTES_MAX, TrainSocket, answering
+from warren.l4.trains import Train, TrainSocket, answering
 from warren.l4.transparent import TransparentFlow, original_destination
 
 IDLE_S: Final = 60.0
@@ -44,7 +43,6 @@ class DatagramEntry:
         self.way = entry.way
         self.destinations = Destinations(tools)
         self.table: FlowTable[Flow] = FlowTable(entry.limits.streams_max)
-        self.buffer = memoryview(bytearray(TRAIN_BYTES_MAX))
         self.held_bytes = 0
         self._admission = _without_ceiling(entry.limits)
         self._doors: dict[Listen, TrainSocket] = {}
@@ -179,28 +177,17 @@ class DatagramEntry:
     # Datagrams
 
     def _readable(self, door: TrainSocket) -> None:
-        for _ in range(BATCH):
-            try:
-                if not door.receive(self.buffer):
-                    return
-            except OSError as error:
-                if error.errno == errno.EBADF:
-                    return
-                continue
-            key = (door, door.source, door.local)
-            flow = self.table.get(key)
-            train = self.buffer[: door.length]
-            if flow is None:
-                flow = self._begin(door, key, train)
-                if flow is None:
-                    continue
-            flow.forward(train, door.stride)
-            if door.sock.fileno() < 0:  # it was the last straw: see unreachable()
-                return
+        for train in door.receive():
+            key = (door, train.source, train.local)
+            flow = self.table.get(key) or self._begin(door, key, train)
+            if flow is not None:
+                flow.forward(train)
 
-    def _begin(self, door: TrainSocket, key: Hashable, train: memoryview) -> Flow | None:
+    def _begin(self, door: TrainSocket, key: Hashable, train: Train) -> Flow | None:
         """A new flow, within the limits; None: it is refused."""
-        client = transport_address(door.source)
+        if door.sock.fileno() < 0:  # unreachable() has closed it while this train waited
+            return None
+        client = transport_address(train.source)
         if client is None:
             return None
         try:
@@ -217,17 +204,17 @@ class DatagramEntry:
             self._expire()
         return flow
 
-    def _made(self, door: TrainSocket, key: Hashable, client: Any, train: memoryview) -> Flow:
+    def _made(self, door: TrainSocket, key: Hashable, client: Any, train: Train) -> Flow:
         """Raises Refused."""
         if self._moves:
-            where = original_destination(door.local, self.entry.allowed)
-            return TransparentFlow(self, door, key, door.source, client, where, self.tools.count_opened())
+            where = original_destination(train.local, self.entry.allowed)
+            return TransparentFlow(self, door, key, train.source, client, where, self.tools.count_opened())
         if self.way.refusal or not self.way.backends:
             self.destinations.attempts(self.way)
-        control = answering(door.sock.family, door.local)
+        control = answering(door.sock.family, train.local)
         if self.entry.kind == "tftp":
-            return TftpFlow(self, door, key, door.source, client, control, train, self.tools.count_opened)
-        return Flow(self, door, key, door.source, client, control, self.tools.count_opened())
+            return TftpFlow(self, door, key, train.source, client, control, train, self.tools.count_opened)
+        return Flow(self, door, key, train.source, client, control, self.tools.count_opened())
 
     def _is_in_way(self, backend: Backend) -> bool:
         return self._moves or backend in self.way.backends

@@ -20,7 +20,7 @@ from warren.l4.destinations import destination
 from warren.l4.kinds import Incoming, Refused, Tools
 from warren.l4.listening import transport_address
 from warren.l4.socks_guard import check_datagram, check_place, overlay_addresses
-from warren.l4.trains import BATCH, TRAIN_BYTES_MAX, TrainSocket, datagrams
+from warren.l4.trains import TrainSocket, train_of
 from warren.model.tunnel import IPAddress, TransportAddress
 from warren.proto import socks
 
@@ -32,8 +32,6 @@ NAME_S: Final = 30.0
 WAITING_MAX: Final = 16
 """Datagrams for names that are being asked for; a program asks again for what is lost."""
 _READ_BYTES: Final = 4096
-_BUFFER: Final = memoryview(bytearray(TRAIN_BYTES_MAX))
-"""For what a socket receives, until it has been sent on; the event loop does one thing at a time."""
 
 
 async def associate(
@@ -105,19 +103,11 @@ class _Relay:
 
     def _sent(self) -> None:
         """The client, or somebody else, has sent something."""
-        door = self._door
-        for _ in range(BATCH):
-            try:
-                if not door.receive(_BUFFER):
-                    return
-            except OSError:
-                continue
-            if door.source != self._address and not self._is_client(door.source):
-                continue
-            train = _BUFFER[: door.length]
-            self._tools.count_bytes(door.length, 0)
-            for datagram in datagrams(train, door.stride):
-                self._forward(bytes(datagram))
+        for train in self._door.receive():
+            if train.source == self._address or self._is_client(train.source):
+                self._tools.count_bytes(train.length, 0)
+                for datagram in train.datagrams():
+                    self._forward(bytes(datagram))
 
     def _is_client(self, source: Any) -> bool:
         """Whether it is the client's first datagram, who from now on is known by its address."""
@@ -139,7 +129,7 @@ class _Relay:
             to = socks.datagram_untrusted(datagram)
         except MalformedPacket:
             return
-        payload = memoryview(datagram)[to.offset :]
+        payload = datagram[to.offset :]
         if not isinstance(to.host, str):
             self._send(to.host, to.port, payload)
             return
@@ -151,7 +141,7 @@ class _Relay:
             self._asking.add(asking)
             asking.add_done_callback(self._asking.discard)
 
-    async def _ask(self, name: str, port: int, payload: memoryview) -> None:
+    async def _ask(self, name: str, port: int, payload: bytes) -> None:
         try:
             found = await overlay_addresses(name, self._entry, self._tools)
         except Refused as why:
@@ -163,7 +153,7 @@ class _Relay:
         self._names[name] = (self._now() + NAME_S, found[0])
         self._send(found[0], port, payload)
 
-    def _send(self, ip: IPAddress, port: int, payload: memoryview) -> None:
+    def _send(self, ip: IPAddress, port: int, payload: bytes) -> None:
         try:
             check_place(ip, self._entry)
         except Refused as why:
@@ -178,25 +168,17 @@ class _Relay:
             if len(self._hosts) >= HOSTS_MAX:
                 self._hosts.popitem(last=False)
             self._hosts[host] = None
-        overlay.send(payload, max(len(payload), 1), (), where.address)
+        overlay.send(train_of(payload), (), where.address)
 
     def _answered(self, overlay: TrainSocket) -> None:
         """Somebody in the overlay has sent something."""
-        for _ in range(BATCH):
-            try:
-                if not overlay.receive(_BUFFER):
-                    return
-            except OSError:
-                continue
-            source = overlay.source
-            if self._address is None or source[0] not in self._hosts:
-                continue
-            train = _BUFFER[: overlay.length]
-            self._tools.count_bytes(0, overlay.length)
-            header = socks.datagram_header(TransportAddress(ip_address(source[0]), source[1]))
-            for datagram in datagrams(train, overlay.stride):
-                answer = header + bytes(datagram)
-                self._door.send(answer, len(answer), (), self._address)
+        for train in overlay.receive():
+            host, port = train.source[:2]
+            if self._address is not None and host in self._hosts:
+                self._tools.count_bytes(0, train.length)
+                header = socks.datagram_header(TransportAddress(ip_address(host), port))
+                for datagram in train.datagrams():
+                    self._door.send(train_of(header + bytes(datagram)), (), self._address)
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

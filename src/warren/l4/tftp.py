@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from ipaddress import ip_address
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from warren.errors import MalformedPacket
 from warren.l4.datagram_flow import Flow, Site
 from warren.l4.destinations import Destination, connect
 from warren.l4.kinds import Refused
-from warren.l4.trains import Control, TrainSocket, answering, datagrams
+from warren.l4.trains import Control, Train, TrainSocket, answering, train_of
 from warren.model.tunnel import TransportAddress
 from warren.proto import tftp
 
@@ -40,12 +40,12 @@ class TftpFlow(Flow):
         address: Any,
         client: TransportAddress,
         control: Control,
-        train: memoryview,
+        train: Train,
         begin: Callable[[], Callable[[], None]],
     ) -> None:
         """``train`` is what the client began with; ``begin`` counts the flow. Raises Refused."""
         try:
-            tftp.request_untrusted(bytes(train))
+            tftp.request_untrusted(bytes(next(train.datagrams())))
         except MalformedPacket:
             raise Refused("protocol", "what came first is no request of TFTP") from None
         super().__init__(site, door, key, address, client, control, begin())
@@ -53,16 +53,14 @@ class TftpFlow(Flow):
         self._pinned: Any = None
         self._where: Destination | None = None
 
-    def forward(self, train: memoryview, stride: int) -> None:
-        try:
-            for datagram in datagrams(train, stride):
+    def forward(self, train: Train) -> None:
+        for datagram in train.datagrams():
+            with contextlib.suppress(MalformedPacket):
                 if datagram[1:2] in (b"\1", b"\2"):
                     self._begin(bytes(datagram))
                 elif self._pinned is not None:
                     tftp.transfer_opcode_untrusted(datagram, from_server=False)
-                    super().forward(memoryview(datagram), len(datagram))
-        except MalformedPacket:
-            return
+                    super().forward(train_of(bytes(datagram)))
 
     def _begin(self, request: bytes) -> None:
         """A request, or the same once more since no answer has come."""
@@ -70,7 +68,7 @@ class TftpFlow(Flow):
         if self._request and (self._pinned is not None or request != self._request):
             self.start_anew()
         self._request = request
-        super().forward(memoryview(request), len(request))
+        super().forward(train_of(request))
 
     async def attach(self, upstream: TrainSocket, where: Destination) -> None:
         with await self._site.destinations.open(where.side, where.family) as probe:
@@ -80,39 +78,42 @@ class TftpFlow(Flow):
         upstream.sock.setsockopt(41 if six else 0, _IPV6_RECVERR if six else _IP_RECVERR, 1)
         self._where, self._pinned = where, None
 
-    def send(self, upstream: TrainSocket, train: memoryview | bytes, stride: int) -> int:
+    def send(self, upstream: TrainSocket, train: Train) -> int:
         if self._pinned is None and self._where is not None:
-            return upstream.send(train, stride, (), self._where.address)
-        return upstream.send(train, stride)
+            return upstream.send(train, (), self._where.address)
+        return upstream.send(train)
 
-    def accepts(self, upstream: TrainSocket, train: memoryview) -> bool:
-        if self._pinned is not None and upstream.source != self._pinned:
-            return False
-        try:
-            for datagram in datagrams(train, upstream.stride):
+    def answers(self, upstream: TrainSocket, train: Train) -> Sequence[Train]:
+        if not self._is_server(train.source):
+            return ()
+        found = []
+        for datagram in train.datagrams():
+            with contextlib.suppress(MalformedPacket):
                 tftp.transfer_opcode_untrusted(datagram, from_server=True)
-        except MalformedPacket:
-            return False
-        if self._pinned is None:
-            if self._where is None or not _same_host(upstream.source, self._where.address):
-                return False
-            with contextlib.suppress(OSError):  # then it is told apart here alone
-                upstream.sock.connect(upstream.source)
-            self._pinned = upstream.source
-        return True
+                found.append(train_of(datagram))
+        if found and self._pinned is None:
+            with contextlib.suppress(OSError):  # then others are told apart here alone
+                upstream.sock.connect(train.source)
+            self._pinned = train.source
+        return found
+
+    def _is_server(self, source: Any) -> bool:
+        if self._pinned is not None:
+            return bool(source == self._pinned)
+        return self._where is not None and _same_host(source, self._where.address)
 
     def refused(self, why: Refused) -> None:
         if self._request:
             text = tftp.error(f"refused: {why}", bytes_max=len(self._request))
-            self.answer(memoryview(text), len(text))
+            self.answer(train_of(text))
 
 
-def refuse_transfer(door: TrainSocket, train: memoryview, why: Refused) -> None:
+def refuse_transfer(door: TrainSocket, train: Train, why: Refused) -> None:
     """Tell who has asked for a transfer that there is none, in no more bytes than it took to ask."""
     if why.reason in _SILENT:
         return
-    text = tftp.error(f"refused: {why}", bytes_max=len(train))
-    door.send(text, len(text), answering(door.sock.family, door.local), door.source)
+    text = tftp.error(f"refused: {why}", bytes_max=train.length)
+    door.send(train_of(text), answering(door.sock.family, train.local), train.source)
 
 
 def _same_host(one: Any, other: Any) -> bool:

@@ -1,5 +1,5 @@
-"""UDP sockets that take and give *trains*: datagrams of one flow back to back in one buffer, all of ``stride`` bytes
-but the last, which may be shorter (``UDP_GRO`` and ``UDP_SEGMENT`` of udp(7)). A datagram alone is a train of one.
+"""UDP sockets that take and give *trains*: datagrams of one sender in a row, all of ``stride`` bytes but the last,
+which may be shorter. One is received by many calls or few (``UDP_GRO`` of udp(7)) and sent by one (``UDP_SEGMENT``).
 """
 
 from __future__ import annotations
@@ -7,22 +7,25 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
 
 _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _IPPROTO_IP, _IPPROTO_IPV6 = 0, 41
 _IP_PKTINFO, _IP_TRANSPARENT, _IP_RECVORIGDSTADDR = 8, 19, 20
 _IPV6_RECVPKTINFO, _IPV6_PKTINFO, _IPV6_RECVORIGDSTADDR, _IPV6_TRANSPARENT = 49, 50, 74, 75
+_MSG_TRUNC: Final = int(socket.MSG_TRUNC)
 
-TRAIN_BYTES_MAX: Final = 65_535
-"""A train and a datagram are at most this long (the length fields of UDP and IP); so is the buffer for one."""
+TRAIN_BYTES_MAX: Final = 65_400
+"""Of a train that is sent: with the headers of IP and UDP it must not exceed 16 bits. One datagram may."""
 DATAGRAMS_MAX: Final = 64
-"""In one train that is sent: UDP_MAX_SEGMENTS of linux/udp.h (128 since Linux 6.9)."""
+"""In one train: UDP_MAX_SEGMENTS of linux/udp.h (128 since Linux 6.9)."""
 BATCH: Final = 64
-"""Trains taken from one socket before the others have their turn: some 0.2 ms of work for small ones."""
+"""Received of one socket before the others have their turn: some 0.2 ms of work for small ones."""
+_SLOT_BYTES = 65_536
 _ANCILLARY_BYTES = 128
 _QUEUE_BYTES = 1 << 20  # of a listener: 10 ms at 1 Gbit/s
+_CONTROLS_MAX = 256  # strides of a socket, for which a control message is kept; then it begins anew
 
 _segment = struct.Struct("=H")
 _int = struct.Struct("=i")
@@ -32,26 +35,45 @@ Control = tuple[tuple[int, int, bytes], ...]
 """Control messages as ``sendmsg`` takes them."""
 
 
-class TrainSocket:
-    """A UDP socket, which belongs to it. What :meth:`receive` took is in ``length``, ``stride``, ``source`` and
-    ``local`` until the next call; its bytes are at the beginning of the buffer.
-    """
+class Train(NamedTuple):
+    """What came of one sender. Each of ``parts`` is of whole datagrams, and valid until something is received again."""
 
-    __slots__ = ("_ancillary", "_gathers", "_segments", "length", "local", "sock", "source", "stride")
+    source: Any
+    local: bytes
+    """Where it was sent to, as the kernel says it; empty unless asked for."""
+    parts: Sequence[memoryview | bytes]
+    stride: int
+    length: int
+
+    def datagrams(self) -> Iterator[memoryview | bytes]:
+        """Each by itself."""
+        return (one for part in self.parts for one in datagrams(part, self.stride))
+
+    def held(self) -> Train:
+        """The same, for as long as one likes."""
+        return self._replace(parts=(b"".join(self.parts),))
+
+
+def train_of(datagram: bytes | memoryview) -> Train:
+    """One datagram, to be sent."""
+    return Train(None, b"", (datagram,), len(datagram), len(datagram))
+
+
+class TrainSocket:
+    """A UDP socket, which belongs to it. ``problem`` is what :meth:`receive` met with last."""
+
+    __slots__ = ("_ancillary", "_controls", "_stride_max", "problem", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
-        self._segments = True
+        self.problem: OSError | None = None
+        self._controls: dict[tuple[Control, int], Control] = {}
+        self._stride_max = TRAIN_BYTES_MAX  # of what the kernel can segment on the way it takes
+        self._ancillary = _ANCILLARY_BYTES
         try:
             sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
-            self._gathers = True
         except OSError:
-            self._gathers = False
-        self._ancillary = _ANCILLARY_BYTES if self._gathers else 0
-        self.length = self.stride = 0
-        self.source: Any = None
-        self.local = b""
-        """Where it was sent to, as the kernel says it; empty unless asked for."""
+            self._ancillary = 0
 
     def ask_where_to(self) -> None:
         """Have ``local`` tell the local address (of a socket that is bound to all of them): see :func:`answering`."""
@@ -74,33 +96,58 @@ class TrainSocket:
         """Have a longer queue, as a socket needs that takes what all clients send."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _QUEUE_BYTES)
 
-    def receive(self, buffer: memoryview) -> bool:
-        """Take one train; False: there is none now. Raises OSError, of a connected socket also for what ICMP reports
-        about an earlier datagram; the socket stays usable. One that was cut short is passed over.
+    def receive(self) -> list[Train]:
+        """What is there now, at most :data:`BATCH`; what was cut short is left out. Of a connected socket ``problem``
+        is what ICMP reports about an earlier datagram, to be read after the trains; the socket stays usable.
         """
-        while True:
+        self.problem = None
+        trains: list[Train] = []
+        parts: list[memoryview | bytes] = []
+        source, local, stride, length = None, b"", 0, 0
+        receive, ancillary_bytes = self.sock.recvmsg_into, self._ancillary
+        for slot in _SLOTS:
             try:
-                length, ancillary, flags, self.source = self.sock.recvmsg_into((buffer,), self._ancillary)
-            except BlockingIOError:
-                return False
-            if not flags & socket.MSG_TRUNC:
+                size, ancillary, flags, sender = receive((slot,), ancillary_bytes)
+            except OSError as error:
+                if error.errno != errno.EAGAIN:
+                    self.problem = error
                 break
-        self.length = self.stride = length
-        for _, kind, data in ancillary:
-            if kind == _UDP_GRO:
-                self.stride = _int.unpack(data)[0]
-            else:
-                self.local = data
-        return True
+            if flags & _MSG_TRUNC:
+                continue
+            each, where = size, b""
+            for _, kind, data in ancillary:
+                if kind == _UDP_GRO:
+                    each = _int.unpack(data)[0]
+                else:
+                    where = data
+            if (
+                0 < size <= stride  # one datagram, after whole ones of at least its length
+                and each == size
+                and length % stride == 0
+                and sender == source
+                and where == local
+                and length + size <= TRAIN_BYTES_MAX
+                and length < DATAGRAMS_MAX * stride
+            ):
+                parts.append(slot[:size])
+                length += size
+                continue
+            if parts:
+                trains.append(Train(source, local, parts, stride, length))
+            source, local, stride, length = sender, where, each, size
+            parts = [slot[:size]]
+        if parts:
+            trains.append(Train(source, local, parts, stride, length))
+        return trains
 
-    def send(self, train: memoryview | bytes, stride: int, control: Control = (), address: Any = None) -> int:
+    def send(self, train: Train, control: Control = (), address: Any = None) -> int:
         """Send it, to ``address`` where the socket is not connected. Returns 0 or the errno; what a full queue or a
         link too narrow for it takes away is lost, as everywhere with UDP.
         """
         try:
-            if len(train) > stride and self._segments:
-                return self._send_segments(train, stride, control, address)
-            for datagram in datagrams(train, stride):
+            if train.length > train.stride and train.stride < self._stride_max:
+                return self._send_segments(train, control, address)
+            for datagram in train.parts if train.length <= train.stride else train.datagrams():
                 if address is None:
                     self.sock.send(datagram)
                 else:
@@ -109,32 +156,42 @@ class TrainSocket:
             return error.errno or errno.EIO
         return 0
 
-    def _send_segments(self, train: memoryview | bytes, stride: int, control: Control, address: Any) -> int:
-        per_call = min(DATAGRAMS_MAX, (TRAIN_BYTES_MAX - 100) // stride) * stride  # IP and UDP have headers, too
-        messages = (*control, (_SOL_UDP, _UDP_SEGMENT, _segment.pack(stride)))
-        view = memoryview(train)
-        for at in range(0, len(view), per_call):
-            try:
-                self.sock.sendmsg((view[at : at + per_call],), messages, 0, address)
-            except OSError as error:
-                if error.errno not in _cannot_segment:
-                    raise
-                self._segments = error.errno != errno.EIO  # EIO: no checksum offload; else this stride is too long
-                for datagram in datagrams(view[at : at + per_call], stride):
-                    self.sock.sendmsg((datagram,), control, 0, address)
+    def _send_segments(self, train: Train, control: Control, address: Any) -> int:
+        stride = train.stride
+        key = (control, stride)
+        messages = self._controls.get(key)
+        if messages is None:
+            if len(self._controls) >= _CONTROLS_MAX:
+                self._controls.clear()
+            messages = self._controls[key] = (*control, (_SOL_UDP, _UDP_SEGMENT, _segment.pack(stride)))
+        parts = train.parts
+        if train.length > min(TRAIN_BYTES_MAX, DATAGRAMS_MAX * stride):  # the kernel has joined more than we may send
+            parts = [*_cut(parts, min(TRAIN_BYTES_MAX // stride, DATAGRAMS_MAX) * stride)]
+            for part in parts:
+                code = self._send_segments(Train(None, b"", (part,), stride, len(part)), control, address)
+            return code
+        try:
+            self.sock.sendmsg(parts, messages, 0, address)
+        except OSError as error:
+            if error.errno not in _cannot_segment:
+                raise
+            # EIO: there is no checksum offload on the way. Else the datagrams are too long for the link.
+            self._stride_max = 0 if error.errno == errno.EIO else stride
+            for datagram in train.datagrams():
+                self.sock.sendmsg((datagram,), control, 0, address)
         return 0
 
     def close(self) -> None:
         self.sock.close()
 
 
-def datagrams(train: memoryview | bytes, stride: int) -> Iterator[memoryview | bytes]:
-    """The datagrams of a train."""
-    if len(train) <= stride:
-        yield train
+def datagrams(part: memoryview | bytes, stride: int) -> Iterator[memoryview | bytes]:
+    """The datagrams of a part of a train."""
+    if len(part) <= stride:
+        yield part
     else:
-        for at in range(0, len(train), stride):
-            yield train[at : at + stride]
+        for at in range(0, len(part), stride):
+            yield part[at : at + stride]
 
 
 def answering(family: int, local: bytes) -> Control:
@@ -143,9 +200,8 @@ def answering(family: int, local: bytes) -> Control:
         return ()
     if family == socket.AF_INET6:  # in6_pktinfo: address, interface
         return ((_IPPROTO_IPV6, _IPV6_PKTINFO, local[:16] + bytes(4)),)
-    return (
-        (_IPPROTO_IP, _IP_PKTINFO, bytes(4) + local[8:12] + bytes(4)),
-    )  # in_pktinfo: interface, source, destination
+    # in_pktinfo: interface, the source to use, destination
+    return ((_IPPROTO_IP, _IP_PKTINFO, bytes(4) + local[8:12] + bytes(4)),)
 
 
 def set_transparent(sock: socket.socket) -> None:
@@ -154,3 +210,15 @@ def set_transparent(sock: socket.socket) -> None:
         sock.setsockopt(_IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
     else:
         sock.setsockopt(_IPPROTO_IP, _IP_TRANSPARENT, 1)
+
+
+def _cut(parts: Sequence[memoryview | bytes], size: int) -> Iterator[memoryview | bytes]:
+    """Pieces of at most ``size`` bytes."""
+    for part in parts:
+        for at in range(0, len(part), size):
+            yield part[at : at + size]
+
+
+_SPACE: Final = memoryview(bytearray(BATCH * _SLOT_BYTES))
+_SLOTS: Final = [_SPACE[at : at + _SLOT_BYTES] for at in range(0, len(_SPACE), _SLOT_BYTES)]
+"""Where all sockets receive: the event loop does one thing at a time. 4 MB, if all are ever filled."""

@@ -19,7 +19,7 @@ from warren.l4.datagram_flow import Flow, Site
 from warren.l4.destinations import Attempt, Destination, destination
 from warren.l4.kinds import Incoming, Refused, Tools
 from warren.l4.limits import allowed
-from warren.l4.trains import BATCH, TrainSocket, set_transparent
+from warren.l4.trains import Train, TrainSocket, set_transparent
 from warren.linux.netlink_values import Route, Rule
 from warren.linux.nft import Command
 from warren.model.services import join_host_port
@@ -158,9 +158,9 @@ class TransparentFlow(Flow):
         self._back = TrainSocket(sock)
         asyncio.get_running_loop().add_reader(sock.fileno(), self._from_client, self._back)
 
-    def answer(self, train: memoryview, stride: int) -> None:
+    def answer(self, train: Train) -> None:
         if self._back is not None:
-            self._back.send(train, stride)
+            self._back.send(train)
 
     def close(self) -> None:
         back, self._back = self._back, None
@@ -171,15 +171,10 @@ class TransparentFlow(Flow):
 
     def _from_client(self, back: TrainSocket) -> None:
         """From now on the kernel hands the client's datagrams to this socket."""
-        buffer = self._site.buffer
-        for _ in range(BATCH):
-            try:
-                if self._back is None or not back.receive(buffer):
-                    return
-            except OSError:  # the client is unreachable: it may come back, or the flow becomes idle
-                continue
-            if back.source[:2] == self._address[:2]:  # another's may have come before connect()
-                self.forward(buffer[: back.length], back.stride)
+        for train in back.receive():
+            # Another's may have come before connect(); and the train before may have ended the flow.
+            if self._back is not None and train.source[:2] == self._address[:2]:
+                self.forward(train)
 
 
 def _match(left: dict[str, Any], right: object) -> dict[str, Any]:
