@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Literal
+from typing import Final, Literal
 
 from warren.agent.forward_text import Forward, Socks
 from warren.agent.stream_directory import Directory, NetworkView
@@ -16,6 +16,9 @@ from warren.l4.config import Backend, Entry, Listen, Way
 from warren.model.members import Member
 from warren.model.services import Place, Service
 from warren.model.tunnel import IPAddress
+
+CONNECT_WITHIN_S: Final = 10.0
+"""The first stream to a member may have to wait for the second handshake, which is 5 s after the first."""
 
 Origin = Literal["config", "kept", "held"]
 """agent.toml; by command, until it is removed; by a command that still runs."""
@@ -55,7 +58,12 @@ def _forward(forward: Forward, origin: Origin, views: Sequence[NetworkView], ord
         id=forward.id,
         kind=goal.kind,
         listen=_listens(forward, views),
-        way=Way(backends=usable, refusal=goal.backends.problem, idle_s=goal.idle_s),
+        way=Way(
+            backends=usable,
+            refusal=goal.backends.problem,
+            connect_timeout_s=CONNECT_WITHIN_S,
+            idle_s=goal.idle_s,
+        ),
     )
     labels = {goal.network} if goal.network else {view.label for view in views} if forward.overlay else set()
     return Item(
