@@ -37,6 +37,35 @@ def pair(lab: Lab) -> Pair:
     return Pair(lab)
 
 
+RESOLVED = "/run/systemd/resolve"
+CONNECT = f"import socket; socket.socket(socket.AF_UNIX).connect('{RESOLVED}/io.systemd.Resolve')"
+LISTEN = f"""
+import os, signal, socket
+s = socket.socket(socket.AF_UNIX)
+s.bind('{RESOLVED}/io.systemd.Resolve')
+os.chmod('{RESOLVED}/io.systemd.Resolve', 0o666)
+s.listen()
+print("ready", flush=True)
+signal.pause()
+"""
+
+
+def names_resolve_on_a_host_of_systemd_resolved(host: Host, bob: OrdinaryUser) -> None:
+    """There /etc/resolv.conf is a link into /run, and nss-resolve asks resolved past that file."""
+    host.run(["sh", "-c", "cp -a /etc /run/etc && chmod 755 /run && mount --bind /run/etc /etc"])
+    host.run(["mkdir", "-p", RESOLVED])
+    host.run(["sh", "-c", f"echo nameserver 127.0.0.53 > {RESOLVED}/stub-resolv.conf"])
+    host.run(["ln", "-sfn", f"..{RESOLVED}/stub-resolv.conf", "/run/etc/resolv.conf"])
+    resolved = host.start(["python3", "-c", LISTEN], name="resolved")
+    host.wait_for(lambda: "ready" in resolved.output())
+    host.run(["python3", "-c", CONNECT], user=bob.name)
+
+    assert bob.exec("getent", "hosts", "bob.home.internal").stdout.split() == [bob.address(), "bob.home.internal"]
+    assert "ConnectionRefusedError" in bob.exec("python3", "-c", CONNECT, check=False).stderr
+    host.run(["python3", "-c", CONNECT], user=bob.name)
+    assert host.run(["cat", "/etc/resolv.conf"]).stdout == "nameserver 127.0.0.53\n"
+
+
 @pytest.mark.timeout(120)
 def test_programs_reach_members_by_name_and_stay_who_they_are(pair: Pair) -> None:
     bob, alice, host = pair.bob, pair.alice, pair.host
@@ -61,6 +90,8 @@ def test_programs_reach_members_by_name_and_stay_who_they_are(pair: Pair) -> Non
     refused = bob.exec("ip", "link", "set", "w-home", "down", check=False)
     assert "not permitted" in refused.stderr
     bob.exec("ping", "-c1", "-W2", "alice.home.internal")
+    if IS_ROOT:
+        names_resolve_on_a_host_of_systemd_resolved(host, bob)
 
 
 @pytest.mark.timeout(120)
@@ -88,45 +119,20 @@ def test_a_program_ends_as_it_would_without(pair: Pair) -> None:
     assert "no agent runs here" in alone.stderr
 
 
-RESOLVED = "/run/systemd/resolve"
-CONNECT = f"import socket; socket.socket(socket.AF_UNIX).connect('{RESOLVED}/io.systemd.Resolve')"
-LISTEN = f"""
-import os, signal, socket
-s = socket.socket(socket.AF_UNIX)
-s.bind('{RESOLVED}/io.systemd.Resolve')
-os.chmod('{RESOLVED}/io.systemd.Resolve', 0o666)
-s.listen()
-print("ready", flush=True)
-signal.pause()
-"""
-
-
 @pytest.mark.timeout(120)
-def test_on_a_host_of_systemd_resolved_names_are_asked_of_warren_all_the_same(pair: Pair) -> None:
-    """There /etc/resolv.conf is a link into /run, and nss-resolve asks resolved past that file."""
-    bob, host = pair.bob, pair.host
-    host.run(["sh", "-c", "cp -a /etc /run/etc && chmod 755 /run && mount --bind /run/etc /etc"])
-    host.run(["mkdir", "-p", RESOLVED])
-    host.run(["sh", "-c", f"echo nameserver 127.0.0.53 > {RESOLVED}/stub-resolv.conf"])
-    host.run(["ln", "-sfn", f"..{RESOLVED}/stub-resolv.conf", "/run/etc/resolv.conf"])
-    resolved = host.start(["python3", "-c", LISTEN], name="resolved")
-    host.wait_for(lambda: "ready" in resolved.output())
-    host.run(["python3", "-c", CONNECT], user=bob.name)
-
-    assert bob.exec("getent", "hosts", "bob.home.internal").stdout.split() == [bob.address(), "bob.home.internal"]
-    assert "ConnectionRefusedError" in bob.exec("python3", "-c", CONNECT, check=False).stderr
-    host.run(["python3", "-c", CONNECT], user=bob.name)
-    assert host.run(["cat", "/etc/resolv.conf"]).stdout == "nameserver 127.0.0.53\n"
-
-
-@pytest.mark.timeout(120)
-def test_with_the_userspace_engine_a_program_runs_as_it_is(lab: Lab) -> None:
+@pytest.mark.skipif(not IS_ROOT, reason="is about root")
+def test_roots_programs_run_as_they_are_or_without_power_over_the_nest(lab: Lab) -> None:
     underlay = Underlay(lab)
     network = underlay.network()
     network.start()
     alice, bob = underlay.host("alice"), underlay.host("bob")
-    network.join(alice)
-    network.join(bob)
+    network.join(alice, "--engine", "rootless")
+    network.join(bob, "--engine", "userspace")
+    report = "id -u; grep CapEff /proc/self/status; ip link set lo down"
+    done = network.warren(alice, "exec", "sh", "-c", report, check=False)
+    assert done.stdout.splitlines() == ["0", f"CapEff:\t{'0' * 16}"]
+    assert "not permitted" in done.stderr
+
     said = network.warren(bob, "exec", "--", "ip", "-o", "link").stdout
     assert "eth0" in said
     assert "w-home" in said
@@ -134,18 +140,3 @@ def test_with_the_userspace_engine_a_program_runs_as_it_is(lab: Lab) -> None:
     assert network.address(alice) in network.warren(bob, "exec", "getent", "hosts", "alice.home.internal").stdout
     network.warren(bob, "down")
     assert network.warren(bob, "exec", "true", check=False).returncode == 3
-
-
-@pytest.mark.timeout(120)
-@pytest.mark.skipif(not IS_ROOT, reason="is about root")
-def test_root_gives_programs_no_power_over_the_nest(lab: Lab) -> None:
-    underlay = Underlay(lab)
-    network = underlay.network()
-    network.start()
-    bob = underlay.host("bob")
-    network.join(bob, "--engine", "rootless")
-    done = network.warren(
-        bob, "exec", "sh", "-c", "id -u; grep CapEff /proc/self/status; ip link set lo down", check=False
-    )
-    assert done.stdout.splitlines() == ["0", f"CapEff:\t{'0' * 16}"]
-    assert "not permitted" in done.stderr

@@ -110,8 +110,10 @@ class OrdinaryUser:
         return [int(pid) for pid in found if self._is_here(int(pid))]
 
     def _is_here(self, pid: int) -> bool:
+        """Other labs have the same paths: each host has a mount namespace of its own."""
         try:
-            return str(self.run_directory) in Path(f"/proc/{pid}/cmdline").read_text()
+            same = Path(f"/proc/{pid}/ns/mnt").stat().st_ino == Path(f"/proc/{self.host.pid}/ns/mnt").stat().st_ino
+            return same and str(self.run_directory) in Path(f"/proc/{pid}/cmdline").read_text()
         except OSError:
             return False
 
