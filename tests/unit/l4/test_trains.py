@@ -128,8 +128,8 @@ def test_whatever_the_lengths_all_arrive_in_order(lengths: list[int], joined: in
         assert got == sent
 
 
-@pytest.mark.parametrize("count", [1, 63, 64, 65, 130])
 @pytest.mark.parametrize("stride", [1, 100, 1400])
+@pytest.mark.parametrize("count", [1, 63, 64, 65, 80])
 def test_a_train_of_any_length_is_sent(pair: tuple[TrainSocket, socket.socket], count: int, stride: int) -> None:
     sender, receiver = pair
     receiver.settimeout(10)
