@@ -21,7 +21,7 @@ from tests.support.engine_conformance import key, peer
 from tests.support.netlink_conformance import SCENARIOS
 from tests.support.ordinary_user import RUN, USER, become_user, skip_unless_playable, welcome_user
 from warren.engine.choose import Choice, choose
-from warren.engine.rootless import calls
+from warren.engine.rootless import calls, sockets
 from warren.engine.rootless import nest as nest_module
 from warren.engine.rootless.nest import Nest
 from warren.engine.rootless.now import tun_now
@@ -133,6 +133,7 @@ def send_hashed(streams: int) -> tuple[list[str], list[str], int]:
         return answers, expected, killed
 
     become_user()
+    sockets.HEALING_S = 0.0  # type: ignore[misc]
     assert choose("auto").engine == "rootless"
     return asyncio.run(play())
 

@@ -58,6 +58,9 @@ class Server:
         self._loop.add_reader(self._door, self._accept)
 
     async def close(self) -> None:
+        """Turn everyone away. Closing twice is allowed."""
+        if self._door.fileno() < 0:
+            return
         self._loop.remove_reader(self._door)
         if self._paused is not None:
             self._paused.cancel()

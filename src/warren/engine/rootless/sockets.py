@@ -7,12 +7,17 @@ import os
 import socket
 from collections import deque
 from pathlib import Path
+from typing import Final
 
 from warren.engine.rootless.blocking import Descriptors
 from warren.engine.rootless.calls import Line
 from warren.engine.rootless.messages import SOCKETS_MAX, OpenSockets
 from warren.engine.rootless.now import KIND_BITS, Sort, as_many, enter, open_now, wrap
 from warren.errors import OperationFailed, Unreachable
+
+HEALING_S: Final = 3.0
+"""A helper that died is replaced within a second: so long there is hope, and whoever wants a socket waits."""
+_AGAIN_S: Final = 0.05
 
 __all__ = ["NestSockets", "enter", "open_now"]
 
@@ -33,7 +38,8 @@ class NestSockets:
         """A new one: non-blocking, close-on-exec, neither bound nor connected; the caller owns it.
 
         Families: AF_INET, AF_INET6, AF_NETLINK, AF_PACKET. The caller may set on it what needs privilege inside the
-        nest (IP_TRANSPARENT, SO_MARK …). Raises OperationFailed when there is none to be had now.
+        nest (IP_TRANSPARENT, SO_MARK …). Raises OperationFailed when there is none to be had now; without a helper that
+        takes :data:`HEALING_S`.
         """
         made: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault((family, kind & KIND_BITS, protocol), deque()).append(made)
@@ -67,7 +73,7 @@ class NestSockets:
                 if not future.done():
                     future.set_exception(OperationFailed(str(error)))
             return
-        except asyncio.CancelledError:
+        except BaseException:
             for future in turn:
                 future.cancel()
             raise
@@ -81,11 +87,16 @@ class NestSockets:
             self._waiting.setdefault(sort, deque()).extendleft(reversed(left))
 
     async def _ask(self, sort: Sort, count: int) -> Descriptors:
-        request = OpenSockets(*sort, count)
-        try:
-            made = (await self._line.ask_for_descriptors(request))[1]
-        except Unreachable:  # the helper ended just now: if there is another already, it has what is asked for
-            made = (await self._line.ask_for_descriptors(request))[1]
+        loop = asyncio.get_running_loop()
+        given_up_at = loop.time() + HEALING_S
+        while True:
+            try:
+                made = (await self._line.ask_for_descriptors(OpenSockets(*sort, count)))[1]
+                break
+            except Unreachable:
+                if loop.time() >= given_up_at:
+                    raise
+            await asyncio.sleep(_AGAIN_S)
         return made if 1 <= len(made) <= count else as_many(made, count)
 
     async def close(self) -> None:

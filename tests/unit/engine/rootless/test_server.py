@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from warren.engine.rootless import messages, server
+from warren.engine.rootless import sockets as sockets_module
 from warren.engine.rootless.calls import Line
 from warren.engine.rootless.messages import LENGTH_BYTES, Request, frame_length_untrusted, unpack_answer_untrusted
 from warren.engine.rootless.server import CONNECTIONS_MAX, Server
@@ -375,6 +376,26 @@ def test_a_line_finds_the_helper_that_took_the_place_of_another(tmp_path: Path) 
         bench.server = Server(bench.path, bench.work, os.geteuid())
         assert await line.ask(messages.GetSysctl("net/y"), str) == "net/y"
         line.close()
+
+    play(tmp_path, scene)
+
+
+def test_who_wants_a_socket_waits_for_the_next_helper_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scene(bench: Bench) -> None:
+        sockets = NestSockets(bench.path)
+        (await sockets.open(socket.AF_INET, socket.SOCK_STREAM)).close()
+        await bench.server.close()
+        waiting = asyncio.create_task(sockets.open(socket.AF_INET, socket.SOCK_STREAM))
+        await asyncio.sleep(0)
+        bench.server = Server(bench.path, bench.work, os.geteuid())
+        (await waiting).close()
+        await bench.server.close()
+        monkeypatch.setattr(sockets_module, "HEALING_S", 0.0)
+        with pytest.raises(OperationFailed, match="no rootless engine answers"):
+            await sockets.open(socket.AF_INET, socket.SOCK_STREAM)
+        await sockets.close()
 
     play(tmp_path, scene)
 
