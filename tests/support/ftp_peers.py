@@ -72,6 +72,8 @@ class ScriptedServer:
         self.replies: dict[str, str | Callable[[], str]] = {}
         self.received = bytearray()
         self.data_from: list[str] = []
+        self.stays = False
+        """It does not leave when its client does."""
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         self._listener = socket.create_server((host, 0), family=family)
         self._data = socket.create_server((host, 0), family=family)
@@ -110,7 +112,8 @@ class ScriptedServer:
                 self.raw += line
                 self.heard.append(line.decode("latin-1").lstrip("\xff\xf4").rstrip("\r\n"))
                 await self._answer(self.heard[-1].partition(" ")[0])
-        writer.close()
+        if not self.stays:
+            writer.close()
 
     async def _answer(self, verb: str) -> None:
         reply = self.replies.get(verb)

@@ -11,7 +11,7 @@ from typing import Any, Self
 from warren.l4 import ftp
 from warren.l4.config import Backend, Entry, Limits, Listen, Way
 from warren.l4.kinds import Connected, Incoming, Refused
-from warren.l4.listening import transport_address
+from warren.l4.listening import prepare, transport_address
 from warren.l4.overlay import HostSockets, OverlaySockets
 from warren.model.tunnel import IPAddress, TransportAddress
 
@@ -37,6 +37,7 @@ class SmallTools:
         six = ":" in backend.host
         sock = socket.socket(socket.AF_INET6 if six else socket.AF_INET)
         sock.setblocking(False)
+        prepare(sock)
         if self.source is not None:
             sock.bind((self.source, 0))
         try:
@@ -117,18 +118,29 @@ class Helper:
     """An FTP helper in the running loop, listening on loopback and going on to ``host`` and ``port``."""
 
     def __init__(
-        self, host: str, port: int, *, listen: str = "127.0.0.1", side: str = "host", idle_s: float | None = None
+        self,
+        host: str,
+        port: int,
+        *,
+        listen: str = "127.0.0.1",
+        side: str = "host",
+        idle_s: float | None = None,
+        connect_timeout_s: float = 2.0,
+        receive_bytes: int | None = None,
     ) -> None:
         self.tools = SmallTools()
         self.listen = listen
         where = Listen(side="overlay" if side == "overlay" else "host", address=listen)
         backend = Backend(name="ftp", side="host", host=host, port=port)
-        way = Way(backends=(backend,), idle_s=idle_s, connect_timeout_s=2.0)
+        way = Way(backends=(backend,), idle_s=idle_s, connect_timeout_s=connect_timeout_s)
         self.entry = Entry(id="test", kind="ftp", listen=(where,), way=way)
         self._listener = socket.create_server(
             (listen, 0), family=socket.AF_INET6 if ":" in listen else socket.AF_INET, backlog=64
         )
         self._listener.setblocking(False)
+        if receive_bytes is not None:
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        prepare(self._listener)
         self.port = int(self._listener.getsockname()[1])
         self.sessions = 0
 

@@ -27,6 +27,11 @@ OFFER_S: Final = 60.0
 STREAMS_MAX: Final = 4
 """Data connections of one control connection at once: one is in use, others may still be running out."""
 
+_SERVER, _CLIENT = "the server", "the client"
+_ADVICE: Final = {
+    _SERVER: "are its passive ports open to this host?",
+    _CLIENT: "behind a NAT or a firewall use passive mode",
+}
 _TRIES: Final = 32
 _BACKLOG: Final = 8
 _HOST: Final = HostSockets()
@@ -191,7 +196,7 @@ class DataConnections:
         try:
             self._check_room()
             server = await self._to_server(server_port)
-            client = await self._connected(self._here, where, "the client")
+            client = await self._connected(self._here, where, _CLIENT)
         except Refused as refused:
             if server is not None:
                 reset(server)
@@ -209,7 +214,7 @@ class DataConnections:
 
     async def _to_server(self, port: int) -> socket.socket:
         address = self._server.address
-        return await self._connected(self._there, TransportAddress(address.ip, port, address.scope), "the server")
+        return await self._connected(self._there, TransportAddress(address.ip, port, address.scope), _SERVER)
 
     async def _connected(self, own: End, where: TransportAddress, whom: str) -> socket.socket:
         """From the address that the control connection has there. Raises Refused."""
@@ -225,11 +230,11 @@ class DataConnections:
                 await asyncio.get_running_loop().sock_connect(sock, _place(where, where.port))
         except TimeoutError as error:
             sock.close()
-            why = "not at all" if error.errno else f"not in {timeout_s:g} s"
-            raise Refused("timeout", f"{whom} answered at port {where.port} {why}") from None
+            within = "" if error.errno else f" in {timeout_s:g} s"
+            raise Refused("timeout", f"{whom} did not answer at port {where.port}{within}: {_ADVICE[whom]}") from None
         except OSError as error:
             sock.close()
-            raise Refused("connect", f"no data connection to {whom} at port {where.port}: {_words(error)}") from None
+            raise Refused("connect", f"{whom} at port {where.port}: {_words(error)}; {_ADVICE[whom]}") from None
         except BaseException:
             sock.close()
             raise

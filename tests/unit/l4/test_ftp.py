@@ -6,8 +6,8 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,7 @@ from warren.l4 import ftp, ftp_data
 from warren.l4.config import Entry, Listen
 from warren.l4.ftp import handle
 from warren.l4.kinds import Incoming, Refused
+from warren.l4.overlay import HostSockets
 from warren.model.services import DATA_PORTS
 
 STRANGER = "127.0.0.2"
@@ -434,11 +435,83 @@ def test_a_client_that_has_gone_without_its_server_noticing_is_left(monkeypatch:
     monkeypatch.setattr(ftp, "LEAVING_S", 0.05)
 
     async def scene(server: ScriptedServer, helper: Helper, client: Client) -> None:
-        server.replies["QUIT"] = ""
+        server.stays = True
         client.say("QUIT")
         client.writer.write_eof()
-        await turns(lambda: helper.sessions == 0)
+        assert await client.hear() == "200 OK"
         assert await client.hear() == ""
+        assert helper.sessions == 0
+
+    play(scene)
+
+
+def test_a_client_that_is_far_ahead_is_not_read() -> None:
+    async def played() -> None:
+        async with AsyncExitStack() as stack:
+            server = await stack.enter_async_context(ScriptedServer())
+            helper = await stack.enter_async_context(Helper(server.host, server.port, receive_bytes=4096))
+            client = await stack.enter_async_context(await Client.connected(helper.port))
+            server.replies["NOOP"] = ""
+            client.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            client.writer.write(b"NOOP\r\n" * 100_000)
+            await turns(lambda: server.heard)
+            transport = client.writer.transport
+            left = [transport.get_write_buffer_size()]
+            for _ in range(100):
+                await asyncio.sleep(0.001)
+                left.append(transport.get_write_buffer_size())
+            assert left[-1] > 400_000
+            transport.abort()
+
+    asyncio.run(played())
+
+
+def test_an_entry_that_ends_waits_for_no_connection() -> None:
+    async def played() -> None:
+        with full_listener() as deaf:
+            async with AsyncExitStack() as stack:
+                server = await stack.enter_async_context(ScriptedServer())
+                inner = AsyncExitStack()
+                helper = await inner.enter_async_context(Helper(server.host, server.port, connect_timeout_s=60.0))
+                client = await stack.enter_async_context(await Client.connected(helper.port))
+                server.replies["EPSV"] = f"229 x (|||{deaf}|)"
+                port = await client.offered()
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                await turns_until_closed(port)  # it has come
+                async with asyncio.timeout(10):
+                    await inner.aclose()
+                await closed(writer)
+
+    asyncio.run(played())
+
+
+def test_a_session_that_ends_waits_for_the_data_connection_that_is_being_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server may have said everything and closed, while what it sent as data still waits in its socket."""
+
+    async def scene(server: ScriptedServer, helper: Helper, client: Client) -> None:
+        class Slow:
+            may = asyncio.Event()
+
+            async def open(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+                await self.may.wait()
+                return await HostSockets().open(family, kind, protocol)
+
+        slow = Slow()
+        server.replies["RETR"] = ""
+        port = await client.offered()
+        monkeypatch.setattr(ftp_data, "_HOST", slow)
+        client.say("RETR a")
+        await turns(lambda: server.heard[-1] == "RETR a")
+        reading = asyncio.create_task(fetched(port))
+        await turns_until_closed(port)
+        server.say("226 Done")
+        server.writers[0].close()
+        assert await client.hear() == "226 Done"
+        assert await client.hear() == ""
+        slow.may.set()
+        with await server.take_data() as sock:
+            sock.send(b"late")
+        assert await reading == b"late"
 
     play(scene)
 
@@ -488,3 +561,18 @@ def urgently(writer: asyncio.StreamWriter, data: bytes, mark: bytes) -> None:
         sock.send(data)
         if mark:
             sock.send(mark, socket.MSG_OOB)
+
+
+@contextmanager
+def full_listener() -> Iterator[int]:
+    """A port where connections are neither taken nor refused."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        port = int(listener.getsockname()[1])
+        for _ in range(4):
+            sock = stack.enter_context(socket.socket())
+            sock.setblocking(False)
+            sock.connect_ex(("127.0.0.1", port))
+        yield port
