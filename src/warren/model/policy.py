@@ -190,6 +190,7 @@ class _Selected:
         self._services = tuple(services)
         self._served: dict[str, tuple[IPNetwork, ...]] | None = None
         self._within: dict[tuple[tuple[str, ...], str], list[IPNetwork]] = {}
+        self._high: dict[tuple[tuple[str, ...], tuple[str, ...]], tuple[IPNetwork, ...]] = {}
         for member in self._members:
             for selector in ("members", f"member:{member.name}", *(f"tag:{tag}" for tag in member.tags)):
                 self._by_selector.setdefault(selector, []).extend(member.own)
@@ -206,18 +207,21 @@ class _Selected:
         self, selectors: tuple[str, ...], protocol: str, ports: tuple[tuple[int, int], ...]
     ) -> tuple[IPNetwork, ...]:
         """The addresses of services of that ``protocol`` and one of those ``ports`` that ``selectors`` stand for."""
-        return without_nested(
-            network
+        names = tuple(
+            service.name
             for service in self._services
             if service.protocol == protocol and any(low <= service.overlay_port <= high for low, high in ports)
-            for network in self._served_within(selectors, service.name)
         )
+        found = self._high.get((selectors, names))
+        if found is None:
+            found = without_nested(one for name in names for one in self._served_within(selectors, name))
+            self._high[selectors, names] = found
+        return found
 
     def _served_within(self, selectors: tuple[str, ...], service: str) -> list[IPNetwork]:
         found = self._within.get((selectors, service))
         if found is None:
-            places = self.prefixes(selectors)
-            found = [one for one in self._addresses(service) if _is_within(one, places)]
+            found = _within(self._addresses(service), self.prefixes(selectors))
             self._within[selectors, service] = found
         return found
 
@@ -232,16 +236,22 @@ class _Selected:
         if self._served is None:
             by_name: dict[str, list[IPNetwork]] = {}
             for address, one in service_addresses(self._services, self._members).items():
-                by_name.setdefault(one.name, []).append(IPv6Network(address))
+                by_name.setdefault(one.name, []).append(IPv6Network((int(address), 128)))
             self._served = {name: tuple(addresses) for name, addresses in by_name.items()}
         return self._served.get(service, ())
 
 
-def _is_within(network: IPNetwork, places: Sequence[IPNetwork]) -> bool:
-    """``places`` as :func:`without_nested` gives them, so the one before where ``network`` would be has it or none."""
-    key = (network.version, int(network.network_address))
-    at = bisect_right(places, key, key=lambda place: (place.version, int(place.network_address)))
-    return at > 0 and network.version == places[at - 1].version and network.network_address in places[at - 1]
+def _within(networks: Iterable[IPNetwork], places: Sequence[IPNetwork]) -> list[IPNetwork]:
+    """Those in one of ``places``, which are as :func:`without_nested` gives them: the last that does not begin behind a
+    network has it in it, or none has.
+    """
+    starts = [(place.version, int(place.network_address)) for place in places]
+    found = []
+    for network in networks:
+        at = bisect_right(starts, (network.version, int(network.network_address)))
+        if at and network.version == places[at - 1].version and network.network_address in places[at - 1]:
+            found.append(network)
+    return found
 
 
 def without_nested(networks: Iterable[IPNetwork]) -> tuple[IPNetwork, ...]:
