@@ -274,6 +274,25 @@ def test_a_data_port_of_the_server_that_is_closed_is_told_of_and_the_file_left_a
     play(scene)
 
 
+def test_a_data_port_of_the_server_that_does_not_answer_is_told_of_and_the_file_left_alone() -> None:
+    async def played() -> None:
+        async with AsyncExitStack() as stack:
+            deaf = stack.enter_context(full_listener())
+            server = await stack.enter_async_context(ScriptedServer())
+            helper = await stack.enter_async_context(Helper(server.host, server.port, connect_timeout_s=0.1))
+            client = await stack.enter_async_context(await Client.connected(helper.port))
+            server.replies["EPSV"] = f"229 x (|||{deaf}|)"
+            port = await client.offered()
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            await turns_until_closed(port)  # it has come
+            reply = await client.ask("STOR a")
+            assert reply.startswith(f"425 No data connection: the server did not answer at port {deaf} in 0.1 s")
+            assert server.heard == ["EPSV"]
+            await closed(writer)
+
+    asyncio.run(played())
+
+
 def test_a_client_that_does_not_listen_is_told_and_the_file_left_alone() -> None:
     async def scene(server: ScriptedServer, helper: Helper, client: Client) -> None:
         with socket.create_server(("127.0.0.1", 0)) as gone:
