@@ -375,6 +375,9 @@ def test_a_line_finds_the_helper_that_took_the_place_of_another(tmp_path: Path) 
             await line.ask(messages.GetSysctl("net/x"), str)
         bench.server = Server(bench.path, bench.work, os.geteuid())
         assert await line.ask(messages.GetSysctl("net/y"), str) == "net/y"
+        await bench.server.close()
+        bench.server = Server(bench.path, bench.work, os.geteuid())
+        assert await line.ask(messages.GetSysctl("net/z"), str) == "net/z", "between two requests nothing is noticed"
         line.close()
 
     play(tmp_path, scene)
