@@ -202,6 +202,18 @@ def test_caddy_and_its_connections_outlive_who_started_it_and_the_next_takes_it_
     asyncio.run(scene())
 
 
+def test_a_first_configuration_that_caddy_does_not_take_leaves_no_caddy() -> None:
+    async def scene() -> None:
+        async with gateway(acme_ca=Path("/nowhere/root.pem")) as gate:
+            with pytest.raises(OperationFailed):
+                await gate.caddy.keep([gate.site("b.test", certificate="acme")])
+            assert gate.caddy.pid is None
+            assert gate.caddy.problems() == {}
+            assert list(gate.settings.sockets.glob("*.sock")) == []
+
+    asyncio.run(scene())
+
+
 def test_who_lets_go_of_caddy_leaves_it_running_with_its_sites() -> None:
     async def scene() -> None:
         async with gateway("a.test") as gate:

@@ -209,7 +209,8 @@ def test_a_client_that_says_nothing_is_waited_for_only_so_long(monkeypatch: pyte
         with ours, theirs:
             theirs.send(hello_for("a.example")[:100])
             with pytest.raises(Refused) as refused:
-                await sni.handle(Incoming(ours, CLIENT, None, ENTRY.listen[0]), ENTRY, FakeTools())  # type: ignore[arg-type]
+                async with asyncio.timeout(2):
+                    await sni.handle(Incoming(ours, CLIENT, None, ENTRY.listen[0]), ENTRY, FakeTools())  # type: ignore[arg-type]
             assert refused.value.reason == "timeout"
 
     asyncio.run(scene())
