@@ -157,6 +157,8 @@ async def is_open(port: int, *, host: str = "127.0.0.1", source: str = "127.0.0.
         _, writer = await asyncio.open_connection(host, port, local_addr=(source, 0))
     except ConnectionRefusedError:
         return False
+    except ConnectionResetError:  # it was, until now
+        return True
     await closed(writer)
     return True
 
