@@ -202,6 +202,21 @@ def test_caddy_and_its_connections_outlive_who_started_it_and_the_next_takes_it_
     asyncio.run(scene())
 
 
+def test_caddy_has_no_capabilities_and_little_of_our_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WARREN_SECRET", "hunter2")
+
+    async def scene() -> None:
+        async with gateway("a.test") as gate:
+            process = Path(f"/proc/{gate.caddy.pid}")
+            status = dict(line.split(":\t", 1) for line in (process / "status").read_text().splitlines())
+            assert int(status["CapEff"], 16) == int(status["CapPrm"], 16) == 0
+            assert status["NoNewPrivs"].strip() == "1"
+            assert b"hunter2" not in (process / "environ").read_bytes()
+            assert os.getsid(gate.caddy.pid or 0) == gate.caddy.pid
+
+    asyncio.run(scene())
+
+
 def test_a_first_configuration_that_caddy_does_not_take_leaves_no_caddy() -> None:
     async def scene() -> None:
         async with gateway(acme_ca=Path("/nowhere/root.pem")) as gate:

@@ -18,6 +18,7 @@ import msgspec
 from warren.errors import OperationFailed, Unreachable
 from warren.ingress.config import ADMIN_HOST, Json, beginning
 from warren.ingress.sites import Settings
+from warren.linux.capabilities import CAP_SETPCAP, effective
 
 if TYPE_CHECKING:
     import httpx2
@@ -29,7 +30,10 @@ ANSWER_BYTES_MAX: Final = 1 << 20
 HOW_TO_INSTALL: Final = "install it (Debian and Ubuntu: apt install caddy, then systemctl disable --now caddy)"
 
 _LOOK_EVERY_S: Final = 0.05
-_WITHOUT_CAPABILITIES: Final = ("--no-new-privs", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
+_WITHOUT_CAPABILITIES: Final = ("--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
+_KEPT_VARIABLES: Final = frozenset(
+    {"PATH", "LANG", "TZ", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+)
 
 
 class CaddyProcess:
@@ -142,13 +146,11 @@ class CaddyProcess:
 
 
 def _spawn(program: str, settings: Settings, words: Path) -> subprocess.Popen[bytes]:
-    """Its directories are its own, whatever HOME says; as root it keeps no capabilities, since it needs none."""
-    command = [program, "run", "--config", "-"]
-    setpriv = shutil.which("setpriv")
-    if os.geteuid() == 0 and setpriv is not None:
-        command = [setpriv, *_WITHOUT_CAPABILITIES, *command]
+    """Its directories are its own, whatever HOME says, and it gets nothing of our environment that it does not need."""
+    command = [*_privileges(), program, "run", "--config", "-"]
     home = os.fspath(settings.storage)
-    environment = os.environ | {"HOME": home, "XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home}
+    environment = {name: value for name, value in os.environ.items() if name.upper() in _KEPT_VARIABLES}
+    environment |= {"HOME": home, "XDG_DATA_HOME": home, "XDG_CONFIG_HOME": home}
     with words.open("wb") as output:
         child = subprocess.Popen(
             command,
@@ -162,6 +164,14 @@ def _spawn(program: str, settings: Settings, words: Path) -> subprocess.Popen[by
         )
     _hand_over(child.stdin, msgspec.json.encode(beginning(settings)))
     return child
+
+
+def _privileges() -> list[str]:
+    """A command in front of Caddy's: it needs no capabilities, and can get none then."""
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        return []
+    return [setpriv, "--no-new-privs", *(_WITHOUT_CAPABILITIES if CAP_SETPCAP in effective() else ())]
 
 
 def _hand_over(pipe: IO[bytes] | None, data: bytes) -> None:

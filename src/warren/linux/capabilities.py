@@ -6,6 +6,7 @@ import ctypes
 import os
 import resource
 
+CAP_SETPCAP = 8
 CAP_NET_BIND_SERVICE = 10
 CAP_NET_ADMIN = 12
 CAP_NET_RAW = 13
