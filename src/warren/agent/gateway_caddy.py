@@ -50,18 +50,22 @@ class WebKeeper:
 
     async def close(self) -> None:
         """End it."""
-        web = self._web
-        await self.let_go()
-        if web is not None:
+        if (web := await self._forget()) is not None:
             await web.close()
 
     async def let_go(self) -> None:
         """Look after it no more; it goes on."""
+        if (web := await self._forget()) is not None:
+            await web.let_go()
+
+    async def _forget(self) -> Web | None:
         watching, self._watching = self._watching, None
         if watching is not None:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
-        self._web, self._settings, self.ports, self.problem = None, None, None, ""
+        web, self._web = self._web, None
+        self._settings, self.ports, self.problem = None, None, ""
+        return web
 
     def _use(self, settings: Settings) -> None:
         self._settings = settings

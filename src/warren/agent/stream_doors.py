@@ -76,6 +76,8 @@ class Web(Protocol):
 
     async def close(self) -> None: ...
 
+    async def let_go(self) -> None: ...
+
 
 async def open_process(run: Path, nest: Path | None) -> Process:
     from warren.l4.process import StreamProcess

@@ -1,0 +1,54 @@
+"""Whether domains lead to the gateway."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from ipaddress import ip_address
+
+from warren.agent.gateway_domains import Domains, objection
+from warren.errors import OperationFailed
+from warren.model.tunnel import IPAddress
+
+HERE, THERE, INSIDE = map(ip_address, ("8.8.8.8", "9.9.9.9", "192.168.1.2"))
+
+
+def test_one_address_of_ours_is_enough_since_a_name_may_have_several_gateways() -> None:
+    assert objection("a.example.org", [THERE, HERE], [HERE, INSIDE]) == ""
+
+
+def test_a_domain_that_leads_elsewhere_is_told_with_both_sides() -> None:
+    assert objection("a.example.org", [THERE], [INSIDE, HERE]) == (
+        "a.example.org leads to 9.9.9.9, and not to this gateway, which has 8.8.8.8: correct it where its DNS is kept"
+    )
+    assert "which has no address that is known" in objection("a.example.org", [THERE], [])
+
+
+def test_domains_are_looked_up_while_they_are_wanted() -> None:
+    async def run() -> None:
+        answers: dict[str, IPAddress | None] = {"a": HERE, "b": THERE, "c": None}
+        changed = asyncio.Event()
+
+        async def resolve(hosts: Sequence[str]) -> Sequence[IPAddress]:
+            found = answers[hosts[0]]
+            if found is None:
+                raise OperationFailed("the name c cannot be looked up: there is none")
+            return (found,)
+
+        domains = Domains(resolve, lambda: {HERE}, changed.set)
+        domains.keep(["a", "b", "c"])
+        async with asyncio.timeout(5):
+            while len(domains.answers) < 3:
+                await changed.wait()
+                changed.clear()
+        assert domains.answers["a"] == ""
+        assert domains.answers["b"].startswith("b leads to 9.9.9.9")
+        assert domains.answers["c"] == (
+            "c does not lead to this gateway: the name c cannot be looked up: there is none"
+        )
+        domains.keep(["a"])
+        assert domains.answers == {"a": ""}
+        await domains.close()
+        assert domains.answers == {}
+
+    asyncio.run(run())

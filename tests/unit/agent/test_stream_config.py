@@ -1,0 +1,114 @@
+"""What agent.toml says of streams."""
+
+from __future__ import annotations
+
+import pytest
+
+from warren.agent.config import AgentConfig, parse
+from warren.errors import UsageError
+from warren.model.services import parse_target
+
+COMPLETE = b"""
+engine = "rootless"
+
+[[forward]]
+listen = "8080"
+target = "db:5432"
+
+[[forward]]
+listen = "overlay:53"
+target = "localhost:53/udp"
+
+[socks]
+listen = "1080"
+
+[gateway]
+enabled = true
+domain = "gw.example.org"
+acme_directory = "https://acme.example/dir"
+acme_email = "admin@example.org"
+acme_ca = "/etc/ssl/root.pem"
+
+[services]
+allow = ["127.0.0.1:*", "10.0.0.0/8:80", "[fd00::]/8:80-89", "*.lan:443", "unix:/run/*"]
+"""
+
+FORWARD = "[[forward]]\nlisten = '1'\ntarget = 'x:1'\n"
+
+
+def test_everything_can_be_said() -> None:
+    config = parse(COMPLETE, "agent.toml")
+    assert config.engine == "rootless"
+    assert [forward.id for forward in config.streams.forwards] == ["forward 127.0.0.1:8080", "forward overlay:53/udp"]
+    assert config.streams.socks is not None
+    assert config.streams.socks.place == "127.0.0.1:1080"
+    gateway = config.streams.gateway
+    assert gateway is not None
+    assert (gateway.domain, gateway.acme_email, str(gateway.acme_ca)) == (
+        "gw.example.org",
+        "admin@example.org",
+        "/etc/ssl/root.pem",
+    )
+
+
+def test_nothing_need_be_said() -> None:
+    streams = AgentConfig().streams
+    assert (streams.forwards, streams.socks, streams.gateway) == ((), None, None)
+    assert streams.serving.objection(parse_target("127.0.0.1:22")) == ""
+
+
+@pytest.mark.parametrize(
+    ("target", "allowed"),
+    [
+        ("127.0.0.1:1", True),
+        ("127.0.0.2:1", False),
+        ("10.1.2.3:80", True),
+        ("10.1.2.3:81", False),
+        ("[fd12::1]:85", True),
+        ("[fd12::1]:90", False),
+        ("web.lan:443", True),
+        ("WEB.lan.:443", True),
+        ("web.lan:80", False),
+        ("localhost:80", False),
+        ("unix:/run/web.sock", True),
+        ("unix:/etc/web.sock", False),
+    ],
+)
+def test_targets_that_the_operator_does_not_allow_are_not_served(target: str, allowed: bool) -> None:
+    said = parse(COMPLETE, "agent.toml").streams.serving.objection(parse_target(target))
+    assert (said == "") is allowed
+    assert allowed or "[services] allow, can add it" in said
+
+
+def test_services_can_be_switched_off() -> None:
+    serving = parse(b"[services]\nenabled = false", "agent.toml").streams.serving
+    assert "has switched services off" in serving.objection(parse_target("127.0.0.1:80"))
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("engine = 'kernel'", "agent.toml, line 1: engine: "),
+        (
+            "[[forward]]\nlisten = '1'\ntarget = 'x:1'\n[[forward]]\nlisten = '0'\ntarget = 'x:1'",
+            "line 4: forward: '0'",
+        ),
+        (FORWARD * 2, "line 4: forward: two forwards listen at 127.0.0.1:1"),
+        ("[[forward]]\nlisten = '1'", "line 1: forward: "),
+        (
+            "[[forward]]\nlisten = '1'\ntarget = 'x:1'\n[socks]\nlisten = '1'",
+            "a forward listens at 127.0.0.1:1 already",
+        ),
+        ("[socks]\nlisten = '*:1080'", "line 2: socks.listen: "),
+        ("[gateway]\nenabled = true\nacme_ca = 'root.pem'", "line 3: gateway.acme_ca: 'root.pem' is no absolute path"),
+        ("[gateway]\nacme_directory = 'http://acme.example'", "line 2: gateway.acme_directory: "),
+        ("[gateway]\ndomain = 'GW'", "line 2: gateway.domain: "),
+        ("[services]\nallow = ['10.0.0.1/8:80']", "line 2: services.allow: '10.0.0.1/8:80': 10.0.0.1/8 has host bits"),
+        ("[services]\nallow = ['10.0.0.1']", "say ADDRESS:PORT"),
+        ("[services]\nallow = ['a b:80']", "say ADDRESS:PORT"),
+    ],
+)
+def test_an_error_names_line_and_key(text: str, sentence: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(text.encode(), "agent.toml")
+    assert sentence in str(caught.value)

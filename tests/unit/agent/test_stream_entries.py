@@ -1,0 +1,57 @@
+"""All of it together."""
+
+from __future__ import annotations
+
+from tests.unit.agent.stream_fakes import RUN, entry, member, problem, view, worked_out
+from warren.agent.forward_text import parse_forward
+from warren.agent.stream_config import Gateway, StreamConfig
+from warren.agent.stream_connectors import Surroundings
+from warren.agent.stream_entries import Wishes, streams
+from warren.agent.stream_forwards import Asked
+from warren.agent.stream_order import Class, Nearness
+from warren.model.services import Connector, Service
+
+WEB = Service(name="web", at=("member:bob", "member:carol"), target="localhost:8080", port=80)
+
+
+def test_nothing_is_done_when_nothing_is_asked() -> None:
+    found = worked_out(view())
+    assert (found.items, found.config.entries, found.config.peer_lookup, found.sites) == ((), (), "", ())
+
+
+def test_of_two_that_want_one_place_the_operators_own_wish_comes_first() -> None:
+    config = StreamConfig(forwards=(parse_forward("80", "bob:80"),), gateway=Gateway())
+    again = Asked(parse_forward("80", "carol:80"), "kept")
+    connector = Connector(name="a", at=("members",), service="web")
+    found = worked_out(view(WEB, connectors=[connector]), wishes=Wishes(config, (again,)))
+    assert entry(found, "forward 127.0.0.1:80").way.backends[0].name == "bob"
+    assert len(found.config.entries) == 1
+    assert "forward 127.0.0.1:80 listens there already" in problem(found, "home: connector a")
+    assert len({one.id for one in found.config.entries}) == len(found.config.entries)
+
+
+def test_networks_with_one_name_are_told_apart_and_their_connectors_share_a_gateway() -> None:
+    raw = Connector(name="raw", at=("members",), service="web", kind="tls", domains=("a.example.org",))
+    work = Connector(name="raw", at=("members",), service="web", kind="tls", domains=("b.example.org",))
+    both = (view(WEB, connectors=[raw]), view(WEB, connectors=[work], network="work"))
+    found = worked_out(*both, gateway=Gateway())
+    names = entry(found, "gateway *:443").names
+    assert [(one.domain, one.connector) for one in names] == [
+        ("a.example.org", "home: connector raw"),
+        ("b.example.org", "work: connector raw"),
+    ]
+    (gate,) = [one for one in found.items if one.kind == "gateway"]
+    assert gate.networks == ("home", "work")
+
+
+def test_the_order_of_members_is_kept_from_one_time_to_the_next() -> None:
+    connector = Connector(name="a", at=("members",), service="web")
+    near = {"bob": Nearness(Class.DIRECT, 10), "carol": Nearness(Class.DIRECT, 9)}
+    around = Surroundings(RUN)
+    before = {("home", "web"): tuple(member(name, index).membership.node for name, index in (("carol", 3), ("bob", 2)))}
+    found = streams([view(WEB, connectors=[connector], near=near)], Wishes(), around, before)
+    assert [one.name for one in entry(found, "home: connector a").way.backends] == ["carol", "bob"]
+    assert found.orders == before
+    near["bob"] = Nearness(Class.DIRECT, 1)
+    found = streams([view(WEB, connectors=[connector], near=near)], Wishes(), around, found.orders)
+    assert [one.name for one in entry(found, "home: connector a").way.backends] == ["bob", "carol"]
