@@ -83,6 +83,7 @@ class FakeTools:
     def count_bytes(self, from_clients: int, to_clients: int) -> None:
         self.bytes_in += from_clients
         self.bytes_out += to_clients
+        self.changed.set()
 
     def admit(self, client: TransportAddress | None, limits: Limits, name: str = "") -> None:
         if self.refuse_to_admit is not None:

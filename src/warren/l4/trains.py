@@ -14,7 +14,6 @@ _SOL_UDP, _UDP_SEGMENT, _UDP_GRO = 17, 103, 104
 _IPPROTO_IP, _IPPROTO_IPV6 = 0, 41
 _IP_PKTINFO, _IP_TRANSPARENT, _IP_RECVORIGDSTADDR = 8, 19, 20
 _IPV6_RECVPKTINFO, _IPV6_PKTINFO, _IPV6_RECVORIGDSTADDR, _IPV6_TRANSPARENT = 49, 50, 74, 75
-_MSG_TRUNC: Final = int(socket.MSG_TRUNC)
 
 TRAIN_BYTES_MAX: Final = 65_400
 """Of a train that is sent: with the headers of IP and UDP it must not exceed 16 bits. One datagram may."""
@@ -22,7 +21,7 @@ DATAGRAMS_MAX: Final = 64
 """In one train: UDP_MAX_SEGMENTS of linux/udp.h (128 since Linux 6.9)."""
 BATCH: Final = 64
 """Received of one socket before the others have their turn: some 0.2 ms of work for small ones."""
-_SLOT_BYTES = 65_536
+_SLOT_BYTES = 65_536  # nothing that UDP has is longer
 _ANCILLARY_BYTES = 128
 _QUEUE_BYTES = 1 << 20  # of a listener: 10 ms at 1 Gbit/s
 _CONTROLS_MAX = 256  # strides of a socket, for which a control message is kept; then it begins anew
@@ -97,7 +96,7 @@ class TrainSocket:
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _QUEUE_BYTES)
 
     def receive(self) -> list[Train]:
-        """What is there now, at most :data:`BATCH`; what was cut short is left out. Of a connected socket ``problem``
+        """What is there now, at most :data:`BATCH`. Of a connected socket ``problem``
         is what ICMP reports about an earlier datagram, to be read after the trains; the socket stays usable.
         """
         self.problem = None
@@ -107,13 +106,11 @@ class TrainSocket:
         receive, ancillary_bytes = self.sock.recvmsg_into, self._ancillary
         for slot in _SLOTS:
             try:
-                size, ancillary, flags, sender = receive((slot,), ancillary_bytes)
+                size, ancillary, _, sender = receive((slot,), ancillary_bytes)
             except OSError as error:
                 if error.errno != errno.EAGAIN:
                     self.problem = error
                 break
-            if flags & _MSG_TRUNC:
-                continue
             each, where = size, b""
             for _, kind, data in ancillary:
                 if kind == _UDP_GRO:

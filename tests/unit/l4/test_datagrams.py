@@ -12,6 +12,7 @@ from typing import Any, Self
 import pytest
 
 from tests.support.l4_tools import FakeTools
+from warren.l4 import datagram_flow
 from warren.l4.config import Backend, Entry, Health, Limits, Listen, Way
 from warren.l4.datagrams import DatagramEntry
 from warren.l4.kinds import Refused
@@ -386,7 +387,12 @@ def test_a_flow_that_is_idle_ends_and_one_that_is_not_goes_on() -> None:
     run(test)
 
 
-def test_what_is_held_for_a_backend_that_is_being_asked_for_has_a_ceiling() -> None:
+@pytest.mark.parametrize(("bytes_max", "kept"), [(datagram_flow.HELD_BYTES_MAX, 32), (10, 4)])
+def test_what_is_held_for_a_backend_that_is_being_asked_for_has_a_ceiling(
+    bytes_max: int, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datagram_flow, "HELD_BYTES_MAX", bytes_max)
+
     async def test() -> None:
         tools = FakeTools()
         asked, released = asyncio.Event(), asyncio.Event()
@@ -403,13 +409,14 @@ def test_what_is_held_for_a_backend_that_is_being_asked_for_has_a_ceiling() -> N
             async with running(entry_of(Way(backends=(one,))), tools) as up:
                 tools.overlay = Slow()
                 for number in range(60):
-                    await client.send(b"%d" % number, up.place)
+                    await client.send(b"x" * (number + 1), up.place)  # ever longer: none joins another
                 await asked.wait()
-                for _ in range(10):
-                    await asyncio.sleep(0)
+                await tools.until(lambda: tools.bytes_in == sum(range(61)))
                 released.set()
-                got = [(await backend.receive())[0] for _ in range(32)]
-                assert got == [b"%d" % number for number in range(32)]
+                got = [(await backend.receive())[0] for _ in range(kept)]
+                assert got == [b"x" * (number + 1) for number in range(kept)]
+                await client.send(b"later", up.place)
+                assert await backend.answer() == b"later"
                 assert up.entry.held_bytes == 0
 
     run(test)
@@ -432,7 +439,7 @@ def test_a_new_way_ends_flows_to_backends_that_are_gone_and_keeps_the_others() -
                 await up.entry.update(entry_of(to(other)))
                 await client.send(b"3", place)
                 assert await other.answer() == b"3"
-                await up.entry.update(entry_of(Way(refusal="not any more")))
+                await up.entry.update(entry_of(Way(backends=to(other).backends, refusal="not any more")))
                 assert up.tools.open == 0
                 assert up.place == place
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from ipaddress import ip_address
 from typing import Any, Self
@@ -19,7 +19,7 @@ from warren.l4 import socks_udp
 from warren.l4.config import Entry, Listen
 from warren.l4.kinds import Incoming
 from warren.l4.listening import transport_address
-from warren.model.tunnel import TransportAddress
+from warren.model.tunnel import IPAddress, TransportAddress
 from warren.proto import socks
 
 ASSOCIATE = b"\5\1\0" + b"\5\3\0\1" + bytes(6)
@@ -92,7 +92,7 @@ def to_name(name: bytes, port: int, data: bytes) -> bytes:
 @asynccontextmanager
 async def associated(said: bytes = ASSOCIATE, host: str = "127.0.0.1", **more: Any) -> AsyncIterator[Association]:
     """A program at ``host`` has what it asked for."""
-    tools = FakeTools()
+    tools = more.pop("tools", None) or FakeTools()
     tools.overlay = _Overlay()
     entry = Entry(id="socks", kind="socks", listen=(Listen(),), allowed=("10.77.0.0/16",), **more)
     with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as listener:
@@ -178,6 +178,37 @@ def test_names_are_resolved_in_the_overlay_and_remembered() -> None:
                 for name, reason in ((b"outside", "policy"), (b"localhost", "unresolved")):
                     await program.send(to_name(name, member.place.port, b"?"), up.relay)
                     await up.tools.until(lambda reason=reason: up.tools.reasons[reason] == 1)  # type: ignore[misc]
+
+    run(test)
+
+
+def test_names_that_are_asked_for_and_remembered_have_a_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socks_udp, "NAMES_MAX", 2)
+    answer = asyncio.Event()
+
+    class Slow(FakeTools):
+        async def resolve(self, name: str) -> Sequence[IPAddress]:
+            self.asked.append(name)
+            self.changed.set()
+            await answer.wait()
+            return [ip_address("10.77.0.2")]
+
+    async def test() -> None:
+        with Party() as program, Party("127.77.0.2") as member:
+            async with associated(tools=Slow()) as up:
+                for number in range(40):
+                    await program.send(to_name(b"n%02d" % number, member.place.port, b"?"), up.relay)
+                await up.tools.until(lambda: up.tools.bytes_in == 40 * 11)
+                await up.tools.until(lambda: len(up.tools.asked) == socks_udp.WAITING_MAX)
+                answer.set()
+                for _ in range(socks_udp.WAITING_MAX):
+                    await member.hear()
+                assert member.has_nothing()
+                for name, asked in ((b"n15", 0), (b"n14", 0), (b"n13", 1), (b"n14", 1)):
+                    before = len(up.tools.asked)
+                    await program.send(to_name(name, member.place.port, b"?"), up.relay)
+                    await member.hear()
+                    assert len(up.tools.asked) - before == asked, name
 
     run(test)
 
