@@ -419,6 +419,31 @@ def test_a_process_that_moves_in_stays_who_it_is(host: Host) -> None:
     host.call(_moves_in)
 
 
+def _is_root_inside() -> None:
+    async def play() -> None:
+        nest = await Nest.start(RUN, identity=False)
+        assert [link.name for link in await nest.netlink.links()] == ["lo"]
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                enter(nest.path)
+                told = subprocess.run(["ip", "link", "add", "dummy0", "type", "veth"], check=False)
+                status = told.returncode or os.getuid()
+            finally:
+                os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert "dummy0" in {link.name for link in await nest.netlink.links()}
+        await nest.close()
+
+    become_user()
+    asyncio.run(play())
+
+
+def test_whoever_wants_to_can_be_root_inside(host: Host) -> None:
+    host.call(_is_root_inside)
+
+
 def _chooses(prepare: Callable[[], None] | None) -> Choice | str:
     if prepare is not None:
         prepare()
