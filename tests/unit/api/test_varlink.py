@@ -11,7 +11,7 @@ import socket
 import stat
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -455,6 +455,111 @@ def test_the_agent_s_interface_is_described_completely() -> None:
     assert set(re.findall(r"^method (\w+)\(", text, re.MULTILINE)) == set(METHODS)
     assert "method Join(ticket: string, name: ?string) -> (joined: Joined)" in text
     assert "state: (connected, idle, unknown, unreachable)" in text
+
+
+def holding(entered: list[str], ended: asyncio.Event) -> Interface:
+    """A method that lasts."""
+
+    @asynccontextmanager
+    async def held(text: Text) -> AsyncIterator[tuple[Text, asyncio.Event]]:
+        if text.text == "no":
+            raise OperationFailed("what, why, what to do")
+        entered.append(text.text)
+        try:
+            yield text, ended
+        finally:
+            entered.remove(text.text)
+
+    return Interface(NAME, "interface org.example.Echo\n", {"Hold": Method(Text, echo, held)})
+
+
+async def until(condition: Callable[[], object]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)
+
+
+def test_a_call_that_lasts_ends_with_its_callers_connection_however_that_ends(path: Path) -> None:
+    async def run() -> None:
+        entered: list[str] = []
+        async with serving(path, holding(entered, asyncio.Event())):
+            async with await VarlinkClient.connect(path, "the agent") as client:
+                answers = client.hold(f"{NAME}.Hold", Text("a"), Text)
+                assert await anext(answers) == Text("a")
+                assert entered == ["a"]
+                await answers.aclose()
+            await until(lambda: not entered)
+            other = socket.socket(socket.AF_UNIX)
+            other.connect(str(path))
+            other.sendall(call(f"{NAME}.Hold", parameters={"text": "b"}, more=True))
+            await until(lambda: entered)
+            other.close()  # as when its process is killed, before it has read anything
+            await until(lambda: not entered)
+
+    asyncio.run(run())
+
+
+def test_a_call_that_lasts_may_be_ended_by_the_service_and_by_its_end(path: Path) -> None:
+    async def run() -> None:
+        entered: list[str] = []
+        ended = asyncio.Event()
+        async with serving(path, holding(entered, ended)), await VarlinkClient.connect(path, "the agent") as client:
+            answers = client.hold(f"{NAME}.Hold", Text("a"), Text)
+            assert await anext(answers) == Text("a")
+            ended.set()
+            assert [one async for one in answers] == []
+            await until(lambda: not entered)
+        ended.clear()
+        async with serving(path, holding(entered, ended)) as server:
+            client = await VarlinkClient.connect(path, "the agent")
+            async with client:
+                answers = client.hold(f"{NAME}.Hold", Text("a"), Text)
+                await anext(answers)
+                await server.close()
+                assert entered == []
+                with pytest.raises(Unreachable):
+                    await anext(answers)
+
+    asyncio.run(run())
+
+
+def test_a_call_that_cannot_last_says_why_and_too_many_are_refused(path: Path) -> None:
+    async def run() -> None:
+        entered: list[str] = []
+        async with serving(path, holding(entered, asyncio.Event())), contextlib.AsyncExitStack() as stack:
+            async with await VarlinkClient.connect(path, "the agent") as client:
+                with pytest.raises(OperationFailed, match=r"^what, why, what to do$"):
+                    await anext(client.hold(f"{NAME}.Hold", Text("no"), Text))
+            async with await VarlinkClient.connect(path, "the agent") as client:
+                assert await client.call(f"{NAME}.Hold", Text("once"), Text) == Text("once")
+            for number in range(varlink_server.HELD_MAX):
+                client = await stack.enter_async_context(await VarlinkClient.connect(path, "the agent"))
+                answers = client.hold(f"{NAME}.Hold", Text(str(number)), Text)
+                await anext(answers)
+                stack.push_async_callback(answers.aclose)
+            async with await VarlinkClient.connect(path, "the agent") as client:
+                with pytest.raises(OperationFailed, match="32 commands hold something here already"):
+                    await anext(client.hold(f"{NAME}.Hold", Text("more"), Text))
+            assert len(entered) == varlink_server.HELD_MAX
+
+    asyncio.run(run())
+
+
+def test_more_of_a_method_that_does_not_last_is_one_answer(path: Path) -> None:
+    async def run() -> None:
+        async with serving(path):
+            assert await raw(path, call(f"{NAME}.Echo", parameters={"text": "a"}, more=True)) == [
+                {"parameters": {"text": "a"}}
+            ]
+
+    asyncio.run(run())
+
+
+def test_a_map_has_a_type_in_the_description() -> None:
+    class Counts(msgspec.Struct):
+        by_reason: dict[str, int]
+
+    assert "(by_reason: [string]int)" in describe("org.example.Odd", {"Ask": (Counts, Nothing)})
 
 
 def test_a_type_that_varlink_has_not_is_no_description() -> None:
