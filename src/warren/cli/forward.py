@@ -90,9 +90,10 @@ def _tell(stream: Stream, as_json: bool) -> None:
     if as_json:
         output.emit(stream)
         return
+    from warren.cli.status_streams import goal
+
     where = ", ".join(stream.places) or stream.id
-    through = f" ({', '.join(stream.backends)})" if stream.backends and stream.target not in stream.backends else ""
-    click.echo(output.clean(f"{where} leads to {stream.target}{through}"))
+    click.echo(output.clean(f"{where} leads to {goal(stream)}"))
 
 
 def _show(streams: tuple[Stream, ...], as_json: bool) -> None:

@@ -33,16 +33,21 @@ def stream_lines(streams: Sequence[Stream], width: int | None) -> list[str]:
     return lines
 
 
+def goal(stream: Stream) -> str:
+    """Where it goes, and by whom, if that is not said already."""
+    others = [name for name in stream.backends if name != stream.target.partition(":")[0].partition(".")[0]]
+    return f"{stream.target} ({', '.join(others)})" if others else stream.target
+
+
 def _about(stream: Stream, sentence: str) -> str:
     return clean(f"{stream.id}: {sentence}")
 
 
 def _row(stream: Stream) -> list[str]:
-    through = f" ({', '.join(stream.backends)})" if stream.backends and stream.target not in stream.backends else ""
     held = " (held)" if stream.origin == "held" else ""
     return [
         clean(f"{stream.id}{held}"),
-        clean(f"{stream.target}{through}"),
+        clean(goal(stream)),
         click.style(stream.state, fg=_COLOURS.get(stream.state)),
         str(stream.open),
         str(stream.opened),

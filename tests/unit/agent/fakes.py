@@ -17,6 +17,7 @@ from warren.agent.config import AgentConfig
 from warren.agent.network import NetworkRunner
 from warren.agent.shared import Shared
 from warren.agent.state import NetworkState
+from warren.agent.stream_doors import Doors
 from warren.agent.world import World
 from warren.api.node import (
     Connected,
@@ -359,6 +360,7 @@ class FakeHost:
         self.choice = Choice("userspace", "the test has it so", {})
         self.helper_trouble = ""
         self.open_link: Callable[..., FakeLink] | None = None
+        self.doors = Doors()
 
     def be_rootless(self) -> None:
         """From now on the engine's interfaces are in a network of their own."""
@@ -420,7 +422,7 @@ class FakeHost:
         return Shared(self.world(), keys, self.directory, self.config)
 
     def agent(self) -> Agent:
-        return Agent(self.shared(), load_config=lambda: self.config)
+        return Agent(self.shared(), load_config=lambda: self.config, doors=self.doors)
 
 
 class FakeNode:

@@ -9,18 +9,24 @@ from pathlib import Path
 import pytest
 
 from tests.unit.agent.fakes import FakeCoordinator
+from tests.unit.agent.stream_fakes import FakeProcess
 from tests.unit.agent.test_agent import Machine
 from warren.agent.control import serve
+from warren.agent.stream_doors import Doors
 from warren.api.varlink_agent import AgentClient, agent_at
 from warren.errors import OperationFailed, UsageError
 from warren.proto.control import messages
 
 
 def asked(
-    tmp_path: Path, work: Callable[[AgentClient, Machine], Awaitable[None]], *coordinators: FakeCoordinator
+    tmp_path: Path,
+    work: Callable[[AgentClient, Machine], Awaitable[None]],
+    *coordinators: FakeCoordinator,
+    prepare: Callable[[Machine], None] = lambda _: None,
 ) -> None:
     async def main() -> None:
         machine = Machine(tmp_path, *coordinators)
+        prepare(machine)
         agent = await machine.start()
         async with serve(agent, tmp_path / "agent.sock"), agent_at(tmp_path / "agent.sock") as client:
             await work(client, machine)
@@ -56,6 +62,44 @@ def test_errors_arrive_as_what_they_are(tmp_path: Path) -> None:
             await client.resolve("nobody")
 
     asked(tmp_path, work, home)
+
+
+def test_a_forward_that_a_command_holds_ends_with_its_connection_and_a_kept_one_stays(tmp_path: Path) -> None:
+    home = FakeCoordinator()
+    processes: list[FakeProcess] = []
+
+    async def open_process(run: Path, nest: Path | None) -> FakeProcess:
+        processes.append(FakeProcess())
+        return processes[-1]
+
+    async def work(client: AgentClient, machine: Machine) -> None:
+        joined = await client.join(home.ticket(), "a")
+        target = joined.addresses[0].partition("/")[0]
+        kept = await client.forward("7000", f"[{target}]:80")
+        async with agent_at(tmp_path / "agent.sock") as other:
+            answers = other.hold_forward("7001", f"[{target}]:80")
+            held = await anext(answers)
+            assert (kept.origin, held.origin) == ("kept", "held")
+            assert [one.id for one in await client.forwards()] == [kept.id, held.id]
+            assert [one.id for one in (await client.status()).streams] == [kept.id, held.id]
+        async with asyncio.timeout(10):
+            while len(await client.forwards()) > 1:
+                await asyncio.sleep(0.01)
+        (network,) = (await client.status()).networks
+        assert ("forward 127.0.0.1:7000", "done") in {(task.name, task.state) for task in network.tasks}
+        with pytest.raises(OperationFailed, match="no member and no service is called nobody"):
+            await client.forward("7002", "nobody:80")
+        with pytest.raises(UsageError, match="a port is 1 to 65535"):
+            await client.forward("0", "nobody:80")
+        await client.unforward("7000")
+        assert await client.forwards() == ()
+
+    def prepare(machine: Machine) -> None:
+        machine.host.doors = Doors(open_process=open_process)
+
+    asked(tmp_path, work, home, prepare=prepare)
+    assert processes
+    assert all(process.closed for process in processes)
 
 
 def test_stop_is_answered_before_the_agent_ends(tmp_path: Path) -> None:

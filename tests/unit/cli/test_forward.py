@@ -1,0 +1,128 @@
+"""``warren forward``: what is asked of the agent, and what is shown."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import click
+import pytest
+
+from warren import cli
+from warren.cli import access_agent
+from warren.cli.status_streams import stream_lines
+from warren.proto.control.local import Stream
+
+
+def stream(name: str = "forward 127.0.0.1:8080", **changes: object) -> Stream:
+    values: dict[str, Any] = {
+        "id": name,
+        "kind": "forward",
+        "origin": "kept",
+        "target": "db:5432",
+        "backends": ("db",),
+        "state": "listening",
+        "reason": "",
+        "places": ("127.0.0.1:8080",),
+        "open": 2,
+        "opened": 30,
+        "refused": {"policy": 3, "connect": 1},
+        "last_refusal": "",
+        "bytes_in": 1000,
+        "bytes_out": 5_000_000,
+    }
+    return Stream(**(values | changes))
+
+
+class FakeAgent:
+    """Notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[object, ...]] = []
+
+    async def forward(self, listen: str, target: str | None) -> Stream:
+        self.asked.append(("keep", listen, target))
+        return stream()
+
+    async def hold_forward(self, listen: str, target: str | None) -> AsyncIterator[Stream]:
+        self.asked.append(("hold", listen, target))
+        yield stream(target="page", backends=("bob", "carol"), origin="held")
+
+    async def forwards(self) -> tuple[Stream, ...]:
+        return (stream(),)
+
+    async def unforward(self, place: str) -> None:
+        self.asked.append(("remove", place))
+
+
+@pytest.fixture
+def agent(monkeypatch: pytest.MonkeyPatch) -> FakeAgent:
+    made = FakeAgent()
+
+    def ask(run: str | None, question: Callable[[FakeAgent], Awaitable[object]], **_: object) -> object:
+        async def session() -> object:
+            return await question(made)
+
+        return asyncio.run(session())
+
+    monkeypatch.setattr(access_agent, "ask", ask)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked", "said"),
+    [
+        (["8080", "page"], ("hold", "8080", "page"), "127.0.0.1:8080 leads to page (bob, carol)\n"),
+        (["8080", "db:5432", "--keep"], ("keep", "8080", "db:5432"), "127.0.0.1:8080 leads to db:5432\n"),
+        (["--socks", "1080", "--keep"], ("keep", "1080", None), "127.0.0.1:8080 leads to"),
+        (["--remove", "8080"], ("remove", "8080"), "The forward at 8080 is removed.\n"),
+    ],
+)
+def test_what_is_asked_and_what_is_said(
+    agent: FakeAgent, capsys: pytest.CaptureFixture[str], arguments: list[str], asked: tuple[object, ...], said: str
+) -> None:
+    assert cli.run(["forward", *arguments]) == 0
+    assert agent.asked == [asked]
+    assert capsys.readouterr().out.startswith(said)
+
+
+def test_json_is_the_value(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["forward", "8080", "db:5432", "--keep", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["places"] == ["127.0.0.1:8080"]
+    assert cli.run(["forward", "--list", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["refused"] == {"policy": 3, "connect": 1}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["8080"],
+        ["8080", "db:1", "--list"],
+        ["8080", "db:1", "--socks", "1080"],
+        ["--list", "--keep"],
+        ["--remove", "1", "--keep"],
+    ],
+)
+def test_what_makes_no_sense_is_wrong_usage(
+    agent: FakeAgent, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert cli.run(["forward", *arguments]) == 2
+    assert "say [ADDR:]PORT TARGET:PORT, or one of" in capsys.readouterr().err
+    assert agent.asked == []
+
+
+def test_a_table_of_streams_and_below_it_what_is_wrong() -> None:
+    failed = stream("home: service web", state="unhealthy", reason="nobody\x1b[31m is there", origin="network")
+    refusing = stream("socks 127.0.0.1:1080", last_refusal="too fast", origin="held")
+    titles, first, second, third, why, last = stream_lines([stream(), failed, refusing], None)
+    assert click.unstyle(titles).split()[:3] == ["STREAMS", "TO", "STATE"]
+    assert click.unstyle(first).split() == "forward 127.0.0.1:8080 db:5432 listening 2 30 4 1.0 kB 5.0 MB".split()
+    assert "socks 127.0.0.1:1080 (held)" in third
+    assert "home: service web: nobody" in why
+    assert "\x1b[31m is" not in why
+    assert "socks 127.0.0.1:1080: too fast" in last
+    assert stream_lines([], None) == []
+    assert "unhealthy" in second
