@@ -22,7 +22,11 @@ def flow(source: object, destination: object, protocol: str = "tcp", port: int |
 
 
 def passes(policy: NetworkSpec, *arguments: Any) -> bool:
-    return verdict(policy, MEMBERS, flow(*arguments)).allowed
+    """By the policy, and by its prefixes, which must say the same."""
+    asked = flow(*arguments)
+    answer = verdict(policy, MEMBERS, asked)
+    assert by_prefixes(resolve(policy, MEMBERS), asked) == answer
+    return answer.allowed
 
 
 def test_without_a_rule_nothing_passes() -> None:
@@ -194,6 +198,12 @@ def test_udp_has_high_ports_of_its_own() -> None:
     assert passes(policy, A.address6, B.service_address("dns"), "udp", 60_000)
     assert not passes(policy, A.address6, B.service_address("dns"), "tcp", 60_000)
     assert not passes(policy, B.address6, A.service_address("files"), "udp", 60_000), "it speaks TCP"
+
+
+def test_high_ports_are_those_at_members_that_the_rule_is_about() -> None:
+    policy = spec(rule("allow", "members", "member:a", "tcp", "80"))
+    assert passes(policy, V6.address6, A.service_address("page"), "tcp", 60_000)
+    assert not passes(policy, V6.address6, B.service_address("page"), "tcp", 60_000)
 
 
 def test_a_service_that_a_member_does_not_serve_has_no_high_ports_there() -> None:
