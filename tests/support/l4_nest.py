@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -67,7 +68,8 @@ class NestWorld:
 
     def close(self) -> None:
         self.router.call(_end_streams, self.run)
-        os.kill(self.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
 
 
 def behind(**more: object) -> tuple[Entry, Entry]:
