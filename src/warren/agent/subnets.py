@@ -28,7 +28,8 @@ class Subnets:
         self._netlink = netlink
         self._nft = nft
         self._port = port
-        self._document: list[Command] | None = None
+        self._document: list[Command] | None = []
+        """None: there is none. At the beginning an agent before this one may have left one."""
         self._routes: tuple[Route, ...] = ()
 
     async def keep(self, interface: str, prefixes: Collection[IPNetwork]) -> None:

@@ -119,7 +119,7 @@ def test_a_table_of_streams_and_below_it_what_is_wrong() -> None:
     refusing = stream("socks 127.0.0.1:1080", last_refusal="too fast", origin="held")
     titles, first, second, third, why, last = stream_lines([stream(), failed, refusing], None)
     assert click.unstyle(titles).split()[:3] == ["STREAMS", "TO", "STATE"]
-    assert click.unstyle(first).split() == "forward 127.0.0.1:8080 db:5432 listening 2 30 4 1.0 kB 5.0 MB".split()
+    assert " ".join(click.unstyle(first).split()) == "forward 127.0.0.1:8080 db:5432 listening 2 30 4 1.0 kB 5.0 MB"
     assert "socks 127.0.0.1:1080 (held)" in third
     assert "home: service web: nobody" in why
     assert "\x1b[31m is" not in why
