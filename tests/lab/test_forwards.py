@@ -40,14 +40,15 @@ HTTPServer(("127.0.0.1", 8080), Page).serve_forever()
 class World:
     """Alice makes forwards; bob and carol have programs that answer."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, *options: str) -> None:
+        """``options``: of ``warren up`` on alice."""
         underlay = Underlay(lab)
         self.network: Network = underlay.network()
         self.network.start()
         self.alice, self.bob, self.carol = self.hosts = [underlay.host(name) for name in ("alice", "bob", "carol")]
         ticket = self.network.ticket("--uses", "3")
         for host in self.hosts:
-            self.network.join(host, ticket=ticket, wait=False)
+            self.network.join(host, *(options if host is self.alice else ()), ticket=ticket, wait=False)
         for host in self.hosts:
             self.network.wait_up(host)
         for host in self.hosts:
@@ -233,3 +234,29 @@ def test_a_service_by_name_is_had_from_another_member_when_one_stops_serving(wor
     network.warren(network.server, "service", "remove", "home", "page")
     alice.wait_for(lambda: world.stream(alice, "forward 127.0.0.1:7100")["state"] == "failed", 20)
     assert alice.call(ended_how, "127.0.0.1", 7100, 2.0) == "reset"
+
+
+def test_a_rootless_node_forwards_both_ways_and_offers_a_subnet_and_socks(lab: Lab) -> None:
+    world = World(lab, "--engine", "rootless")
+    alice, bob, network = world.alice, world.bob, world.network
+    alice.run(["ip", "address", "add", "192.0.2.77/32", "dev", "lo"])
+    bob.begin(serve_hashes, network.address(bob), PORT)
+    alice.begin(serve_hashes, "127.0.0.1", PORT)
+    alice.begin(serve_hashes, "192.0.2.77", PORT)
+    alice.begin(serve_echo_datagrams, "192.0.2.77", 7007)
+    behind = '[[policy]]\naction = "allow"\nfrom = ["members"]\nto = ["192.0.2.77/32"]\n'
+    world.apply(f"{OPEN}\n{behind}\n{ROUTE.replace('bob', 'alice')}")
+    world.forward(alice, "7100", f"bob:{PORT}", "--keep")
+    world.forward(alice, "overlay:7102", f"localhost:{PORT}", "--keep")
+    world.forward(alice, "--socks", "1080", "--keep")
+    alice.wait_for(lambda: works(alice, "127.0.0.1", 7100, 10), 20)
+    for family in (6, 4):
+        bob.wait_for(lambda family=family: works(bob, network.address(alice, family), 7102), 20)
+    bob.wait_for(lambda: works(bob, "192.0.2.77", PORT, 10), 20)
+    sent = [b"1", b"22", b"333"]
+    assert bob.call(datagram_answers, "192.0.2.77", 7007, sent) == sent
+    bob.start(["python3", "-c", SERVER.replace("127.0.0.1", "0.0.0.0"), "bob"], name="page")  # noqa: S104
+    fetch = ["curl", "-sS", "--max-time", "3", "--socks5-hostname", "127.0.0.1:1080", "-4", "http://bob.home:8080/"]
+    alice.wait_for(lambda: alice.run(fetch, check=False).stdout == "bob", 20)
+    tasks = {one["name"]: one["state"] for one in network.status(alice)["tasks"]}
+    assert (tasks["subnets by tcp"], tasks["subnets by udp"], tasks["subnets"]) == ("done", "done", "done")
