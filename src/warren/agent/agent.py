@@ -112,10 +112,13 @@ class Agent:
 
     def reload(self) -> None:
         """Read the local config again. Raises UsageError or OperationFailed; the one before then stays in force."""
-        self._shared.config = self._load_config()
+        before, self._shared.config = self._shared.config, self._load_config()
         for runner in self._runners.values():
             runner.config_changed()
         self.streams.wake()
+        if self._shared.config.engine != before.engine:
+            running = self._shared.world.choice.engine
+            _log.warning("the engine stays %s until the agent is stopped and started again", running)
         _log.info("the config was read again")
 
     def network_changed(self) -> None:

@@ -91,7 +91,7 @@ async def of_nest(where: Places) -> AsyncIterator[Inside]:
     """For the rootless engine: the nest is found or made, and its helper is replaced when it dies. It ends with the
     block. Raises OperationFailed.
     """
-    _close_to_others(where.run)
+    check_private(where.run)
     if os.geteuid() == 0:
         await end_host_planes(where)
     nest = await _nest(where)
@@ -109,14 +109,13 @@ async def of_nest(where: Places) -> AsyncIterator[Inside]:
         await nest.close()
 
 
-def _close_to_others(run: Path) -> None:
-    """Who could put sockets there would be taken for the helper."""
-    try:
-        run.chmod(0o700)
-    except OSError as error:
-        raise OperationFailed(
-            f"{run} is not this user's own directory ({error.strerror}); name another with --run"
-        ) from None
+def check_private(run: Path) -> None:
+    """Who could put sockets into ``run`` would be taken for the helper. Raises OperationFailed."""
+    found = run.stat()
+    if found.st_uid != os.geteuid():
+        raise OperationFailed(f"{run} is another user's directory; name one of your own with --run")
+    if found.st_mode & 0o077:
+        raise OperationFailed(f"{run} is open to other users: `chmod 700 {run}`, or name another with --run")
 
 
 async def _nest(where: Places) -> Nest:

@@ -23,7 +23,7 @@ _SECTIONS: Final = {
         "down": ("warren.cli.down", "Stop the agent, or leave one network."),
         "status": ("warren.cli.status", "Show the networks of this machine, and who is in them."),
         "ping": ("warren.cli.ping", "See whether another member answers, and by which path."),
-        "exec": ("warren.cli.exec", "Run a program in the networks: what it connects to are their members."),
+        "exec": ("warren.cli.exec", "Run a program in the overlay, where members have names."),
         "forward": ("warren.cli.forward", "Forward ports to members, services, and what is behind members."),
         "explain": ("warren.cli.explain", "Explain by which path two members reach each other, and why."),
         "doctor": ("warren.cli.doctor", "Find out how this host is connected, and what to change."),

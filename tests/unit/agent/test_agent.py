@@ -302,6 +302,17 @@ def test_a_config_with_errors_leaves_the_one_before_in_force(tmp_path: Path) -> 
     scenario(work, tmp_path, home)
 
 
+def test_a_config_with_another_engine_says_when_that_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def work(machine: Machine, agent: Agent) -> None:
+        for engine, said in (("auto", 0), ("rootless", 1), ("rootless", 0)):
+            caplog.clear()
+            machine.host.config = AgentConfig(engine=engine)
+            agent.reload()
+            assert caplog.text.count("the engine stays userspace until the agent is stopped") == said
+
+    scenario(work, tmp_path)
+
+
 def test_a_change_of_the_host_wakes_every_network(tmp_path: Path) -> None:
     home = FakeCoordinator()
 

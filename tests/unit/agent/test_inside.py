@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from warren.agent import inside as module
-from warren.agent.inside import Inside, end_behind, end_nest, keep
+from warren.agent.inside import Inside, check_private, end_behind, end_nest, keep
 from warren.agent.places import Places
 from warren.errors import OperationFailed
 from warren.l4.overlay import HostSockets
@@ -128,6 +128,19 @@ def test_what_a_killed_rootless_agent_has_left_is_ended_and_removed(tmp_path: Pa
     asyncio.run(end_nest(where))
     assert [process.wait(10) for process in left] == [-signal.SIGTERM] * 3
     assert not any(path.exists() for path in (*places[:2], where.resolv_conf))
+
+
+def test_a_run_directory_that_others_may_write_in_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    check_private(tmp_path)
+    for mode in (0o770, 0o755, 0o1777):
+        tmp_path.chmod(mode)
+        with pytest.raises(OperationFailed, match="is open to other users: `chmod 700"):
+            check_private(tmp_path)
+        assert tmp_path.stat().st_mode & 0o7777 == mode
+    monkeypatch.setattr(os, "geteuid", lambda: 12_345)
+    with pytest.raises(OperationFailed, match="another user's directory"):
+        check_private(tmp_path)
 
 
 def test_streams_of_a_node_that_was_not_rootless_go_on(tmp_path: Path) -> None:
