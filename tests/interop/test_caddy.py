@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.certificates import make_certificate
-from tests.support.ingress import CLIENT, eventually, gateway, read_all
+from tests.support.ingress import CLIENT, PATIENCE_S, eventually, gateway, read_all
 from warren.errors import OperationFailed, Unreachable
 from warren.ingress import process
 from warren.ingress.caddy import Caddy
@@ -76,10 +76,10 @@ def test_what_a_site_says_bit_by_bit_comes_bit_by_bit() -> None:
         async with gateway("a.test") as gate:
             reader, writer = await gate.connect("a.test")
             writer.write(b"GET /stream HTTP/1.1\r\nHost: a.test\r\n\r\n")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await reader.readuntil(b"line 0\n")
             gate.web.more.set()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await reader.readuntil(b"line 1\n")
             writer.transport.abort()
 
@@ -96,7 +96,7 @@ def test_a_websocket_goes_through_both_ways(tls: bool) -> None:
                 b"GET /upgrade HTTP/1.1\r\nHost: " + host + b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             )
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
                 writer.write(b"\x81\x82frames")
                 assert await reader.readexactly(8) == b"\x81\x82frames"
@@ -135,16 +135,16 @@ def test_a_change_of_the_sites_leaves_downloads_alone() -> None:
         async with gateway("a.test") as gate:
             reader, writer = await gate.connect("a.test")
             writer.write(b"GET /stream HTTP/1.1\r\nHost: a.test\r\n\r\n")
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await reader.readuntil(b"line 0\n")
             before = gate.ports
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await gate.keep([gate.site("a.test"), gate.site("b.test")])
             assert gate.ports == before
             await gate.wait_for_certificates("b.test")
             assert (await gate.curl("-o", "/dev/null", "-w", "%{http_code}", "https://b.test/")) == "200"
             gate.web.more.set()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_S):
                 await reader.readuntil(b"line 1\n")
             writer.transport.abort()
 
