@@ -7,12 +7,15 @@ import errno
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, Protocol
 
+from warren import log
 from warren.l4.config import Backend, Way
 from warren.l4.destinations import Attempt, Destination, Destinations, connect
 from warren.l4.flows import FlowTable
 from warren.l4.kinds import Refused, Tools
 from warren.l4.trains import Control, Train, TrainSocket
 from warren.model.tunnel import TransportAddress
+
+_log = log.get("streams")
 
 HELD_BYTES_MAX: Final = 8 << 20
 """Of all flows of an entry together: datagrams kept until the backend is connected to, and until it has answered where
@@ -205,6 +208,11 @@ class Flow:
             if why.reason == "connect":
                 site.unreachable()
             site.end(self, why)
+            return
+        except Exception:  # noqa: BLE001 - a bug ends one flow
+            _log.exception("a flow of %s ends in a way that was not expected", self.client)
+            self._opening = None
+            site.end(self)
             return
         self._opening = None
         self._upstream, self._since = upstream, site.now()

@@ -57,6 +57,7 @@ class DatagramEntry:
             self._retry_later(RETRY_S)
 
     async def update(self, entry: Entry) -> None:
+        others = entry.allowed != self.entry.allowed
         self.entry, self.way = entry, entry.way
         self.table.ceiling = entry.limits.streams_max
         self._admission = _without_ceiling(entry.limits)
@@ -64,7 +65,7 @@ class DatagramEntry:
             self._close_door(listen)
         self._failures = {listen: why for listen, why in self._failures.items() if listen in entry.listen}
         for flow in self.table:
-            if entry.way.refusal or (flow.backend is not None and not self._is_in_way(flow.backend)):
+            if others or entry.way.refusal or (flow.backend is not None and not self._is_in_way(flow.backend)):
                 self.end(flow)
         if not self._unhealthy and await self._listen():
             self._retry_later(RETRY_S)

@@ -103,17 +103,18 @@ class Destinations:
         expires, asking = self._resolved.get(key, (0.0, None))
         if asking is None or expires < now or (asking.done() and (asking.cancelled() or asking.exception())):
             if len(self._resolved) >= _RESOLVED_MAX:
-                self.close()
-            asking = asyncio.ensure_future(_ask(*key))
+                self._resolved.clear()  # who waits for one goes on waiting
+            asking = asyncio.create_task(_ask(*key))
+            asking.add_done_callback(_retrieve)
             self._resolved[key] = now + _RESOLVED_S, asking
         try:
             async with asyncio.timeout(timeout_s):
                 return await asyncio.shield(asking)
+        except TimeoutError:
+            raise Refused("unresolved", f"{backend.host} does not resolve: nobody answers in time") from None
         except (OSError, UnicodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is no host name"
             raise Refused("unresolved", f"{backend.host} does not resolve: {reason}") from None
-        except TimeoutError:
-            raise Refused("unresolved", f"{backend.host} does not resolve: nobody answers in time") from None
 
 
 def destination(side: Side, ip: Any, port: int) -> Destination:
@@ -149,6 +150,12 @@ def _literal(backend: Backend) -> Destination | None:
     except ValueError:
         return None
     return None if "%" in backend.host else destination(backend.side, address, backend.port)
+
+
+def _retrieve(asking: asyncio.Task[list[Destination]]) -> None:
+    """Perhaps nobody waits any more; then a failure is nobody's."""
+    if not asking.cancelled():
+        asking.exception()
 
 
 async def _ask(host: str, port: int) -> list[Destination]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Self
@@ -300,6 +301,43 @@ def test_a_name_that_does_not_resolve_is_a_refusal(host: str) -> None:
     run(test)
 
 
+def test_a_resolver_that_does_not_answer_is_asked_once_and_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, answered = [], threading.Event()
+
+    def silent(*question: object, **_: object) -> list[Any]:
+        asked.append(question)
+        answered.wait(10)
+        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    async def test() -> None:
+        way = Way(backends=(Backend(name="b", side="host", host="slow.example", port=53),), connect_timeout_s=0.05)
+        async with running(entry_of(way)) as up:
+            with Peer() as one, Peer() as other:
+                monkeypatch.setattr(socket, "getaddrinfo", silent)
+                for client in (one, other):
+                    await client.send(b"?", up.place)
+                await up.tools.until(lambda: up.tools.reasons["unresolved"] == 2)
+                assert str(up.tools.refusals[0]) == "slow.example does not resolve: nobody answers in time"
+                assert len(asked) == 1
+        answered.set()
+
+    run(test)
+
+
+@pytest.mark.logs_errors
+def test_a_bug_ends_one_flow_alone() -> None:
+    async def test() -> None:
+        tools = FakeTools()
+        with Peer() as client:
+            one = Backend(name="b", side="overlay", host=V4, port=9)
+            async with running(entry_of(Way(backends=(one,))), tools) as up:
+                tools.overlay = None  # type: ignore[assignment]
+                await client.send(b"?", up.place)
+                await tools.until(lambda: tools.opened == 1 and tools.open == 0)
+
+    run(test)
+
+
 def test_what_leads_back_to_the_entry_itself_is_refused() -> None:
     async def test() -> None:
         async with running(entry_of(Way(), listen=(Listen(protocol="udp"),))) as up:
@@ -442,6 +480,20 @@ def test_a_new_way_ends_flows_to_backends_that_are_gone_and_keeps_the_others() -
                 await up.entry.update(entry_of(Way(backends=to(other).backends, refusal="not any more")))
                 assert up.tools.open == 0
                 assert up.place == place
+
+    run(test)
+
+
+def test_flows_end_when_other_places_may_be_gone_to() -> None:
+    async def test() -> None:
+        with Peer() as backend, Peer() as client:
+            async with running(entry_of(to(backend), allowed=("192.0.2.0/24",))) as up:
+                await client.send(b"1", up.place)
+                await backend.answer()
+                await up.entry.update(entry_of(to(backend), allowed=("192.0.2.0/24",)))
+                assert up.tools.open == 1
+                await up.entry.update(entry_of(to(backend)))
+                assert up.tools.open == 0
 
     run(test)
 
