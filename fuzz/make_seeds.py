@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ import msgspec
 from fuzz.run import SEEDS
 from tests.support.gateways import description, soap_answer, soap_fault
 from tests.support.networks import MadeNetwork
+from warren.engine.rootless import messages
 from warren.identity.keys import PublicKey
+from warren.linux.netlink_values import Address, Route
 from warren.model.datagrams import ControlDatagram, PathWanted, PeerHeard
 from warren.model.documents import Verified
 from warren.model.envelope import pack_envelope
@@ -35,6 +37,7 @@ def main() -> None:
         **turn(),
         **portmap(),
         **wireguard(),
+        **nest(),
         **documents(),
         **ftp(),
         **proxy(),
@@ -155,6 +158,24 @@ def wireguard() -> dict[str, list[bytes]]:
             control_port.pack(message)
             for message in (ControlDatagram(b"data", FOUR, way), PeerHeard(key, SIX, way), PathWanted(key))
         ],
+    }
+
+
+def nest() -> dict[str, list[bytes]]:
+    route = Route(IPv6Network("fd00::/64"), "wg0", 7, SIX.ip, 1400, 9, True)
+    address = Address("wg0", IPv4Interface("10.1.2.3/24"))
+    return {
+        "nest_messages": [
+            messages.pack_frame(message)
+            for message in (
+                messages.OpenSockets(2, 1, 6, 3),
+                messages.AddAddress(messages.pack_address(address)),
+                messages.AddRoute(messages.pack_route(route)),
+                messages.RunNft([{"add": {"table": {"family": "inet", "name": "x"}}}]),
+                messages.answer_of([messages.pack_route(route)]),
+                messages.Answer(refused="no"),
+            )
+        ]
     }
 
 

@@ -221,6 +221,25 @@ def control_port(data: bytes) -> None:
         assert unpack_untrusted(pack(message)) == message
 
 
+def nest_messages(data: bytes) -> None:
+    from warren.engine.rootless import messages
+
+    with suppress(MalformedPacket):
+        messages.frame_length_untrusted(data[: messages.LENGTH_BYTES])
+    body = data[messages.LENGTH_BYTES :]
+    with suppress(MalformedPacket):
+        request = messages.unpack_request_untrusted(body)
+        again = messages.unpack_request_untrusted(messages.pack_frame(request)[messages.LENGTH_BYTES :])
+        assert again == request or request != request  # noqa: PLR0124 - a NaN in a document of rules
+        match request:
+            case messages.AddAddress(address):
+                messages.pack_address(messages.address_untrusted(address))
+            case messages.AddRoute(route):
+                messages.pack_route(messages.route_untrusted(route))
+    with suppress(MalformedPacket):
+        messages.value_untrusted(messages.unpack_answer_untrusted(body), tuple[messages.WireRoute, ...])
+
+
 # Documents and control messages
 
 
@@ -419,7 +438,7 @@ TARGETS: Final[dict[str, Target]] = {
         stun_message, stun_attributes, stun_server, stun_discovery,
         turn_channel, turn_streams, turn_client, turn_server, stream_framings,
         natpmp, pcp, ssdp, upnp_http, upnp_xml,
-        wireguard_messages, uapi, control_port,
+        wireguard_messages, uapi, control_port, nest_messages,
         envelope, documents, control_messages, tickets,
         path_signals, nat_words, dns_queries, echo_replies, captive_portals, tls_hello, caddys_questions, proxy_header,
         ftp_addresses, ftp_control,
