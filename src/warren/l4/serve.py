@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Final, cast
@@ -62,7 +62,7 @@ class Server:
         self._answering: _Lookup | None = None
         self._configuring = asyncio.Lock()
         self._looking: asyncio.TimerHandle | None = None
-        self._seen: Sequence[tuple[str, str]] = ()
+        self._seen: Mapping[str, tuple[str, str]] = {}
 
     async def configure(self, config: Config) -> Status:
         """Make it so; raises OperationFailed when clients of Caddy cannot be looked up."""
@@ -95,8 +95,9 @@ class Server:
         if self._looking is not None:
             self._looking.cancel()
         known = [work.running for work in self._work.values() if not isinstance(work.running, StreamEntry)]
-        seen = [(state.state, state.reason) for state in (one.state() for one in known)]
-        if len(seen) == len(self._seen) and seen != self._seen:
+        states = [one.state() for one in known]
+        seen = {state.id: (state.state, state.reason) for state in states}
+        if any(self._seen.get(entry_id, now) != now for entry_id, now in seen.items()):
             self._changed()
         self._seen = seen
         self._looking = asyncio.get_running_loop().call_later(LOOK_S, self._look) if known else None

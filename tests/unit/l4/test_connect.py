@@ -106,7 +106,8 @@ def test_a_silent_backend_is_not_waited_for_and_is_let_go_once_another_answers()
 
     async def main(dialler: Dialler, clock: Clock) -> None:
         async with listening(say_port) as alive:
-            way = Way(backends=(Backend(name="s", side="overlay", host="::1", port=1), backend(alive)))
+            silence = Backend(name="s", side="overlay", host="::1", port=1)
+            way = Way(backends=(silence, backend(alive)), connect_timeout_s=2 * LIMIT_S)
             assert await answer(dialler, way) == str(alive).encode()
             assert (silent.asked, silent.given_up) == (1, 1)
 

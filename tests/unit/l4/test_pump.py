@@ -360,6 +360,22 @@ def test_a_turn_moves_a_bounded_number_of_bytes(monkeypatch: pytest.MonkeyPatch)
     asyncio.run(main())
 
 
+def test_what_a_broken_stream_left_in_a_pipe_gets_into_no_other() -> None:
+    async def main() -> None:
+        async with pumping() as carry:
+            broken = carry()
+            await fill(broken.client)
+            assert broken.stream.inward.piped > 0
+            reset(broken.client)
+            await until(lambda: broken.over == 1)
+            data = random.Random(3).randbytes(MEGABYTE)
+            other = carry()
+            _, got = await asyncio.gather(send_and_end(other.client, data), read_all(other.server))
+            assert got == data
+
+    asyncio.run(main())
+
+
 def test_a_hundred_streams_at_once_do_not_mix() -> None:
     async def one_stream(one: Carried, seed: int) -> bool:
         data = random.Random(seed).randbytes(100_000 + seed)

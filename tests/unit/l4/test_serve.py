@@ -70,12 +70,15 @@ def test_another_kind_or_protocol_takes_the_place_of_what_runs() -> None:
 
 def test_an_entry_that_is_unchanged_is_not_touched() -> None:
     async def main() -> None:
-        async with running(ENTRIES["plain"], ENTRIES["udp"]) as server:
+        changes: list[int] = []
+        async with running(ENTRIES["plain"], ENTRIES["udp"], changed=lambda: changes.append(1)) as server:
             before = [work.running for work in server._work.values()]
             places = [state.places for state in server.status().entries]
             await server.configure(Config(entries=(ENTRIES["plain"], ENTRIES["udp"])))
             assert [work.running for work in server._work.values()] == before
             assert [state.places for state in server.status().entries] == places
+            await server.configure(Config(entries=(ENTRIES["plain"],)))
+            assert changes == [], "who configured knows"
 
     asyncio.run(main())
 
