@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.support.coordinators import Node, World, run, world
@@ -21,6 +22,7 @@ from warren.proto.control.administration import (
     ServiceRequest,
     ServiceState,
 )
+from warren.proto.control.desired_services import SPEC_BYTES_MAX
 
 ALL = Rule(action="allow", sources=("members",), destinations=("members",))
 
@@ -310,3 +312,18 @@ def test_of_writers_at_once_each_gets_all_or_nothing(tmp_path: Path) -> None:
             assert now.version == (await w.service.network(w.admin, "home")).version
 
     asyncio.run(main())
+
+
+def test_the_largest_document_that_is_made_reaches_members() -> None:
+    async def scenario(w: World) -> None:
+        long = tuple(f"tag:{'x' * 50}{number}" for number in range(14))
+        one = ServiceState(at=long, target="localhost:80", comment="c" * 64)
+        many = DesiredState(policy=(ALL,), services={f"s{number}": one for number in range(1024)})
+        planned = await w.service.plan(w.admin, "home", many)
+        assert planned.problems == ()
+        await w.service.apply(w.admin, "home", ApplyRequest(state=many))
+        found = await spec(w)
+        assert len(found.services) == 1024
+        assert len(msgspec.msgpack.encode(found)) > SPEC_BYTES_MAX * 9 // 10
+
+    run(scenario)
