@@ -60,6 +60,19 @@ async def addresses_come_and_go(netlink: Netlink, interface: str) -> None:
 
 
 @_scenario
+async def an_address_at_which_nothing_is_to_begin_stays_so(netlink: Netlink, interface: str) -> None:
+    usual = Address(interface, ip_interface("fd09:1::1/128"))
+    passive = Address(interface, ip_interface("fd09:1::2/128"), lasting=False)
+    for address in (usual, passive):
+        await netlink.add_address(address)
+    await netlink.set_link(interface, up=True)
+    found = {one.value: one.lasting for one in await netlink.addresses() if one.interface == interface}
+    assert (found[usual.value], found[passive.value]) == (True, False)
+    await netlink.remove_address(passive)
+    assert usual in _on(interface, await netlink.addresses())
+
+
+@_scenario
 async def an_address_brings_the_route_to_its_network(netlink: Netlink, interface: str) -> None:
     for text in ("10.9.0.1/24", "10.9.1.1/32", "fd09::1/64", "fd09:1::1/128"):
         await netlink.add_address(Address(interface, ip_interface(text)))

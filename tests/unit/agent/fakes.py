@@ -57,6 +57,7 @@ from warren.model.documents import (
 from warren.model.envelope import Envelope
 from warren.model.netmap import Member
 from warren.model.policy import DEFAULT_POLICY
+from warren.model.services import Service
 from warren.model.tickets import ticket_text
 from warren.model.tunnel import IPAddress
 from warren.proto.control import messages
@@ -88,6 +89,7 @@ class FakeCoordinator:
         self.away = False
         self.refusal: messages.Refused | None = None
         self.policy: tuple[Rule, ...] = DEFAULT_POLICY
+        self.services: tuple[Service, ...] = ()
         self._members: dict[bytes, Membership] = {}
         self.put_spec()
 
@@ -115,6 +117,7 @@ class FakeCoordinator:
             prefix4=None if self.prefix4 is None else str(self.prefix4),
             policy=self.policy,
             coordinators=self.coordinators,
+            services=self.services,
         )
         self.put(sign(spec, self.authority))
 

@@ -12,6 +12,7 @@ from warren.identity.keys import PublicKey
 from warren.identity.signing import VerifyKey
 from warren.model.documents import NodeRecord, sign
 from warren.model.netmap import NetworkMap
+from warren.model.services import Service
 
 IF = "w-home"
 ME, B, C = (signing_key(name) for name in ("me", "b", "c"))
@@ -181,3 +182,20 @@ def test_nobody_is_a_peer_by_this_nodes_own_key_or_by_none() -> None:
     network.record("c", bytes(32), version=2)
     own = PublicKey(bytes([1]) * 32)
     assert peers(network.want(own_keys=[own])) == {}
+
+
+def test_a_service_has_an_address_of_its_own_where_it_is_served_which_no_connection_begins_at() -> None:
+    network = Network()
+    served = Service(name="web", at=("member:me",), target="127.0.0.1:80")
+    network.coordinator.services = (served, Service(name="other", at=("member:b",), target="127.0.0.1:80"))
+    network.coordinator.put_spec()
+    want = network.want()
+    (own,) = [member for member in want.members if member.name == "me"]
+    (address,) = want.service_addresses
+    assert address.value.ip == own.service_address("web")
+    assert not address.lasting
+    assert address not in want.addresses  # DNS is not answered there, nor is it shown as the node's
+    assert want.own.addresses6 == (own.address6, own.service_address("web"))
+    network.coordinator.services = ()
+    network.coordinator.put_spec()
+    assert want.of_host() != network.want().of_host()
