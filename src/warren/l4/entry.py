@@ -68,7 +68,7 @@ class StreamEntry:
         self._placing = asyncio.Lock()
 
     async def open(self) -> None:
-        self._watch_health()
+        self._watch_health(trusted=False)
         if self._health is not None:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(FIRST_CHECK_S):
@@ -80,8 +80,10 @@ class StreamEntry:
         if before.limits != entry.limits:
             self._tools.admission.forget()
         if before.health != entry.health or (entry.health is not None and before.way != entry.way):
+            # Until it has been looked at, nothing is known that speaks against it.
+            trusted = self._health is None or self._health.healthy
             await self._end_health()
-            self._watch_health()
+            self._watch_health(trusted=trusted)
         await self._place()
 
     def state(self) -> EntryState:
@@ -108,12 +110,12 @@ class StreamEntry:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._tools.end_all()
 
-    def _watch_health(self) -> None:
+    def _watch_health(self, *, trusted: bool) -> None:
         health = self.entry.health
         if health is None:
             self._tools.unreachable = None
             return
-        self._health = Health(self._check, health.every_s, self._health_changed)
+        self._health = Health(self._check, health.every_s, self._health_changed, trusted=trusted)
         self._tools.unreachable = self._health.failed
 
     async def _end_health(self) -> None:

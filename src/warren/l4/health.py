@@ -13,12 +13,19 @@ RETRY_FIRST_S: Final = 1.0
 
 
 class Health:
-    """``check`` raises Refused when there is no connection; ``changed`` is called whenever :attr:`healthy` changes."""
+    """``check`` raises Refused when there is no connection; ``changed`` is called whenever :attr:`healthy` changes,
+    which it is in the beginning if ``trusted``.
+    """
 
     def __init__(
-        self, check: Callable[[], Awaitable[None]], every_s: float, changed: Callable[[], Awaitable[None]]
+        self,
+        check: Callable[[], Awaitable[None]],
+        every_s: float,
+        changed: Callable[[], Awaitable[None]],
+        *,
+        trusted: bool = False,
     ) -> None:
-        self.healthy = False
+        self.healthy = trusted
         self.reason = "its target is being connected to for the first time"
         self.checked = asyncio.Event()
         """Set when the first check has ended."""

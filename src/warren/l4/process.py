@@ -28,6 +28,8 @@ HELLO_S: Final = 5.0
 ANSWER_S: Final = 30.0
 """To configure is to open each entry in turn, some in sockets that another process makes."""
 STOP_S: Final = 5.0
+GONE_S: Final = 1.0
+"""From the end of the connection to that of the process."""
 
 Resolver = Callable[[str], Sequence[str]]
 
@@ -97,10 +99,11 @@ class StreamProcess:
         return (await self._asked(Ask(number=self._number), self._number)).status
 
     async def wait_closed(self) -> None:
-        """Return when the process is gone, for whatever reason."""
+        """Return when the process is gone, for whatever reason, or listens to another agent."""
         await asyncio.wait([self._reading])
+        await _ended(self._pidfd, GONE_S)
         if self._child is not None:
-            await asyncio.to_thread(self._child.wait)
+            self._child.poll()
 
     async def close(self) -> None:
         """End the process with all its streams; harmless when it is gone."""

@@ -367,6 +367,25 @@ def test_an_entry_whose_target_is_dead_does_not_listen_and_does_once_it_lives() 
     asyncio.run(main())
 
 
+def test_another_target_does_not_close_the_listener_until_it_is_known_to_be_dead() -> None:
+    async def main() -> None:
+        health = Health(every_s=3600)
+        async with (
+            listening(say_port) as old,
+            listening(say_port) as new,
+            running(forward(way_to(old), health=health)) as server,
+        ):
+            port = port_of(server.status())
+            listener = next(iter(server._work["forward x"].running._listeners.values()))  # type: ignore[attr-defined]
+            await server.configure(Config(entries=(forward(way_to(new), health=health),)))
+            assert listener.sock.fileno() >= 0
+            assert await exchange(port, b"") == str(new).encode()
+            await server.configure(Config(entries=(forward(way_to(free_port()), health=health),)))
+            await until(lambda: state(server).state == "unhealthy")
+
+    asyncio.run(main())
+
+
 def test_a_stream_that_fails_makes_an_entry_unhealthy_at_once() -> None:
     async def main() -> None:
         target = await asyncio.start_server(_echo_and_close, "127.0.0.1", 0)
