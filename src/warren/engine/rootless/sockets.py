@@ -56,10 +56,10 @@ class NestSockets:
         try:
             while self._waiting:
                 sort = next(iter(self._waiting))
-                queue = self._waiting[sort]
+                queue = self._waiting.pop(sort)
                 turn = [queue.popleft() for _ in range(min(len(queue), SOCKETS_MAX))]
-                if not queue:
-                    del self._waiting[sort]
+                if queue:
+                    self._waiting[sort] = queue  # behind the other sorts
                 await self._serve(sort, turn)
         finally:
             self._worker = None
