@@ -92,6 +92,9 @@ def test_an_ordinary_user_takes_part_and_nothing_of_the_host_changes(pair: Pair)
     assert status["engine"] == "rootless"
     assert status["networks"][0]["engine"] == "rootless"
     assert status["engine_why"]
+    other = bob.warren("up", pair.network.ticket(), "--engine", "userspace", check=False)
+    assert (other.returncode, other.stderr.count("\n")) == (2, 1)
+    assert "has the engine rootless; stop it first" in other.stderr
     assert "engine: rootless, since " in bob.agent.output()  # type: ignore[union-attr]
 
     wait_pinged(alice, bob.address())
