@@ -3,7 +3,7 @@
 ========== ===================================================================================================
 server     public: the coordinator and its relay
 gw1, gw2   public members that may publish services of others
-hidden     behind a NAT that lets in answers only; its agent runs without root's rights, with the rootless engine
+hidden     behind a NAT that lets in answers only; its agent has no rights, and so the rootless engine
 visitor    public, IPv4 only, no member of anything
 ========== ===================================================================================================
 """
@@ -46,19 +46,15 @@ class StreamWorld:
             configure(host, GATEWAY.format(domain=f"{host.name}.example.com"))
         ticket = self.network.ticket("--uses", str(len(joining)))
         for host in joining:
-            self.network.join(host, *self.options(host), ticket=ticket, wait=False)
+            self.network.join(host, ticket=ticket, wait=False, rights=host is not self.hidden)
         for host in joining:
             self.network.wait_up(host)
         for host in joining:
             host.wait_for(partial(self.network.knows, host, [one for one in joining if one is not host]), PATIENCE_S)
 
-    def options(self, host: Host) -> list[str]:
-        """Of ``warren up`` on that host."""
-        return ["--engine", "rootless"] if host is self.hidden else []
-
     def restart(self, host: Host) -> None:
         """Start the agent of ``host`` again."""
-        self.network.up(host, *self.options(host))
+        self.network.up(host, rights=host is not self.hidden)
 
     def address(self, host: Host) -> str:
         """Where the Internet reaches a public host, by IPv4."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 _TITLES = {
-    "network": "Warren: two homes, an office and a data centre; real programs, real packets",
+    "network": "Warren: three homes, an office and a data centre; real programs, real packets",
     "tunnel": "Warren: two hosts, one encrypted tunnel, real packets",
 }
 

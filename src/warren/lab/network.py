@@ -33,6 +33,10 @@ PORT: Final = 8443
 RELAY_PORT: Final = 3478
 RELAY_TLS_PORT: Final = 443
 PATIENCE_S: Final = 30.0
+_WITHOUT_RIGHTS: Final = ("setpriv", "--bounding-set=-all,+setfcap", "--inh-caps=-all", "--no-new-privs", "--")
+"""No capabilities but the one without which root, unlike others, may not map himself into a user namespace
+(user_namespaces(7)), and no way to get any others.
+"""
 _ACCESS: Final = re.compile(r"warren-access:[A-Za-z0-9_-]+")
 _TICKET: Final = re.compile(r"warren-ticket:[A-Za-z0-9_-]+")
 
@@ -163,18 +167,27 @@ class Network:
         ticket: str | None = None,
         wait: bool = True,
         env: Mapping[str, str] | None = None,
+        rights: bool = True,
     ) -> Node:
         """Join ``host`` by a ticket and leave its agent running there, with ``env`` in its environment; ``options`` are
-        those of ``warren up``.
+        those of ``warren up``. Without ``rights`` it has no more of them than an ordinary user.
         """
-        node = self.up(host, ticket or self.ticket(), *options, wait=False, env=env)
+        node = self.up(host, ticket or self.ticket(), *options, wait=False, env=env, rights=rights)
         if wait:
             self.wait_up(host)
         return node
 
-    def up(self, host: Host, *arguments: str, wait: bool = True, env: Mapping[str, str] | None = None) -> Node:
+    def up(
+        self,
+        host: Host,
+        *arguments: str,
+        wait: bool = True,
+        env: Mapping[str, str] | None = None,
+        rights: bool = True,
+    ) -> Node:
         """Start the agent of ``host``: ``warren up`` with a ticket, or without when it is a member already."""
         command = [*warren_command(), "up", *arguments, *_state(host), "--name", host.name]
+        command = command if rights else [*_WITHOUT_RIGHTS, *command]
         node = Node(host, host.name, host.start(command, name="agent", env=env))
         self.nodes[host.name] = node
         if wait:

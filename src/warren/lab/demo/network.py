@@ -1,4 +1,5 @@
-"""Two homes, an office and a data centre: members behind NATs find each other, first over a relay, then directly.
+"""Homes, an office and a data centre: members behind NATs find each other, first over a relay, then directly; services
+of a member without root are used from everywhere.
 
 Everything is done with the commands that a person would type, and what they print is shown.
 """
@@ -12,6 +13,7 @@ from functools import partial
 
 from warren.errors import OperationFailed
 from warren.lab.demo import network_faults as faults
+from warren.lab.demo import network_streams as streams
 from warren.lab.demo.network_world import PATIENCE_S, World, answers, build, until, way
 from warren.lab.demo.step import Step, flow_bits_per_s, speeds
 from warren.lab.demo.story import Story, tell
@@ -64,6 +66,9 @@ def run() -> Iterator[Step]:
         yield _transfer(network, alice, bob)
         capture.stop()
         yield _wire(capture.packets())
+        yield streams.rootless_member(world)
+        yield streams.page_for_everybody(world)
+        yield streams.forwarded_port(world)
         yield faults.relay_dies(world)
         yield faults.uplink_dies(world)
         yield _policy(network, alice, bob)
@@ -83,6 +88,8 @@ def _places(world: World) -> Step:
             f"alice  192.168.1.10  behind a NAT at {at('home1')} that lets in answers only; also on a mobile network",
             f"bob    192.168.1.10  behind a NAT at {at('home2')} with another port for each destination",
             f"carol  192.168.1.10  in an office at {at('office')} whose firewall drops UDP",
+            f"dave   192.168.1.10  behind a NAT at {at('home3')}, and an ordinary user",
+            f"gw     {at('gw'):12} public: a gateway for those who are no members",
         ),
         {},
     )
@@ -108,7 +115,8 @@ def _coordinator(world: World) -> Step:
 
 
 def _join(world: World) -> Step:
-    network, hosts = world.network, [world.dc1, world.alice, world.bob, world.carol]
+    network, hosts = world.network, [world.dc1, world.alice, world.bob, world.carol, world.gateway]
+    streams.make_gateway(world.gateway)
     ticket = network.ticket("--uses", str(len(hosts)))
     lines = [
         f"dc1$    warren network invite home --uses {len(hosts)}",
@@ -122,7 +130,7 @@ def _join(world: World) -> Step:
         addresses = f"{network.address(host)}, {network.address(host, 4)}"
         took = f"{seconds[host.name]:.1f} s"
         lines.append(f"{host.name + '$':7} warren up 'warren-ticket:…'   is {addresses} after {took}")
-    return Step("Four nodes join with one ticket", tuple(lines), {"seconds": seconds})
+    return Step("Five nodes join with one ticket", tuple(lines), {"seconds": seconds})
 
 
 def _paths(world: World) -> Step:

@@ -1,4 +1,4 @@
-"""Where the demonstration of a network plays: two homes, an office, a mobile network and two public servers."""
+"""Where the demonstration of a network plays: three homes, an office, a mobile network and three public servers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ PATIENCE_S = 40.0
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The hosts: ``dc1`` has the coordinator and a relay and is a member, ``dc2`` has another relay."""
+    """The hosts: ``dc1`` has the coordinator and a relay and is a member, ``dc2`` has another relay and is none,
+    ``gateway`` is a member that publishes services of others, ``dave`` has no rights on his machine.
+    """
 
     internet: Internet
     dc1: Host
@@ -25,6 +27,8 @@ class World:
     alice: Host
     bob: Host
     carol: Host
+    gateway: Host
+    dave: Host
     mobile: Site
     network: Network
 
@@ -35,11 +39,13 @@ def build(lab: Lab) -> World:
     alice = internet.site("home1", "port-restricted").host("alice")
     bob = internet.site("home2", "symmetric-sequential").host("bob")
     carol = internet.site("office", "udp-blocked").host("carol")
+    gateway = internet.server("gw")
+    dave = internet.site("home3", "port-restricted").host("dave")
     slower = Impairment(delay_s=0.012)
     mobile = internet.site("mobile", "cgn", lan="10.33.0.0/24", impairment=slower)
     mobile.attach(alice, interface="wwan0", metric=1000)
     url = f"https://{internet.address('dc1')}:8443"
-    return World(internet, dc1, dc2, alice, bob, carol, mobile, Network(dc1, "home", url=url))
+    return World(internet, dc1, dc2, alice, bob, carol, gateway, dave, mobile, Network(dc1, "home", url=url))
 
 
 def way(peer: dict[str, object]) -> str:
