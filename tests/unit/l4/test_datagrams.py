@@ -15,7 +15,7 @@ import pytest
 from tests.support.l4_tools import FakeTools
 from warren.l4 import datagram_flow
 from warren.l4.config import Backend, Entry, Health, Limits, Listen, Way
-from warren.l4.datagrams import DatagramEntry
+from warren.l4.datagrams import IDLE_S, DatagramEntry
 from warren.l4.kinds import Refused
 
 V4, V6 = "127.0.0.1", "::1"
@@ -404,23 +404,43 @@ def test_a_flood_of_flows_stays_below_the_ceiling_and_a_proven_flow_lives() -> N
     run(test)
 
 
-def test_a_flow_that_is_idle_ends_and_one_that_is_not_goes_on() -> None:
+def test_a_flow_that_is_idle_ends_and_what_moves_in_either_direction_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(DatagramEntry, "now", lambda _: clock[0])
+
     async def test() -> None:
         with Peer() as backend, Peer() as client, Peer() as idle:
-            async with running(entry_of(to(backend, idle_s=0.4))) as up:
-                await idle.send(b"once", up.place)
-                _, first = await backend.receive()
-                await client.send(b"begin", up.place)
-                _, place = await backend.receive()
+            async with running(entry_of(to(backend, idle_s=60.0))) as up:
+                for peer in (idle, client):
+                    await peer.send(b"begin", up.place)
+                    _, place = await backend.receive()
+                clock[0] = 50.0
+                await backend.send(b"still here", place)
+                await client.receive()
+                clock[0] = 100.0
+                await up.tools.until(lambda: up.tools.open == 1)
+                await client.send(b"still here, too", up.place)
+                assert (await backend.receive())[1] == place
+                clock[0] = 159.0
                 for _ in range(10):
-                    await asyncio.sleep(0.1)
-                    await backend.send(b"still here", place)  # either direction keeps it
-                    await client.receive()
+                    await asyncio.sleep(0)
                 assert up.tools.open == 1
+                clock[0] = 160.0
+                await up.tools.until(lambda: up.tools.open == 0)
                 await idle.send(b"again", up.place)
-                _, second = await backend.receive()
+                await backend.receive()
                 assert up.tools.opened == 3
-                assert first != second or up.tools.open == 2
+
+    run(test)
+
+
+def test_after_a_minute_without_a_word_a_flow_ends_unless_the_way_says_otherwise() -> None:
+    async def test() -> None:
+        with Peer() as backend, Peer() as client:
+            async with running(entry_of(to(backend, idle_s=0.01))) as up:
+                await client.send(b"once", up.place)
+                await up.tools.until(lambda: up.tools.opened == 1 and up.tools.open == 0)
+        assert IDLE_S == 60
 
     run(test)
 
