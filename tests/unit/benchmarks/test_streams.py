@@ -1,0 +1,79 @@
+"""Figures of streams: medians, ratios round by round, and the page that shows them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks.streams.contenders import cpu_s, memory_kib, processes_of
+from benchmarks.streams.figures import BEGIN, END, Sample, publish, ratio, table, verdicts
+
+NAMES = ["warren", "socat", "plain TCP"]
+
+
+def samples() -> list[Sample]:
+    return [
+        Sample(1, "warren", "up", {"mbit_s": 300.0, "cpu_s_per_gb": 0.2}),
+        Sample(1, "socat", "up", {"mbit_s": 100.0, "cpu_s_per_gb": 1.0}),
+        Sample(2, "warren", "up", {"mbit_s": 100.0, "cpu_s_per_gb": 0.4}),
+        Sample(2, "socat", "up", {"mbit_s": 50.0, "cpu_s_per_gb": 1.2}),
+        Sample(3, "warren", "up", {"mbit_s": 900.0, "cpu_s_per_gb": 0.3}),
+        Sample(1, "warren", "tunnel_up", {"mbit_s": 90.0}),
+        Sample(1, "plain TCP", "tunnel_up", {"mbit_s": 100.0}),
+        Sample(1, "warren", "memory", {"start_kib": 17000.0, "per_stream_kib": 1.5}),
+    ]
+
+
+def test_ratios_are_of_rounds_in_which_both_were_measured() -> None:
+    assert ratio(samples(), "up", "mbit_s", "socat") == [3.0, 2.0]
+    assert ratio(samples(), "up", "cpu_s_per_gb", "socat") == pytest.approx([5.0, 3.0])
+    assert ratio(samples(), "down", "mbit_s", "socat") == []
+
+
+def test_the_table_has_medians_and_gaps() -> None:
+    rows = table(NAMES, ["up", "tunnel_up"], samples())
+    assert rows[0] == ["median of the rounds", "unit", *NAMES]
+    assert rows[1] == ["one stream, client → server", "Mbit/s", "300", "75.0", "–"]
+    assert rows[-1][2:] == ["90.0", "–", "100"]
+
+
+def test_targets_are_held_against_what_was_measured() -> None:
+    assert verdicts(samples())[1:] == [
+        ["one stream, client → server: ≥ 1 × socat", "2.50", "2.00 to 3.00"],
+        ["through the tunnel, client → server: ≥ 0.8 × plain TCP", "0.90", "0.90 to 0.90"],
+        ["memory of an idle stream: < 20 KiB", "1.50 KiB", "1.50 to 1.50"],
+    ]
+
+
+def test_the_page_is_rewritten_between_its_marks(tmp_path: Path) -> None:
+    page = tmp_path / "benchmarks-streams.md"
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    run = {
+        "machine": {"date": "today", "cores": "2"},
+        "rounds": 3,
+        "seconds": 1.0,
+        "contenders": dict.fromkeys(NAMES, "1"),
+        "failures": ["socat, up, round 3: it broke"],
+    }
+    publish(run, samples(), tmp_path)
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+    assert "old" not in text
+    assert "Failed: socat, up, round 3: it broke" in text
+    page.write_text("no marks")
+    with pytest.raises(ValueError, match="needs the lines"):
+        publish(run, samples(), tmp_path)
+
+
+def test_the_page_of_this_project_has_its_marks() -> None:
+    text = (Path(__file__).parents[3] / "docs/benchmarks-streams.md").read_text()
+    assert text.count(BEGIN) == text.count(END) == 1
+
+
+def test_a_process_is_accounted_with_its_children() -> None:
+    assert os.getpid() in processes_of(os.getpid())
+    assert cpu_s(os.getpid()) > 0
+    assert memory_kib(os.getpid()) > 1000
