@@ -15,6 +15,7 @@ from tests.support.probes import ICMP4, ICMP6, TCP, UDP, echo, ip_packet, tcp, u
 from warren.lab import Lab
 from warren.model.documents import Rule
 from warren.model.policy import DEFAULT_POLICY, Flow
+from warren.model.services import Service
 
 BEHIND_BRANCH = {4: "172.20.0.9", 6: "fd66::9"}
 PORTS = (22, 53, 80, 8000, 8050, 8101)
@@ -153,3 +154,40 @@ def test_the_kernel_agrees_with_the_reference(lab: Lab, name: str) -> None:
 
 def test_the_kernel_agrees_with_the_reference_on_policies_by_chance(lab: Lab) -> None:
     assert lab.host("n").call(_kernel_agrees, [random_policy(seed) for seed in range(40)]) > 1000
+
+
+SERVICES = (
+    Service(name="files", at=("tag:router",), target="localhost:21", helper="ftp"),
+    Service(name="dns", at=("member:me",), target="localhost:53", protocol="udp"),
+    Service(name="elsewhere", at=("tag:people",), target="localhost:21"),
+)
+SERVICE_PORTS = (21, 53, 49_151, 49_152, 65_535)
+SERVICE_POLICIES = (
+    (allow("tag:people", "service:files", "tcp", "21"),),
+    (allow("members", "service:dns service:elsewhere", "udp", "53"),),
+    (allow("members", "members", "tcp", "20-22"), allow("members", "members", "udp", "50000-65535")),
+    (deny("member:phone", "service:files", "tcp", "21"), allow("members", "members")),
+    (deny("tag:old", "service:files"), allow("members", "service:files")),
+)
+
+
+def _kernel_agrees_on_services() -> int:
+    allowed = 0
+    me = MEMBERS[0]
+    places = [me.address6, *(me.service_address(service.name) for service in SERVICES)]
+    kinds = [("icmp", None), *itertools.product(("tcp", "udp"), SERVICE_PORTS)]
+    with PolicyNode(me, MEMBERS, SERVICES) as node:
+        for port in SERVICE_PORTS:
+            node.listen(port)
+        for policy in SERVICE_POLICIES:
+            node.enforce(policy)
+            for index, place, (protocol, port) in itertools.product((2, 4, 5), places, kinds):
+                flow = Flow(ip_address(address(index, 6)), place, protocol, port)  # type: ignore[arg-type]
+                expected = node.expects(policy, flow) and place != places[-1]  # which it does not have
+                allowed += expected
+                assert passes_in(node, flow) == expected, (flow, policy)
+    return allowed
+
+
+def test_the_kernel_agrees_with_the_reference_about_services_and_their_high_ports(lab: Lab) -> None:
+    assert lab.host("n").call(_kernel_agrees_on_services) > 50

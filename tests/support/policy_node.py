@@ -22,6 +22,8 @@ from warren.linux.nft import LibNft
 from warren.model.documents import Membership, NetworkSpec, Rule
 from warren.model.members import Member
 from warren.model.policy import Flow, resolve, verdict
+from warren.model.services import Service
+from warren.model.serving import service_addresses
 
 INTERFACE = "home"
 PREFIX6, PREFIX4 = "fd11:2233:4455", "10.7.0"
@@ -81,7 +83,7 @@ def address(index: int, version: int) -> str:
     return f"{PREFIX6}:{index:x}::1" if version == 6 else f"{PREFIX4}.{index}"
 
 
-def network(policy: Iterable[Rule]) -> NetworkSpec:
+def network(policy: Iterable[Rule], services: Iterable[Service] = ()) -> NetworkSpec:
     return NetworkSpec(
         network=bytes(32),
         version=1,
@@ -89,15 +91,17 @@ def network(policy: Iterable[Rule]) -> NetworkSpec:
         prefix6=f"{PREFIX6}::/48",
         prefix4=f"{PREFIX4}.0/24",
         policy=tuple(policy),
+        services=tuple(services),
     )
 
 
 class PolicyNode:
     """Member ``me`` of ``members``, with three TUNs: the overlay, the LAN behind it, and the underlay."""
 
-    def __init__(self, me: Member, members: Sequence[Member]) -> None:
+    def __init__(self, me: Member, members: Sequence[Member], services: Sequence[Service] = ()) -> None:
         self.me = me
         self.members = members
+        self.services = services
         for name, value in _SYSCTLS.items():
             Path("/proc/sys", name).write_text(value)
         self.overlay, self.lan, self.underlay = Tun(INTERFACE), Tun("lan"), Tun("uplink")
@@ -105,6 +109,7 @@ class PolicyNode:
         configuration = [
             f"address add {me.address6}/128 dev {INTERFACE}",
             f"address add {own4}/32 dev {INTERFACE}",
+            *(f"address add {served}/128 dev {INTERFACE}" for served in service_addresses(services, (me,))),
             "address add 192.168.5.1/24 dev lan",
             "address add fd55::1/64 dev lan",
             "address add 203.0.113.1/24 dev uplink",
@@ -132,15 +137,16 @@ class PolicyNode:
 
     @property
     def own(self) -> Own:
-        return Own((self.me.address6,), self.me.address4, self.me.routes, (IPv6Network(f"{PREFIX6}::/48"),))
+        served = service_addresses(self.services, (self.me,))
+        return Own((self.me.address6, *served), self.me.address4, self.me.routes, (IPv6Network(f"{PREFIX6}::/48"),))
 
     def enforce(self, policy: Iterable[Rule] | None) -> None:
         """Load the table for that policy; None: for one that cannot be trusted."""
-        rules = None if policy is None else resolve(network(policy), self.members)
+        rules = None if policy is None else resolve(network(policy, self.services), self.members)
         self.nft.run(ruleset(INTERFACE, self.own, rules))
 
     def expects(self, policy: Iterable[Rule], flow: Flow) -> bool:
-        return verdict(network(policy), self.members, flow).allowed
+        return verdict(network(policy, self.services), self.members, flow).allowed
 
     def listen(self, port: int) -> socket.socket:
         """A UDP socket on that port, for both IP versions; one for each port."""
