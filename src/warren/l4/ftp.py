@@ -205,9 +205,7 @@ class _Session:
             raise _Gone from None
 
     def _send_synch(self) -> None:
-        """Without it some servers do not look at the control connection while a transfer runs. Where there is no room
-        for these bytes the server has not read what came before either.
-        """
+        """Where there is no room for these bytes the server has not read what came before either."""
         with contextlib.suppress(OSError):
             self._server.send(_SYNCH)
             self._server.send(_DATA_MARK, socket.MSG_OOB)

@@ -15,6 +15,8 @@ EXPECTED_MAX: Final = 8
 """At once: of a transfer, and of what overtook it. Clients say ABOR once."""
 
 _STATUS: Final = frozenset({211, 212, 213})
+_ABORTED: Final = frozenset({225, 226, 426})
+_BEGUN: Final = frozenset({125, 150})
 
 
 class Purpose(Enum):
@@ -33,12 +35,15 @@ _OVERTAKEN: Final = frozenset({Purpose.TRANSFER, Purpose.OVERTAKER})
 
 @dataclass(slots=True)
 class Expected:
-    """One reply to come. ``answered``: the client has been told something else already."""
+    """One reply to come. ``answered``: the client has been told something else already. ``over``: it has come."""
 
     purpose: Purpose
     is_status: bool = False
+    is_abort: bool = False
     answered: bool = False
     features: Features | None = None
+    begun: bool = False
+    over: bool = False
 
 
 class Expectations:
@@ -47,24 +52,43 @@ class Expectations:
     def __init__(self) -> None:
         self._all = [Expected(Purpose.GREETING)]
         self._current: Expected | None = None
+        self._may_stray = False
 
-    def __bool__(self) -> bool:
-        return bool(self._all)
+    @property
+    def is_free(self) -> bool:
+        """Nothing is to come that what comes next would have to wait for. To ABOR after the end of a transfer
+        pure-ftpd says nothing, if it was said as RFC 959 §4.1.3 has it.
+        """
+        return len(self._all) < EXPECTED_MAX and all(one.is_abort for one in self._all)
 
     def add(self, purpose: Purpose, command: Command | None = None) -> None:
-        is_status = command is not None and command.kind is Kind.ASK
+        kind = None if command is None else command.kind
         features = Features() if purpose is Purpose.FEATURES else None
-        self._all.append(Expected(purpose, is_status=is_status, features=features))
+        self._all.append(Expected(purpose, kind is Kind.ASK, kind is Kind.ABORT, features=features))
 
     def of(self, part: Part) -> Expected | None:
-        """To what a part of a reply belongs; None: to nothing. It is done with when the last part is there, unless that
+        """To what a part of a reply belongs; None: to nothing. It is ``over`` when the last part is there, unless that
         says that another reply follows.
         """
         expected = self._current or self._whose(part)
         self._current = None if part.final else expected
-        if expected is not None and part.final and not part.is_preliminary:
-            self._all.remove(expected)
+        if expected is not None and part.final:
+            is_second = expected.begun and part.code in _BEGUN
+            expected.begun = part.code in _BEGUN and expected.purpose is Purpose.TRANSFER
+            expected.over = is_second or not part.is_preliminary
+            if expected.over:
+                self._may_stray = is_second
+                self._all.remove(expected)
         return expected
+
+    def forgive(self, part: Part) -> bool:
+        """Whether a reply to nothing may be one after all: pure-ftpd ends a transfer that the client has given up with
+        a second 150 and nothing else, but where that was meant as it is written the end still comes.
+        """
+        if not self._may_stray or part.is_preliminary:
+            return False
+        self._may_stray = not part.final
+        return True
 
     def transfer(self) -> Expected | None:
         """That of the transfer that is going on."""
@@ -89,4 +113,6 @@ class Expectations:
             status = next((one for one in self._all if one.is_status), None)
             if status is not None:
                 return status
+        while len(self._all) > 1 and self._all[0].is_abort and part.code not in _ABORTED:
+            del self._all[0]
         return self._all[0] if self._all else None

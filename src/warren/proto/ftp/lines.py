@@ -39,6 +39,7 @@ class Lines:
         self._command = b""
         self._discarded = 0
         self._refusals = bytearray()
+        self._interrupted = False
 
     @property
     def is_midline(self) -> bool:
@@ -69,6 +70,11 @@ class Lines:
         self._refusals.clear()
         return refusals
 
+    def take_interruption(self) -> bool:
+        """Whether a telnet command (Interrupt Process, Synch) has come since this was last asked."""
+        interrupted, self._interrupted = self._interrupted, False
+        return interrupted
+
     def _line(self, text: bytes) -> Line:
         text = text.removesuffix(b"\r")
         if self._discarded or len(text) > COMMAND_BYTES_MAX:
@@ -95,4 +101,6 @@ class Lines:
                     self._refusals += bytes((_IAC, _REFUSALS[command[0]], command[1]))
             elif command[0] < _COMMANDS_FROM:
                 at = iac + 1
+            else:
+                self._interrupted = True
         return bytes(kept) + data[at:]

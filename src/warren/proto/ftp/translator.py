@@ -85,6 +85,7 @@ class Translator:
         self._epsv_only = False
         self._spoken = False
         self._client_ended = False
+        self._has_left = False
         self._done = False
         self._actions: list[Action] = []
 
@@ -182,11 +183,12 @@ class Translator:
             self._do(self._queue.popleft())
         if self._client_ended and not self._queue and not self._done and self._waiting is None:
             self._client_ended = False
+            self._has_left = True
             self._actions.append(EndToServer())
 
     def _may_go_on(self) -> bool:
         # Whatever the server has sent beyond its reply must not be taken for the reply to what comes next.
-        if not self._expected:
+        if self._expected.is_free:
             return not (self._reply_lines.is_midline or self._replies.is_midreply)
         return self._expected.may_be_overtaken_by(self._queue)
 
@@ -200,14 +202,15 @@ class Translator:
                 self._transfer(command)
             case Kind.FEATURES:
                 self._pass(command, Purpose.FEATURES)
-            case _ if self._expected:
+            case _ if self._expected.transfer() is not None:
                 self._pass(command, Purpose.OVERTAKER)
             case _:
                 self._pass(command, Purpose.COMMAND)
 
     def _pass(self, command: Command, purpose: Purpose) -> None:
-        urgent = command.kind is Kind.ABORT and bool(self._expected)
         self._expected.add(purpose, command)
+        # Urgently pure-ftpd does not always understand it, plainly others do not always see it: it is said as it came.
+        urgent = command.kind is Kind.ABORT and self._commands.take_interruption()
         self._actions.append(ToServer(command.text + b"\r\n", urgent))
 
     def _ask_for_data(self, command: Command) -> None:
@@ -252,11 +255,10 @@ class Translator:
 
     def _take(self, part: Part) -> None:
         expected = self._expected.of(part)
-        is_last = part.final and not part.is_preliminary
         if expected is None:
             self._take_stray(part)
         elif expected.purpose is Purpose.PORT:
-            if is_last:
+            if expected.over:
                 self._take_port(part)
         elif part.code in _SPEAKS_OF_DATA:
             self._end("the server speaks of data connections unasked")
@@ -264,12 +266,17 @@ class Translator:
             if not expected.answered:
                 for text in expected.features.correct(part) if expected.features else [part.text]:
                     self._say(text)
-            if is_last and expected.purpose is Purpose.TRANSFER:
+            if expected.over and expected.purpose is Purpose.TRANSFER:
                 self._withdraw()
 
     def _take_stray(self, part: Part) -> None:
-        """A reply to nothing: the server takes leave. Anything else might be meant for what comes next."""
-        if part.code == _LEAVING:
+        """A reply to nothing: the server takes leave. Anything else might be meant for what comes next.
+
+        To a client that has gone nothing is said: pure-ftpd has a goodbye then, with the code of its last reply.
+        """
+        if self._has_left:
+            return
+        if part.code == _LEAVING or (part.code not in _SPEAKS_OF_DATA and self._expected.forgive(part)):
             self._say(part.text)
         else:
             self._end("the server replies to what it was not asked")

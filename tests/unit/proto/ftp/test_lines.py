@@ -53,6 +53,15 @@ def test_telnet_commands_are_taken_out() -> None:
     assert lines(b"NO\xff\xf1OP\r\n") == [Line(b"NOOP")]
 
 
+def test_an_interruption_is_told_of_once() -> None:
+    taker = Lines(telnet=True)
+    taker.take_untrusted(b"\xff\xfd\x01NOOP \xff\xff\r\n")
+    assert not taker.take_interruption()
+    taker.take_untrusted(b"\xff\xf4\xffABOR\r\n")
+    assert taker.take_interruption()
+    assert not taker.take_interruption()
+
+
 def test_the_byte_255_stays_doubled() -> None:
     assert lines(b"RETR \xff\xff\r\n") == [Line(b"RETR \xff\xff")]
 

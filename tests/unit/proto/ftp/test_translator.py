@@ -316,6 +316,14 @@ def test_a_server_may_take_leave_at_any_time(play: Play) -> None:
     assert play.server(b"421 Timeout") == ["< 421 Timeout"]
 
 
+def test_a_client_that_has_left_is_told_nothing_more(play: Play) -> None:
+    """pure-ftpd says goodbye with the code of its last reply."""
+    play.client(b"QUIT")
+    play.machine.client_ended()
+    assert play.done() == ["end"]
+    assert play.server(b"221 Bye", b"229 Logout.") == ["< 221 Bye"]
+
+
 def test_a_server_that_does_not_speak_ftp_is_left() -> None:
     machine = Translator(client=CLIENT, local=LOCAL, server=SERVER)
     machine.receive_server(b"SSH-2.0-OpenSSH_9.2\r\n")
@@ -378,19 +386,48 @@ def transfer(play: Play) -> None:
     play.server(b"150 Here")
 
 
-def test_abor_overtakes_urgently_and_two_replies_follow(play: Play) -> None:
+def test_abor_overtakes_and_two_replies_follow(play: Play) -> None:
     transfer(play)
-    assert play.client(b"ABOR", b"PWD") == ["!> ABOR"]
-    assert play.server(b"426 Aborted") == ["< 426 Aborted", "withdraw 1"]
-    assert play.server(b"226 Abort successful") == ["< 226 Abort successful", "> PWD"]
+    assert play.client(b"ABOR", b"PWD") == ["> ABOR"]
+    assert play.server(b"426 Aborted") == ["< 426 Aborted", "withdraw 1", "> PWD"]
+    assert play.server(b"226 Abort successful", b"257 /") == ["< 226 Abort successful", "< 257 /"]
+
+
+def test_abor_is_as_urgent_as_the_client_has_it(play: Play) -> None:
+    transfer(play)
+    assert play.client(b"\xff\xf4\xff\xf2ABOR") == ["!> ABOR"]
+    play.server(b"426 x", b"226 x")
+    assert play.client(b"\xff\xfd\x01ABOR")[1:] == ["> ABOR"]
+
+
+@pytest.mark.parametrize("then", [b"PWD", b"EPSV", b"RETR b"])
+def test_an_abor_that_is_not_answered_holds_nothing_up(play: Play, then: bytes) -> None:
+    transfer(play)
+    play.client(b"ABOR")
+    play.server(b"226 Done")
+    if then == b"RETR b":
+        play.passive(number=2)
+    sent = "EPSV" if then == b"EPSV" else then.decode()
+    assert play.client(then, b"NOOP") == [f"> {sent}"]
+    if then == b"EPSV":
+        assert play.server(EPSV) == ["offer 2 for 6446"]
+    elif then == b"PWD":
+        assert play.server(b"257 /") == ["< 257 /", "> NOOP"]
+    else:
+        assert play.server(b"150 x", b"226 x")[-1] == "> NOOP"
+
+
+def test_many_abors_that_are_not_answered_are_held_up(play: Play) -> None:
+    assert len(play.client(*[b"ABOR"] * 1000)) == 8
 
 
 def test_abor_takes_plain_commands_before_it_along(play: Play) -> None:
     transfer(play)
     assert play.client(b"NOOP") == []
-    assert play.client(b"ABOR", b"EPSV") == ["> NOOP", "!> ABOR"]
-    play.server(b"226 x", b"200 x")
-    assert play.server(b"225 x") == ["< 225 x", "> EPSV"]
+    assert play.client(b"ABOR", b"EPSV") == ["> NOOP", "> ABOR"]
+    assert play.server(b"226 x") == ["< 226 x", "withdraw 1"]
+    assert play.server(b"200 x") == ["< 200 x", "> EPSV"]
+    assert play.server(b"225 x", EPSV) == ["< 225 x", "offer 2 for 6446"]
 
 
 def test_abor_does_not_overtake_what_asks_for_another_data_connection(play: Play) -> None:
@@ -408,6 +445,33 @@ def test_the_reply_to_stat_may_come_first(play: Play) -> None:
     assert play.server(b"213-Status", b" half", b"213 End") == ["< 213-Status", "<  half", "< 213 End"]
     assert play.client(b"PWD") == []
     assert play.server(b"226 Done") == ["< 226 Done", "withdraw 1", "> PWD"]
+
+
+def test_a_second_150_ends_a_transfer_as_pure_ftpd_has_it(play: Play) -> None:
+    transfer(play)
+    assert play.client(b"ABOR", b"PWD") == ["> ABOR"]
+    assert play.server(b"150 0.000 seconds") == ["< 150 0.000 seconds", "withdraw 1", "> PWD"]
+    assert play.server(b"226 Since you see this") == ["< 226 Since you see this"]
+    assert play.server(b"257 /") == ["< 257 /"]
+
+
+def test_after_a_second_150_the_end_of_the_transfer_may_still_come(play: Play) -> None:
+    transfer(play)
+    assert play.server(b"150-Two", b"150 Here") == ["< 150-Two", "< 150 Here", "withdraw 1"]
+    assert play.server(b"226-So", b"226 Done") == ["< 226-So", "< 226 Done"]
+    assert play.server(b"226 Done")[-1] == "over"
+
+
+def test_after_a_second_150_no_port_may_come(play: Play) -> None:
+    transfer(play)
+    play.server(b"150 Here")
+    assert play.server(EPSV)[-1] == "over"
+
+
+def test_restart_markers_do_not_end_a_transfer(play: Play) -> None:
+    transfer(play)
+    assert play.server(b"110 MARK 1 = 2", b"110 MARK 3 = 4") == ["< 110 MARK 1 = 2", "< 110 MARK 3 = 4"]
+    assert play.server(b"226 Done") == ["< 226 Done", "withdraw 1"]
 
 
 def test_what_overtakes_is_not_without_limit(play: Play) -> None:
