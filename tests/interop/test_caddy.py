@@ -43,6 +43,21 @@ def test_the_site_is_told_its_clients_address_and_not_caddys() -> None:
     asyncio.run(scene())
 
 
+def test_clients_of_both_ip_versions_are_told_as_they_are_written() -> None:
+    async def scene() -> None:
+        async with gateway() as gate:
+            gate.address = ""
+            await gate.keep([gate.site("plain.test", certificate="none")])
+            for address in ("127.0.0.1", "::1"):
+                reader, writer = await asyncio.open_connection(address, gate.http)
+                writer.write(b"GET / HTTP/1.1\r\nHost: plain.test\r\nConnection: close\r\n\r\n")
+                await reader.read()
+                writer.transport.abort()
+            assert [seen.all("x-forwarded-for") for seen in gate.web.seen] == [["127.0.0.1"], ["::1"]]
+
+    asyncio.run(scene())
+
+
 def test_http_1_1_and_http_2_and_plain_http_leads_to_https() -> None:
     async def scene() -> None:
         async with gateway("a.test") as gate:
@@ -181,7 +196,11 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
-def test_caddy_and_its_connections_outlive_who_started_it_and_the_next_takes_it_over() -> None:
+def test_caddy_and_its_connections_outlive_who_started_it_and_the_next_takes_it_over(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "warren.caddy")
+
     async def scene() -> None:
         async with gateway() as gate:
             keeper = await asyncio.create_subprocess_exec(
@@ -196,6 +215,8 @@ def test_caddy_and_its_connections_outlive_who_started_it_and_the_next_takes_it_
             assert [gate.ports.http, gate.ports.https] == ports
             await gate.wait_for_certificates("a.test")
             assert (await gate.curl("-o", "/dev/null", "-w", "%{http_code}", "https://a.test/")) == "200"
+            await gate.keep([gate.site("b.test")])
+            await eventually(lambda: any("b.test: certificate obtained" in line for line in caplog.messages))
             os.kill(pid, signal.SIGKILL)
             await eventually(lambda: gate.caddy.pid not in {None, pid})
 

@@ -12,7 +12,7 @@ from typing import Final
 from warren import log
 from warren.errors import OperationFailed, Unreachable, WarrenError
 from warren.ingress.config import configuration, ports_in
-from warren.ingress.log_lines import Certificates, Line, LogSocket
+from warren.ingress.log_lines import Certificates, Line, LogFile
 from warren.ingress.process import CaddyProcess
 from warren.ingress.sites import Ports, Settings, Site
 
@@ -40,7 +40,7 @@ class Caddy:
         self._process: CaddyProcess | None = None
         self._watching: asyncio.Task[None] | None = None
         self._certificates = Certificates()
-        self._log = LogSocket(settings.log, self._hear)
+        self._log = LogFile(settings.log, self._hear)
         self._log_is_open = False
         self._down = ""
         self._closed = asyncio.Event()
@@ -118,7 +118,7 @@ class Caddy:
     async def _begin(self) -> None:
         self._make_directories()
         if not self._log_is_open:
-            await self._log.open()  # Caddy refuses a log that nobody reads
+            self._log.open()
             self._log_is_open = True
         try:
             process = await CaddyProcess.attach(self._settings)

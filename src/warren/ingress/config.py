@@ -94,7 +94,13 @@ def beginning(settings: Settings) -> Json:
         "logging": {
             "logs": {
                 "default": {
-                    "writer": {"output": "net", "address": f"unix/{settings.log}"},
+                    "writer": {
+                        "output": "file",
+                        "filename": str(settings.log),
+                        "roll_size_mb": 1,
+                        "roll_keep": 1,
+                        "roll_gzip": False,
+                    },
                     "encoder": {"format": "json"},
                     "level": "INFO",
                     # What clients provoke is counted by the stream process; a flood of them shall not be a flood here.

@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import msgspec
 
 from warren import log
-from warren.errors import OperationFailed
 
 LINE_BYTES_MAX: Final = 65_536
 LINE_CHARACTERS_SHOWN: Final = 500
 _ERROR_CHARACTERS: Final = 250
 LINES_PER_MINUTE: Final = 60
 """Of Caddy's that go into our log; those beyond are counted, and still read."""
-LOG_CONNECTIONS_MAX: Final = 8
-"""Caddy opens one, and a second while it changes its configuration."""
+READ_BYTES: Final = 1 << 18
+"""At a time; a quarter of what Caddy lets the file grow to."""
+LOOK_EVERY_S: Final = 0.5
 
 _log = log.get("caddy")
 _CERTIFICATES: Final = ("tls.obtain", "tls.renew", "tls.issuance", "tls.cache.maintenance", "http.acme_client")
@@ -102,63 +100,80 @@ class Certificates:
         return next((self._troubles[domain] for domain in domains if domain in self._troubles), None)
 
 
-class LogSocket:
-    """Where Caddy's log lines come in: a Unix socket at ``path`` (mode 0600, in place of a dead one)."""
+class LogFile:
+    """Follows the file at ``path`` that Caddy writes its log to, and which it puts another in place of when it is long.
+
+    A file, since Caddy does not find a listener again that was away for a while, and would wait for one that is slow.
+    """
 
     def __init__(self, path: Path, heard: Callable[[Line], None]) -> None:
         self._path = path
         self._heard = heard
-        self._server: asyncio.Server | None = None
-        self._readers: set[asyncio.Task[None]] = set()
+        self._file: BinaryIO | None = None
+        self._partial = b""
+        self._following: asyncio.Task[None] | None = None
         self._said = 0
         self._said_from = 0.0
 
-    async def open(self) -> None:
-        """Raises OperationFailed."""
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            self._path.unlink(missing_ok=True)
-            sock.bind(os.fspath(self._path))
-            self._path.chmod(0o600)
-            self._server = await asyncio.start_unix_server(self._read, sock=sock, limit=LINE_BYTES_MAX)
-        except OSError as error:
-            sock.close()
-            raise OperationFailed(f"{self._path} cannot be listened on: {error.strerror or error}") from None
+    def open(self) -> None:
+        """Take what was said before (while another looked after Caddy) without repeating it, and go on from there."""
+        if self._begin_file():
+            self._seek_near_end()
+            for line in self._take():
+                self._heard(line)
+        self._following = asyncio.create_task(self._follow(), name="log of Caddy")
 
     async def close(self) -> None:
-        if self._server is None:
-            return
-        self._server.close()
-        for reader in self._readers:
-            reader.cancel()
-        await asyncio.gather(*self._readers, return_exceptions=True)
-        await self._server.wait_closed()
-        self._server = None
-        self._path.unlink(missing_ok=True)
+        following, self._following = self._following, None
+        if following is not None:
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+        self._end_file()
 
-    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        if task is None or len(self._readers) >= LOG_CONNECTIONS_MAX:
-            writer.close()
-            return
-        self._readers.add(task)
+    async def _follow(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            if self._file is None and not self._begin_file():
+                continue
+            replaced = self._is_replaced()  # before the last of it is read
+            for line in self._take():
+                self._say(line)
+                self._heard(line)
+            if replaced:
+                self._end_file()
+
+    def _begin_file(self) -> bool:
         try:
-            while True:
-                try:
-                    data = await reader.readuntil(b"\n")
-                except asyncio.LimitOverrunError as error:
-                    await reader.readexactly(error.consumed)
-                    continue
-                if (line := read_line(data)) is not None:
-                    self._say(line)
-                    self._heard(line)
-        except (OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            pass  # Caddy has closed it, or we end
-        finally:
-            self._readers.discard(task)
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            self._file = self._path.open("rb", buffering=0)
+        except OSError:  # Caddy has not said anything yet
+            return False
+        return True
+
+    def _end_file(self) -> None:
+        file, self._file, self._partial = self._file, None, b""
+        if file is not None:
+            file.close()
+
+    def _seek_near_end(self) -> None:
+        file = self._file
+        if file is not None and file.seek(0, os.SEEK_END) > READ_BYTES:
+            file.seek(-READ_BYTES, os.SEEK_END)
+        elif file is not None:
+            file.seek(0)
+
+    def _is_replaced(self) -> bool:
+        try:
+            return self._file is None or self._path.stat().st_ino != os.fstat(self._file.fileno()).st_ino
+        except OSError:
+            return True
+
+    def _take(self) -> list[Line]:
+        """The lines that are new; of a flood, the rest comes the next time."""
+        if self._file is None:
+            return []
+        *whole, partial = (self._partial + self._file.read(READ_BYTES)).split(b"\n")
+        self._partial = partial if len(partial) <= LINE_BYTES_MAX else b""
+        return [line for line in map(read_line, whole) if line is not None]
 
     def _say(self, line: Line) -> None:
         level = _level_of(line)

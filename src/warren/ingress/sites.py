@@ -34,7 +34,7 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Of one gateway. Caddy keeps keys and certificates in ``state/caddy``, and its sockets are in ``run/caddy``."""
+    """Of one gateway. Caddy keeps keys and certificates in ``state/caddy``; its socket and log are in ``run/caddy``."""
 
     state: Path
     run: Path
@@ -58,7 +58,7 @@ class Settings:
 
     @property
     def log(self) -> Path:
-        return self.sockets / "log.sock"
+        return self.sockets / "log"
 
     @property
     def internal_root(self) -> Path:

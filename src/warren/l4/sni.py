@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections import Counter
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final
 
@@ -14,12 +15,13 @@ from warren.l4.config import Entry, Name
 from warren.l4.kinds import Incoming, Refused, Tools
 from warren.l4.limits import source_of
 from warren.l4.peers import hand_to_caddy
+from warren.model.tunnel import TransportAddress
 from warren.proto.tls_hello import HELLO_BYTES_MAX, server_name_untrusted
 
 HELLO_WITHIN_S: Final = 5.0
 WAITING_OF_ONE_SOURCE: Final = 64
-"""Streams of one IPv4 address or IPv6 /64 whose ClientHello has not come: a client sends it at once, and whoever opens
-many and is silent shall not take the places of others.
+"""Streams of one IPv4 address or IPv6 /64 whose ClientHello has not come, or which read why they are refused: a client
+does both at once, and whoever opens many and is silent shall not take the places of others.
 """
 LINGER_S: Final = 1.0
 LINGER_BYTES_MAX: Final = 65_536
@@ -51,13 +53,14 @@ async def handle(incoming: Incoming, entry: Entry, tools: Tools) -> None:
     A client that names nobody, or a name that is not the entry's, is told by a TLS alert (unrecognized_name, RFC 6066
     §3); what is no TLS is refused. Raises Refused.
     """
-    try:
-        domain, hello = await _hello(incoming)
-        name = _find(entry, domain)
-    except _Told as told:
-        tools.count(told.why, incoming.client)
-        await _say_goodbye(incoming.sock, told.answer)
-        return
+    with _place(incoming.client):
+        try:
+            domain, hello = await _hello(incoming.sock)
+            name = _find(entry, domain)
+        except _Told as told:
+            tools.count(told.why, incoming.client)
+            await _say_goodbye(incoming.sock, told.answer)
+            return
     tools.admit(incoming.client, name.limits, name.connector)
     ended = tools.count_opened(name.connector)
     try:
@@ -71,21 +74,28 @@ async def handle(incoming: Incoming, entry: Entry, tools: Tools) -> None:
         raise
 
 
-async def _hello(incoming: Incoming) -> tuple[str | None, bytes]:
-    """The name, and what has been read."""
-    source = None if incoming.client is None else source_of(incoming.client.ip)
+@contextlib.contextmanager
+def _place(client: TransportAddress | None) -> Iterator[None]:
+    """One of the places that the client's source has until its stream goes on."""
+    source = None if client is None else source_of(client.ip)
     if _waiting[source] >= WAITING_OF_ONE_SOURCE:
-        raise Refused("streams", f"{WAITING_OF_ONE_SOURCE} streams of it are open without a TLS ClientHello")
+        raise Refused("streams", f"{WAITING_OF_ONE_SOURCE} streams of it are open without a TLS name of this gateway")
     _waiting[source] += 1
     try:
-        async with asyncio.timeout(HELLO_WITHIN_S):
-            return await _read_hello(incoming.sock)
-    except TimeoutError:
-        raise Refused("timeout", f"no TLS ClientHello came within {HELLO_WITHIN_S:.0f} s") from None
+        yield
     finally:
         _waiting[source] -= 1
         if not _waiting[source]:
             del _waiting[source]
+
+
+async def _hello(sock: socket.socket) -> tuple[str | None, bytes]:
+    """The name, and what has been read."""
+    try:
+        async with asyncio.timeout(HELLO_WITHIN_S):
+            return await _read_hello(sock)
+    except TimeoutError:
+        raise Refused("timeout", f"no TLS ClientHello came within {HELLO_WITHIN_S:.0f} s") from None
 
 
 async def _read_hello(sock: socket.socket) -> tuple[str | None, bytes]:

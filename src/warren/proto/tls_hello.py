@@ -20,8 +20,10 @@ from warren.errors import MalformedPacket
 
 HELLO_BYTES_MAX: Final = 16_384
 """With its record headers: eight times one with a post-quantum key share, and what a client can make us hold."""
-RECORDS_MAX: Final = 64
-"""Clients that cut their hello to hide the name make a handful; all are walked again when more comes."""
+RECORDS_MAX: Final = 32
+"""As many as a hello of HELLO_BYTES_MAX is in the smallest that OpenSSL makes (512 bytes); clients that cut theirs to
+hide the name make a handful. All are walked again when more comes.
+"""
 
 _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1

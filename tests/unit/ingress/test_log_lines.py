@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import stat
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -15,9 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.errors import OperationFailed
 from warren.ingress import log_lines
-from warren.ingress.log_lines import Certificates, Line, LogSocket, read_line
+from warren.ingress.log_lines import Certificates, Line, LogFile, read_line
 
 FAILED = Line(
     level="error",
@@ -101,33 +97,47 @@ def test_a_line_may_have_many_more_fields_and_its_error_any_shape() -> None:
     assert found.sentence == "a.example: m: {'a': [1]}"
 
 
-# The socket
+# The file
 
 
-def play(scene: Callable[[Path, list[Line]], object]) -> list[Line]:
+def play(*lines: bytes, before: bytes = b"", instead: bytes = b"") -> list[Line]:
+    """What is heard of lines that are written after the file was opened; ``instead``: then into another file."""
+
     async def whole(path: Path) -> list[Line]:
         heard: list[Line] = []
-        log = LogSocket(path, heard.append)
-        await log.open()
+        if before:
+            path.write_bytes(before + b"\n")
+        log = LogFile(path, heard.append)
+        log.open()
         try:
-            assert stat.S_IMODE(path.stat().st_mode) == 0o600
-            before = len(heard)
-            await asyncio.to_thread(scene, path, heard)
+            with path.open("ab") as file:
+                for line in (*lines, b"" if instead else END):
+                    file.write(line + b"\n")
+                    file.flush()
+                    await asyncio.sleep(0)
+            if instead:
+                async with asyncio.timeout(10):
+                    while not heard:
+                        await asyncio.sleep(0.005)
+                path.rename(path.with_suffix(".old"))
+                path.write_bytes(instead + b"\n" + END + b"\n")
             async with asyncio.timeout(10):
                 while not heard or heard[-1].msg != "end":
                     await asyncio.sleep(0.005)
-            return heard[before:]
+            return heard[:-1]
         finally:
             await log.close()
 
     with tempfile.TemporaryDirectory() as directory:
-        return asyncio.run(whole(Path(directory) / "log.sock"))
+        return asyncio.run(whole(Path(directory) / "log"))
 
 
-def say(path: Path, *lines: bytes) -> None:
-    with socket.socket(socket.AF_UNIX) as sock:
-        sock.connect(str(path))
-        sock.sendall(b"".join(line + b"\n" for line in (*lines, b'{"msg":"end"}')))
+END = b'{"msg":"end"}'
+
+
+@pytest.fixture(autouse=True)
+def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_lines, "LOOK_EVERY_S", 0.01)
 
 
 def encoded(line: Line) -> bytes:
@@ -138,8 +148,9 @@ def test_errors_are_warnings_of_ours_and_the_rest_is_for_those_who_look_closely(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG, "warren.caddy")
-    play(lambda path, _: say(path, encoded(FAILED), encoded(OBTAINED), b'{"level":"warn","msg":"exiting"}'))
-    assert [(record.levelname, record.message.partition(": ")[2][:20]) for record in caplog.records[-4:]] == [
+    play(encoded(FAILED), encoded(OBTAINED), b'{"level":"warn","msg":"exiting"}')
+    ours = [record for record in caplog.records if record.name == "warren.caddy"]
+    assert [(record.levelname, record.message.partition(": ")[2][:20]) for record in ours] == [
         ("WARNING", "a.example: could not"),
         ("INFO", "a.example: certifica"),
         ("DEBUG", "exiting"),
@@ -148,17 +159,43 @@ def test_errors_are_warnings_of_ours_and_the_rest_is_for_those_who_look_closely(
 
 
 def test_what_is_no_line_or_too_long_is_skipped() -> None:
-    heard = play(lambda path, _: say(path, b"panic: x", b"x" * (log_lines.LINE_BYTES_MAX + 5), encoded(FAILED)))
-    assert [line.msg for line in heard] == [FAILED.msg, "end"]
+    heard = play(b"panic: x", b"x" * (log_lines.LINE_BYTES_MAX * 3), encoded(FAILED))
+    assert [line.msg for line in heard] == [FAILED.msg]
+
+
+def test_a_line_that_comes_in_pieces_is_one() -> None:
+    async def scene(path: Path) -> list[Line]:
+        heard: list[Line] = []
+        log = LogFile(path, heard.append)
+        with path.open("ab") as file:
+            log.open()
+            for piece in (b'{"msg":', b'"in pieces"}', b"\n"):
+                file.write(piece)
+                file.flush()
+                await asyncio.sleep(0.03)
+        async with asyncio.timeout(10):
+            while not heard:
+                await asyncio.sleep(0.005)
+        await log.close()
+        return heard
+
+    with tempfile.TemporaryDirectory() as directory:
+        assert [line.msg for line in asyncio.run(scene(Path(directory) / "log"))] == ["in pieces"]
+
+
+def test_what_was_said_before_is_heard_and_not_repeated(caplog: pytest.LogCaptureFixture) -> None:
+    heard = play(before=encoded(FAILED))
+    assert [line.msg for line in heard] == [FAILED.msg]
+    assert [record for record in caplog.records if record.name == "warren.caddy"] == []
+
+
+def test_another_file_in_its_place_is_followed() -> None:
+    heard = play(encoded(FAILED), instead=encoded(OBTAINED))
+    assert [line.msg for line in heard] == [FAILED.msg, OBTAINED.msg]
 
 
 def test_a_flood_is_heard_and_not_repeated(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_lines, "LINES_PER_MINUTE", 5)
-    heard = play(lambda path, _: say(path, *[encoded(FAILED)] * 100))
-    assert len(heard) == 101
+    heard = play(*[encoded(FAILED)] * 100)
+    assert len(heard) == 100
     assert len([record for record in caplog.records if record.name == "warren.caddy"]) == 5
-
-
-def test_a_socket_that_cannot_be_made_is_told() -> None:
-    with pytest.raises(OperationFailed, match="cannot be listened on"):
-        asyncio.run(LogSocket(Path("/nowhere/log.sock"), lambda line: None).open())

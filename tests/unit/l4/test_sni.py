@@ -245,3 +245,25 @@ def test_one_source_cannot_take_all_places_by_saying_nothing() -> None:
             sock.close()
 
     asyncio.run(scene())
+
+
+def test_who_is_told_why_keeps_a_place_until_it_has_read_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sni, "WAITING_OF_ONE_SOURCE", 1)
+
+    async def scene() -> None:
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        loop = asyncio.get_running_loop()
+        with ours, theirs:
+            theirs.send(hello_for("c.example"))
+            incoming = Incoming(ours, CLIENT, None, ENTRY.listen[0])
+            first = asyncio.create_task(sni.handle(incoming, ENTRY, FakeTools()))  # type: ignore[arg-type]
+            assert await loop.sock_recv(theirs, 100) == ALERT + b"\x70"
+            with pytest.raises(Refused):
+                await sni.handle(incoming, ENTRY, FakeTools())  # type: ignore[arg-type]
+            theirs.shutdown(socket.SHUT_WR)
+            await first
+            assert ours.fileno() == -1
+
+    asyncio.run(scene())
