@@ -61,6 +61,7 @@ def _forward(forward: Forward, origin: Origin, views: Sequence[NetworkView], ord
         way=Way(
             backends=usable,
             refusal=goal.backends.problem,
+            refused_as=goal.backends.refused_as,
             connect_timeout_s=CONNECT_WITHIN_S,
             idle_s=goal.idle_s,
         ),
@@ -134,7 +135,7 @@ def _goal(forward: Forward, views: Sequence[NetworkView], orders: Orders) -> _Go
 
 
 def _nowhere(why: str, network: str = "") -> _Goal:
-    return _Goal(Backends((), nobody=why), network)
+    return _Goal(Backends((), nobody=why, unresolved=True), network)
 
 
 def _unknown(host: str, views: Sequence[NetworkView]) -> str:

@@ -118,7 +118,8 @@ def service_way(backends: Backends, service: Service) -> Way:
     """Of streams to ``service``."""
     return Way(
         backends=backends.usable,
-        refusal=backends.refusal,
+        refusal=backends.problem,
+        refused_as=backends.refused_as,
         connect_timeout_s=float(service.connect_timeout_s),
         idle_s=_idle(service),
     )

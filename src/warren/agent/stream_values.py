@@ -46,10 +46,19 @@ class Backends:
     """Why those that there are may not be used, a sentence."""
     nobody: str = ""
     """Why there are none, a sentence."""
+    unresolved: bool = False
+    """There are none since nobody has that name or address."""
 
     @property
     def problem(self) -> str:
         return self.refusal or self.nobody
+
+    @property
+    def refused_as(self) -> str:
+        """How streams are counted that are refused for :attr:`problem`."""
+        if self.refusal:
+            return "policy"
+        return "unresolved" if self.unresolved else "no-backend"
 
     @property
     def names(self) -> tuple[str, ...]:

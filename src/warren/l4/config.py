@@ -69,6 +69,8 @@ class Way(_Value, frozen=True, kw_only=True):
     backends: tuple[Backend, ...] = ()
     refusal: str = ""
     """Why there is no backend now, a sentence; each stream is then refused with it."""
+    refused_as: str = "policy"
+    """Under which of :data:`REASONS` those are counted."""
     connect_timeout_s: float = 5.0
     idle_s: float | None = None
     """None: streams never; flows of datagrams after a minute."""

@@ -66,7 +66,7 @@ class Dialler:
     ) -> Connected:
         """See :meth:`warren.l4.kinds.Tools.connect`. ``own``: it is for a check, which the PROXY header then says."""
         if way.refusal:
-            raise Refused("policy", way.refusal)
+            raise Refused(way.refused_as, way.refusal)
         if not way.backends:
             raise Refused("no-backend", "nobody serves this now")
         candidates, failure = await self._candidates(way)

@@ -54,7 +54,7 @@ class Destinations:
     def attempts(self, way: Way) -> list[Attempt]:
         """The way's backends, best first; what failed of late comes last. Raises Refused when there are none."""
         if way.refusal:
-            raise Refused("policy", way.refusal)
+            raise Refused(way.refused_as, way.refusal)
         if not way.backends:
             raise Refused("no-backend", "nobody serves this now")
         found = [Attempt(backend, _literal(backend)) for backend in way.backends]

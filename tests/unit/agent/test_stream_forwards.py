@@ -97,12 +97,20 @@ def test_what_leads_nowhere_is_refused_with_the_reason(target: str, sentence: st
     assert sentence in found.problem
     assert found.entry is not None
     assert (found.entry.way.backends, found.entry.way.refusal) == ((), found.problem)
+    assert found.entry.way.refused_as == ("policy" if "policy" in sentence else "unresolved")
 
 
 def test_a_name_in_two_networks_must_say_which() -> None:
     both = (view(), view(network="work"))
     assert item("bob:80", *both).problem == "bob is a name in home and work; say which, as in bob.home"
     assert goals("bob.work:80", *both)[0][1] == str(member("bob", 2, network="work").address6)
+
+
+def test_a_service_that_nobody_serves_is_refused_as_that() -> None:
+    gone = Service(name="gone", at=("tag:none",), target="localhost:80")
+    found = item("gone", view(gone)).entry
+    assert found is not None
+    assert (found.way.refusal, found.way.refused_as) == ("nobody in home serves gone now", "no-backend")
 
 
 def test_what_the_policy_forbids_is_refused() -> None:
