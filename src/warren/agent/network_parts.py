@@ -95,6 +95,8 @@ class NetworkParts:
             self._reaching,
         )
         self._wanting = Wanting(network, self._key.verify_key, shared, self._coordination, self._keyring, self._peering)
+        self._directory: Directory | None = None
+        self._directory_of: tuple[object, ...] = (None, None, None)
         self._surroundings = Surroundings()
         self._due = Due()
         self._wake = asyncio.Event()
@@ -154,16 +156,24 @@ class NetworkParts:
         waiting = "the coordinator has not sent the network's documents yet" if self.own is None else failed
         return self._coordination.standing.error or waiting or "it is not up yet"
 
+    @property
+    def directory(self) -> Directory | None:
+        """Who is called what, and serves what; the same object as long as that stays so. None: it is not known."""
+        facts = (self.wanted, self.own, self.name)
+        if any(one is not other for one, other in zip(facts, self._directory_of, strict=True)):
+            self._directory_of, self._directory = facts, Directory.of(self.name, self.wanted, self.own)
+        return self._directory
+
     def addresses_of(self, name: str) -> tuple[str, ...]:
         """The overlay addresses of the live member or the service that ``name`` means, the nearest first; none when it
         means nobody here.
         """
-        directory = Directory.of(self.name, self.wanted, self.own)
+        directory = self.directory
         return () if directory is None else directory.addresses(name, self.nearness)
 
     def explain(self, name: str) -> Explanation | None:
         """How it stands with the live member that ``name`` means; None: it means nobody else here."""
-        directory = Directory.of(self.name, self.wanted, self.own)
+        directory = self.directory
         member = None if directory is None else directory.member(name)
         return None if member is None else explanation(self._telling.view(self.wanted, self.own), member.name)
 

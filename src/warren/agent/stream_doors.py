@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from warren.agent.desired import Wanted
+from warren.agent.stream_directory import Directory
 from warren.agent.stream_order import Nearness
 from warren.identity.signing import VerifyKey
 from warren.ingress.sites import Ports, Settings, Site
 from warren.l4.config import Config, Status
-from warren.model.members import Member
 from warren.model.tunnel import IPAddress
 from warren.proto.control.messages import Task
 from warren.reach.hosts import resolve_hosts
@@ -31,10 +30,8 @@ class Network(Protocol):
     def interface(self) -> str: ...
 
     @property
-    def wanted(self) -> Wanted: ...
-
-    @property
-    def own(self) -> Member | None: ...
+    def directory(self) -> Directory | None:
+        """The same object as long as the documents say the same; None: nothing can be said."""
 
     @property
     def settled(self) -> bool:

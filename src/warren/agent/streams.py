@@ -17,12 +17,11 @@ from pathlib import Path
 from typing import Final
 
 from warren import log
-from warren.agent.desired import Wanted
 from warren.agent.gateway_caddy import WebKeeper
 from warren.agent.gateway_domains import Domains
 from warren.agent.stream_config import Gateway, StreamConfig
 from warren.agent.stream_connectors import Surroundings
-from warren.agent.stream_directory import Directory, NetworkView
+from warren.agent.stream_directory import NetworkView
 from warren.agent.stream_doors import Doors, Network
 from warren.agent.stream_entries import Streams, Wishes, peer_lookup, streams
 from warren.agent.stream_forwards import Asked, asked_item
@@ -32,9 +31,7 @@ from warren.agent.stream_status import State, news, stream_values, tasks
 from warren.agent.stream_values import Item
 from warren.agent.subnets import transparent_port
 from warren.errors import OperationFailed, Unreachable, WarrenError
-from warren.identity.signing import VerifyKey
 from warren.ingress.sites import Settings
-from warren.model.members import Member
 from warren.model.tunnel import IPAddress
 from warren.proto.control.local import Stream
 
@@ -80,7 +77,6 @@ class StreamKeeper:
         self._clock = clock
         self._ready_by = clock() + READY_WITHIN_S
         self._domains = Domains(doors.resolve, self._own_ips, self.wake)
-        self._directories: dict[VerifyKey, tuple[Wanted, Member | None, Directory | None]] = {}
         self._process = ProcessKeeper(run, nest, doors, resolve_name, self.wake)
         self._web = WebKeeper(peer_lookup(run / SITES), doors, self.wake)
         self._found = Streams()
@@ -195,7 +191,7 @@ class StreamKeeper:
     def _views(self) -> list[NetworkView]:
         found = []
         for network, label in self._labels():
-            directory = self._directory(network)
+            directory = network.directory
             if directory is not None:
                 port = 0 if self._nest is None else transparent_port(network.network)
                 found.append(NetworkView(label, directory, network.nearness, network.interface, port))
@@ -205,18 +201,8 @@ class StreamKeeper:
         """Each network with what tells it from the others."""
         networks = list(self._networks())
         names = Counter(network.name for network in networks)
-        for gone in self._directories.keys() - {network.network for network in networks}:
-            del self._directories[gone]
         for network in networks:
             yield network, network.name if names[network.name] == 1 else f"{network.name}-{network.network.short}"
-
-    def _directory(self, network: Network) -> Directory | None:
-        wanted, own = network.wanted, network.own
-        known = self._directories.get(network.network)
-        if known is None or known[0] is not wanted or known[1] is not own:
-            known = wanted, own, Directory.of(network.name, wanted, own)
-            self._directories[network.network] = known
-        return known[2]
 
     def _wishes(self) -> Wishes:
         return Wishes(self._config(), tuple(self.asked.values()), os.geteuid())

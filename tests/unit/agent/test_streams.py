@@ -13,17 +13,15 @@ import pytest
 from tests.unit.agent.fakes import signing_key
 from tests.unit.agent.stream_fakes import FakeProcess, FakeWeb, view
 from warren.agent import stream_process
-from warren.agent.desired import Wanted
 from warren.agent.forward_store import ForwardStore
 from warren.agent.forwards import Forwards
 from warren.agent.stream_config import Gateway, StreamConfig
-from warren.agent.stream_directory import NetworkView
+from warren.agent.stream_directory import Directory, NetworkView
 from warren.agent.stream_doors import Doors
 from warren.agent.stream_order import Nearness
 from warren.agent.streams import StreamKeeper
 from warren.errors import OperationFailed, UsageError
 from warren.ingress.sites import Settings
-from warren.model.members import Member
 from warren.model.services import Connector, Service
 from warren.model.tunnel import IPAddress
 from warren.proto.control.messages import Task
@@ -41,13 +39,12 @@ class FakeNetwork:
         self.network = signing_key(f"authority of {directory.network}").verify_key
         self.name = directory.network
         self.interface = "w-home"
-        self.own: Member | None = directory.own
-        self.wanted = Wanted("up", spec=directory.spec, members=directory.members)
+        self.directory: Directory | None = directory
         self.settled = True
         self.tasks: tuple[Task, ...] = ()
 
     def see(self, made: NetworkView) -> None:
-        self.wanted = Wanted("up", spec=made.directory.spec, members=made.directory.members)
+        self.directory = made.directory
 
     def nearness(self, node: bytes) -> Nearness:
         return Nearness()
@@ -197,7 +194,7 @@ def test_what_survives_of_another_agent_is_left_alone_until_each_network_has_tol
 def test_a_network_that_never_tells_is_not_waited_for_for_ever(tmp_path: Path) -> None:
     async def run() -> None:
         told, silent = FakeNetwork(view(WEB)), FakeNetwork(view(network="work"))
-        silent.wanted, silent.settled = Wanted("starting"), False
+        silent.directory, silent.settled = None, False
         (tmp_path / "streams.sock").touch()
         async with running(World(tmp_path, told, silent)) as world:
             await world.keeper.settle()
