@@ -21,8 +21,6 @@ with :class:`Over`. After each call the driver does what :meth:`take_actions` gi
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 from warren.errors import MalformedPacket
@@ -30,6 +28,7 @@ from warren.model.tunnel import IPAddress, TransportAddress
 from warren.proto.ftp.actions import Action, EndToServer, Join, Note, Offer, Over, ToClient, ToServer, Withdraw
 from warren.proto.ftp.asking import Asked, NotGranted, understand
 from warren.proto.ftp.commands import Command, Kind, command_of
+from warren.proto.ftp.data import Data, Step
 from warren.proto.ftp.expecting import Expectations, Purpose
 from warren.proto.ftp.greeting import foreign
 from warren.proto.ftp.lines import Lines
@@ -41,25 +40,6 @@ QUEUED_MAX: Final = 64
 
 _SPEAKS_OF_DATA: Final = frozenset({227, 228, 229})
 _LEAVING: Final = 421
-
-
-class _Step(Enum):
-    OPENING = "the driver is to listen"
-    READY = "the client may come, or be gone to"
-    JOINING = "the driver is connecting"
-    OPEN = "bytes may flow"
-    FAILED = "there was no connection"
-
-
-@dataclass(slots=True)
-class _Data:
-    """The data connection that was asked for last."""
-
-    number: int
-    asked: Asked
-    server_port: int
-    step: _Step
-    why: str = ""
 
 
 class Translator:
@@ -80,7 +60,7 @@ class Translator:
         self._passive = PassiveMode(server)
         self._waiting: Command | None = None
         self._asked: Asked | None = None
-        self._data: _Data | None = None
+        self._data: Data | None = None
         self._numbers = 0
         self._epsv_only = False
         self._spoken = False
@@ -138,21 +118,21 @@ class Translator:
 
     def offered(self, number: int, port: int) -> None:
         """The driver listens at ``port`` of the local address."""
-        if self._is_now(number, _Step.OPENING) and self._data is not None:
-            self._data.step = _Step.READY
+        if self._is_now(number, Step.OPENING) and self._data is not None:
+            self._data.step = Step.READY
             self._waiting = None
             self._say(self._data.asked.answer(TransportAddress(self._announced, port)))
             self._advance()
 
     def arrived(self, number: int) -> None:
         """The client's data connection is there; that with the server is being opened."""
-        if self._is_now(number, _Step.READY) and self._data is not None:
-            self._data.step = _Step.JOINING
+        if self._is_now(number, Step.READY) and self._data is not None:
+            self._data.step = Step.JOINING
 
     def opened(self, number: int) -> None:
         """The two are connected with each other."""
-        if self._is_now(number, _Step.JOINING) and self._data is not None:
-            self._data.step = _Step.OPEN
+        if self._is_now(number, Step.JOINING) and self._data is not None:
+            self._data.step = Step.OPEN
             command, self._waiting = self._waiting, None
             if command is not None:
                 self._pass(command, Purpose.TRANSFER)
@@ -161,14 +141,14 @@ class Translator:
     def failed(self, number: int, why: str) -> None:
         """There is no data connection, and will not be: ``why`` is a clause for the client."""
         data = self._data
-        if self._done or data is None or data.number != number or data.step in {_Step.OPEN, _Step.FAILED}:
+        if self._done or data is None or data.number != number or data.step in {Step.OPEN, Step.FAILED}:
             return
         transfer = self._expected.transfer()
         if self._waiting is not None:
             self._data = self._waiting = None
             self._say_no_data(why)
         elif transfer is None:
-            data.step, data.why = _Step.FAILED, why
+            data.step, data.why = Step.FAILED, why
         elif not self._replies.is_midreply:
             self._data = None
             transfer.answered = True
@@ -239,14 +219,14 @@ class Translator:
         data = self._data
         if data is None:
             self._say(b"425 Say PASV, EPSV, PORT or EPRT first.")
-        elif data.step is _Step.FAILED:
+        elif data.step is Step.FAILED:
             self._data = None
             self._say_no_data(data.why)
-        elif data.step is _Step.READY and data.asked.where is not None:
-            data.step = _Step.JOINING
+        elif data.step is Step.READY and data.asked.where is not None:
+            data.step = Step.JOINING
             self._waiting = command
             self._actions.append(Join(data.number, data.server_port, data.asked.where))
-        elif data.step is _Step.JOINING:
+        elif data.step is Step.JOINING:
             self._waiting = command
         else:
             self._pass(command, Purpose.TRANSFER)
@@ -296,17 +276,17 @@ class Translator:
 
     def _provide(self, asked: Asked, port: int) -> None:
         self._numbers += 1
-        self._data = _Data(self._numbers, asked, port, _Step.READY)
+        self._data = Data(self._numbers, asked, port, Step.READY)
         if asked.where is not None:
             self._say(asked.answer(asked.where))
             return
-        self._data.step = _Step.OPENING
+        self._data.step = Step.OPENING
         self._waiting = Command(Kind.DATA, asked.verb, b"", b"")
         self._actions.append(Offer(self._numbers, port))
 
     # Common
 
-    def _is_now(self, number: int, step: _Step) -> bool:
+    def _is_now(self, number: int, step: Step) -> bool:
         return not self._done and self._data is not None and (self._data.number, self._data.step) == (number, step)
 
     def _withdraw(self) -> None:

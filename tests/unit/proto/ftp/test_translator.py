@@ -462,6 +462,12 @@ def test_after_a_second_150_the_end_of_the_transfer_may_still_come(play: Play) -
     assert play.server(b"226 Done")[-1] == "over"
 
 
+def test_after_a_second_150_no_third_may_come(play: Play) -> None:
+    transfer(play)
+    play.server(b"150 Here")
+    assert play.server(b"150 Here")[-1] == "over"
+
+
 def test_after_a_second_150_no_port_may_come(play: Play) -> None:
     transfer(play)
     play.server(b"150 Here")
