@@ -28,7 +28,7 @@ class Admission:
     def __init__(self, counters: Counters, clock: Callable[[], float]) -> None:
         self._counters = counters
         self._clock = clock
-        self._buckets: OrderedDict[tuple[str, int, int], Bucket] = OrderedDict()
+        self._buckets: OrderedDict[tuple[str, float, int, int], Bucket] = OrderedDict()
 
     def admit(self, client: TransportAddress | None, limits: Limits, name: str = "") -> None:
         """Raises Refused; what is let in counts against the rate of its source."""
@@ -54,7 +54,7 @@ class Admission:
         self._buckets.clear()
 
     def _take(self, ip: IPAddress, rate: float, name: str) -> bool:
-        key = (name, *source_of(ip))
+        key = (name, rate, *source_of(ip))  # with another rate it starts afresh
         now = self._clock()
         bucket = self._buckets.get(key)
         if bucket is None:
