@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.labs import IS_ROOT
 from tests.support.overlay import Underlay, data_plane_pids, wait_pinged
-from tests.support.rootless import OrdinaryUser
+from tests.support.rootless import USER, OrdinaryUser
 from warren.lab import Host, Lab, Process
 from warren.lab.network import Network
 
@@ -79,6 +79,10 @@ def refusals_are_one_line(bob: OrdinaryUser) -> None:
     assert (closed.returncode, closed.stderr.count("\n")) == (1, 1)
     assert "/dev/net/tun" in closed.stderr
     bob.host.run(["umount", "/dev/net/tun"])
+    bob.host.run(["install", "-d", "-m", "755", "-o", USER, bob.run_directory])
+    shared = bob.warren("up", bob.network.ticket(), check=False)
+    assert (shared.returncode, shared.stderr.splitlines()[-1].count("is open to other users: `chmod 700 ")) == (1, 1)
+    bob.host.run(["chmod", "700", bob.run_directory])
 
 
 @pytest.mark.timeout(120)
