@@ -59,6 +59,8 @@ def test_streams_go_through_and_are_counted() -> None:
             found = state(server)
             assert (found.state, found.opened, found.bytes_in, found.bytes_out) == ("listening", 1, 100_000, 100_000)
             assert found.refused == {}
+            tools = server._work["forward x"].tools
+            assert (len(tools._streams), len(tools._accepted)) == (0, 0), "nothing is kept of what has ended"
 
     asyncio.run(main())
 
