@@ -166,12 +166,13 @@ class Gateway:
             if site.certificate != "none"
             for domain in site.domains
         )
-        entries = (
-            self._entry("sni", "https", self.https, names=(*ended, *self.names)),
-            self._entry("ended", "http", self.http, way=self.way(self.ports.http)),
-        )
-        await self.server.configure(Config(entries=entries, peer_lookup=str(self.lookup)))
-        self.https, self.http = (_port_of(self.state(name)) for name in ("https", "http"))
+        for _ in range(1 if self.https else 2):  # the second time at the ports that the kernel chose, and for good
+            entries = (
+                self._entry("sni", "https", self.https, names=(*ended, *self.names)),
+                self._entry("ended", "http", self.http, way=self.way(self.ports.http)),
+            )
+            await self.server.configure(Config(entries=entries, peer_lookup=str(self.lookup)))
+            self.https, self.http = (_port_of(self.state(name)) for name in ("https", "http"))
 
     def state(self, name: str) -> EntryState:
         return next(state for state in self.server.status().entries if state.id == name)
