@@ -83,7 +83,7 @@ def works(host: Host, address: str, port: int, count: int = 1) -> bool:
 
 
 def fetched(host: Host) -> str:
-    return host.run(["curl", "-sS", "--max-time", "3", "http://127.0.0.1:7100/"], check=False).stdout
+    return host.run(["curl", "-sS", "--max-time", "3", "http://127.0.0.1:7110/"], check=False).stdout
 
 
 def exchange_by_path(path: str, data: bytes) -> bytes:
@@ -168,7 +168,7 @@ def test_forwards_lead_to_members_behind_them_and_to_this_host_and_what_cannot_w
     assert "forward 127.0.0.1:7100 " not in said
 
 
-def test_a_kept_forward_outlives_agents_and_the_policy_is_asked_before_each_stream(world: World) -> None:
+def test_kept_forwards_outlive_agents_and_go_where_somebody_serves_and_the_policy_lets_them(world: World) -> None:
     alice, bob, network = world.alice, world.bob, world.network
     bob.begin(serve_hashes, "::", PORT)
     world.forward(alice, "7100", f"bob:{PORT}", "--keep")
@@ -195,6 +195,31 @@ def test_a_kept_forward_outlives_agents_and_the_policy_is_asked_before_each_stre
     network.up(alice)
     alice.wait_for(lambda: works(alice, "127.0.0.1", 7100), 20)
 
+    # A service by its name: from another member when one stops serving.
+    servers = {}
+    for host in (world.bob, world.carol):
+        servers[host.name] = host.start(["python3", "-c", SERVER, host.name], name="page")
+    network.warren(
+        network.server,
+        *("service", "add", "home", "page", "--at", "member:bob", "--at", "member:carol"),
+        *("--target", "localhost:8080"),
+    )
+    alice.wait_for(lambda: network.warren(alice, "forward", "7110", "page", "--keep", check=False).returncode == 0, 20)
+    assert world.stream(alice, "forward 127.0.0.1:7110")["target"] == "page"
+    alice.wait_for(lambda: fetched(alice) in servers, 20)
+    first = fetched(alice)
+    assert {fetched(alice) for _ in range(5)} == {first}  # the order is kept
+    servers[first].signal(SIGKILL)
+    (second,) = servers.keys() - {first}
+    alice.wait_for(lambda: fetched(alice) == second, 10)
+    host = world.bob if first == "bob" else world.carol
+    host.wait_for(lambda: world.stream(host, "home: service page")["state"] == "unhealthy", 20)
+    assert "localhost:8080" in world.stream(host, "home: service page")["reason"]
+    network.warren(network.server, "service", "remove", "home", "page")
+    alice.wait_for(lambda: world.stream(alice, "forward 127.0.0.1:7110")["state"] == "failed", 20)
+    assert alice.call(ended_how, "127.0.0.1", 7110, 2.0) == "reset"
+
+    # The policy is asked before each stream.
     ports = f'protocol = "tcp"\nports = ["{PORT}"]\n'
     world.apply(f'[[policy]]\naction = "deny"\nfrom = ["member:alice"]\nto = ["member:bob"]\n{ports}\n{OPEN}')
     alice.wait_for(lambda: world.stream(alice, "forward 127.0.0.1:7100")["state"] == "failed", 20)
@@ -208,32 +233,6 @@ def test_a_kept_forward_outlives_agents_and_the_policy_is_asked_before_each_stre
     assert sentence in world.refused(alice, "7101", f"bob:{PORT}")
     task = {one["name"]: one for one in network.status(alice)["tasks"]}["forward 127.0.0.1:7100"]
     assert (task["state"], task["reason"]) == ("failed", found["reason"])
-
-
-def test_a_service_by_name_is_had_from_another_member_when_one_stops_serving(world: World) -> None:
-    alice, network = world.alice, world.network
-    servers = {}
-    for host in (world.bob, world.carol):
-        servers[host.name] = host.start(["python3", "-c", SERVER, host.name], name="page")
-    network.warren(
-        network.server,
-        *("service", "add", "home", "page", "--at", "member:bob", "--at", "member:carol"),
-        *("--target", "localhost:8080"),
-    )
-    alice.wait_for(lambda: network.warren(alice, "forward", "7100", "page", "--keep", check=False).returncode == 0, 20)
-    assert world.stream(alice, "forward 127.0.0.1:7100")["target"] == "page"
-    alice.wait_for(lambda: fetched(alice) in servers, 20)
-    first = fetched(alice)
-    assert {fetched(alice) for _ in range(5)} == {first}  # the order is kept
-    servers[first].signal(SIGKILL)
-    (second,) = servers.keys() - {first}
-    alice.wait_for(lambda: fetched(alice) == second, 10)
-    host = world.bob if first == "bob" else world.carol
-    host.wait_for(lambda: world.stream(host, "home: service page")["state"] == "unhealthy", 20)
-    assert "localhost:8080" in world.stream(host, "home: service page")["reason"]
-    network.warren(network.server, "service", "remove", "home", "page")
-    alice.wait_for(lambda: world.stream(alice, "forward 127.0.0.1:7100")["state"] == "failed", 20)
-    assert alice.call(ended_how, "127.0.0.1", 7100, 2.0) == "reset"
 
 
 def test_a_rootless_node_forwards_both_ways_and_offers_a_subnet_and_socks(lab: Lab) -> None:
