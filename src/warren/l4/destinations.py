@@ -105,7 +105,6 @@ class Destinations:
             if len(self._resolved) >= _RESOLVED_MAX:
                 self._resolved.clear()  # who waits for one goes on waiting
             asking = asyncio.create_task(_ask(*key))
-            asking.add_done_callback(_retrieve)
             self._resolved[key] = now + _RESOLVED_S, asking
         try:
             async with asyncio.timeout(timeout_s):
@@ -150,12 +149,6 @@ def _literal(backend: Backend) -> Destination | None:
     except ValueError:
         return None
     return None if "%" in backend.host else destination(backend.side, address, backend.port)
-
-
-def _retrieve(asking: asyncio.Task[list[Destination]]) -> None:
-    """Perhaps nobody waits any more; then a failure is nobody's."""
-    if not asking.cancelled():
-        asking.exception()
 
 
 async def _ask(host: str, port: int) -> list[Destination]:

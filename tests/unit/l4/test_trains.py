@@ -75,6 +75,18 @@ def test_datagrams_in_a_row_are_one_train_where_they_can_be_sent_as_one(
     assert receiver.receive() == []
 
 
+def test_what_the_kernel_has_joined_is_joined_no_further_than_can_be_sent(
+    pair: tuple[TrainSocket, socket.socket],
+) -> None:
+    receiver, sender = pair
+    sent = []
+    for number in range(10):
+        row = [bytes((number, one)) for one in range(30)]
+        sender.sendmsg(row, [(17, 103, struct.pack("=H", 2))])
+        sent += row
+    assert taken_apart(receiver.receive()) == sent
+
+
 def test_those_of_another_sender_are_another_train() -> None:
     with udp() as one:
         one.setblocking(False)
