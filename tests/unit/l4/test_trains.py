@@ -79,12 +79,12 @@ def test_what_the_kernel_has_joined_is_joined_no_further_than_can_be_sent(
     pair: tuple[TrainSocket, socket.socket],
 ) -> None:
     receiver, sender = pair
-    sent = []
-    for number in range(10):
-        row = [bytes((number, one)) for one in range(30)]
-        sender.sendmsg(row, [(17, 103, struct.pack("=H", 2))])
-        sent += row
-    assert taken_apart(receiver.receive()) == sent
+    row = [bytes((1, one)) for one in range(60)]
+    sender.sendmsg(row, [(17, 103, struct.pack("=H", 2))])
+    alone = [bytes((2, one)) for one in range(30)]
+    for data in alone:
+        sender.send(data)
+    assert taken_apart(receiver.receive()) == row + alone
 
 
 def test_those_of_another_sender_are_another_train() -> None:
