@@ -1,20 +1,15 @@
-"""Moves the bytes of all streams from one socket to the other.
+"""Whose turn it is among all streams of the process, and how each of them ends.
 
-Much at once goes through a pipe and never leaves the kernel (splice(2)); what fits a small buffer is received and sent,
-which takes fewer system calls. All sockets are in one edge-triggered epoll of the pump's own, which the event loop
-watches as a single descriptor: a stream costs the loop nothing, and nothing is registered anew while it lives. A
-direction has a pipe only while bytes are in it. Each turn a direction moves :data:`TURN_BYTES` at most and then stands
-in line again, and after :data:`SLICE_S` the loop does other things first: a fast stream does not make others wait.
-
-Nothing is read from one side before the other has taken what was read before: what a slow reader does not take stays
-with the sender, as it would without us.
+All sockets are in one edge-triggered epoll of the pump's own, which the event loop watches as a single descriptor: a
+stream costs the loop nothing, and nothing is registered anew while it lives. Each turn a direction moves a bounded
+number of bytes (:mod:`~warren.l4.mover`) and then stands in line again, and after :data:`SLICE_S` the loop does other
+things first: a fast stream does not make others wait.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import select
 import socket
 import struct
@@ -23,17 +18,13 @@ from collections.abc import Callable
 from typing import Final
 
 from warren.l4.counters import Counters
-from warren.l4.pipes import Pipe, Pipes
+from warren.l4.mover import Mover
+from warren.l4.pipes import Pipes
+from warren.l4.stream import Direction, Stream
 
-TURN_BYTES: Final = 1 << 18
-CHUNK_BYTES: Final = 1 << 18
-"""Asked of one splice; a pipe seldom takes as much."""
 SLICE_S: Final = 0.005
 _EVENTS_MAX: Final = 512
-COPIED_BYTES: Final = 1 << 14
-"""What comes in pieces smaller than that is copied, else spliced."""
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close(2) sends a reset
-_SPLICE: Final = os.SPLICE_F_MOVE | os.SPLICE_F_NONBLOCK
 _WATCHED: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _READ: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _ENDING: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
@@ -47,75 +38,6 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-class Direction:
-    """From one socket to the other."""
-
-    __slots__ = (
-        "bulk",
-        "ending",
-        "eof",
-        "inbound",
-        "over",
-        "pipe",
-        "piped",
-        "queued",
-        "readable",
-        "source",
-        "stream",
-        "target",
-        "unsent",
-        "writable",
-    )
-
-    def __init__(self, stream: Stream, source: socket.socket, target: socket.socket, *, inbound: bool) -> None:
-        self.stream = stream
-        self.source = source
-        self.target = target
-        self.inbound = inbound
-        self.readable = self.writable = False
-        self.ending = False
-        """The source has sent its end, or a reset, which is behind the last bytes."""
-        self.bulk = False
-        self.queued = False
-        self.pipe: Pipe | None = None
-        self.piped = 0
-        """Bytes in the pipe."""
-        self.unsent: memoryview | None = None
-        """Bytes outside of a pipe that go first."""
-        self.eof = False
-        self.over = False
-        """The end has been passed on."""
-
-
-class Stream:
-    """Two sockets and what moves between them. ``incoming`` is the client's side."""
-
-    __slots__ = ("_pump", "closed", "counters", "ended", "idle_s", "inward", "moved_at", "outward", "timer")
-
-    def __init__(
-        self,
-        pump: Pump,
-        incoming: socket.socket,
-        outgoing: socket.socket,
-        counters: Counters,
-        idle_s: float | None,
-        ended: Callable[[], None] | None,
-    ) -> None:
-        self._pump = pump
-        self.counters = counters
-        self.idle_s = idle_s
-        self.ended = ended
-        self.closed = False
-        self.moved_at = 0.0
-        self.timer: asyncio.TimerHandle | None = None
-        self.inward = Direction(self, incoming, outgoing, inbound=True)
-        self.outward = Direction(self, outgoing, incoming, inbound=False)
-
-    def abort(self) -> None:
-        """Reset both sides."""
-        self._pump.end(self, aborted=True)
-
-
 class Pump:
     """All streams of a process. Use from its event loop alone."""
 
@@ -125,7 +47,7 @@ class Pump:
         self._pipes = Pipes() if pipes is None else pipes
         self._by_fd: dict[int, tuple[Direction, Direction]] = {}
         self._line: deque[Direction] = deque()
-        self._scratch = memoryview(bytearray(COPIED_BYTES))
+        self._mover = Mover(self._pipes)
         self._now = self._loop.time()
         self._called = False
         self._loop.add_reader(self._epoll.fileno(), self._wake)
@@ -145,7 +67,7 @@ class Pump:
         ended: Callable[[], None] | None = None,
     ) -> Stream:
         """See :meth:`warren.l4.kinds.Tools.carry`."""
-        stream = Stream(self, incoming, outgoing, counters, idle_s, ended)
+        stream = Stream(incoming, outgoing, counters, idle_s, ended)
         inward, outward = stream.inward, stream.outward
         if head:
             inward.unsent = memoryview(head)
@@ -253,126 +175,13 @@ class Pump:
         """Move some bytes; returns whether there may be more to move now."""
         stream = direction.stream
         try:
-            return self._move(direction)
+            more = self._mover.move(direction, self._now)
         except OSError:  # reset by either side, or gone
             self.end(stream, aborted=True)
             return False
-
-    def _move(self, direction: Direction) -> bool:
-        left = TURN_BYTES
-        while direction.writable:
-            if direction.unsent is not None:
-                if not self._send(direction):
-                    return False
-            elif direction.pipe is not None:
-                if not self._empty_pipe(direction, direction.pipe):
-                    return False
-            elif direction.eof:
-                self._pass_end_on(direction)
-                return False
-            elif left <= 0:
-                return True
-            elif not direction.readable:
-                return False
-            elif direction.bulk:
-                left -= self._splice(direction)
-            else:
-                left -= self._copy(direction)
-        return False
-
-    def _copy(self, direction: Direction) -> int:
-        """Take a few bytes out of the source, and put them into the target; returns how many were taken."""
-        scratch = self._scratch
-        try:
-            count = direction.source.recv_into(scratch)
-        except BlockingIOError:
-            direction.readable = False
-            return 0
-        if not count:
-            direction.eof = True
-            return 0
-        if count == COPIED_BYTES:
-            direction.bulk = True
-        elif not direction.ending:
-            direction.readable = False  # there was no more: what comes now is told anew (epoll(7), question 9)
-        try:
-            sent = direction.target.send(scratch[:count])
-        except BlockingIOError:
-            direction.writable = False
-            sent = 0
-        if sent < count:
-            direction.unsent = memoryview(bytes(scratch[sent:count]))
-        self._count(direction, sent)
-        return count
-
-    def _splice(self, direction: Direction) -> int:
-        """Take bytes out of the source into a pipe; returns how many."""
-        pipe = self._pipes.take()
-        if pipe is None:
-            return self._copy(direction)
-        try:
-            count = os.splice(direction.source.fileno(), pipe.write_fd, CHUNK_BYTES, flags=_SPLICE)
-        except BlockingIOError:
-            count = 0
-            direction.readable = False
-        except BaseException:
-            self._pipes.give_back(pipe)
-            raise
-        else:
-            direction.eof = not count
-        if not count:
-            self._pipes.give_back(pipe)
-            return 0
-        direction.pipe = pipe
-        direction.piped = count
-        direction.bulk = count >= COPIED_BYTES
-        direction.stream.moved_at = self._now
-        return count
-
-    def _empty_pipe(self, direction: Direction, pipe: Pipe) -> bool:
-        """Put what is in the pipe into the target; returns whether all of it went."""
-        while direction.piped:
-            try:
-                count = os.splice(pipe.read_fd, direction.target.fileno(), direction.piped, flags=_SPLICE)
-            except BlockingIOError:
-                direction.writable = False
-                return False
-            direction.piped -= count
-            self._count(direction, count)
-        direction.pipe = None
-        self._pipes.give_back(pipe)
-        return True
-
-    def _send(self, direction: Direction) -> bool:
-        """Send what is not in a pipe; returns whether all of it went."""
-        rest = direction.unsent
-        while rest:
-            try:
-                count = direction.target.send(rest)
-            except BlockingIOError:
-                direction.writable = False
-                direction.unsent = rest
-                return False
-            rest = rest[count:]
-            self._count(direction, count)
-        direction.unsent = None
-        return True
-
-    def _count(self, direction: Direction, count: int) -> None:
-        stream = direction.stream
-        stream.moved_at = self._now
-        if direction.inbound:
-            stream.counters.bytes_in += count
-        else:
-            stream.counters.bytes_out += count
-
-    def _pass_end_on(self, direction: Direction) -> None:
-        direction.over = True
-        stream = direction.stream
         if stream.inward.over and stream.outward.over:
             self.end(stream, aborted=False)
-            return
-        direction.target.shutdown(socket.SHUT_WR)
+        return more
 
     def _look_whether_idle(self, stream: Stream) -> None:
         if stream.closed or stream.idle_s is None:

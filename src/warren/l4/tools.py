@@ -14,7 +14,8 @@ from warren.l4.counters import Counters
 from warren.l4.kinds import Connected, Incoming, Refused
 from warren.l4.limits import Admission
 from warren.l4.overlay import OverlaySockets
-from warren.l4.pump import Pump, Stream, reset
+from warren.l4.pump import Pump, reset
+from warren.l4.stream import Stream
 from warren.model.tunnel import IPAddress, TransportAddress
 
 Question = Callable[[str], Awaitable[Sequence[IPAddress]]]
@@ -128,6 +129,6 @@ class EntryTools:
     async def end_all(self) -> None:
         """Reset the streams that are carried."""
         for count, stream in enumerate(list(self._streams)):
-            stream.abort()
+            self._shared.pump.end(stream, aborted=True)
             if count % 256 == 255:  # the others go on meanwhile
                 await asyncio.sleep(0)

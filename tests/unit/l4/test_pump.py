@@ -15,7 +15,8 @@ import pytest
 from tests.support.l4_ends import LIMIT_S, read_all, until
 from warren.l4.counters import Counters
 from warren.l4.pipes import Pipes
-from warren.l4.pump import Pump, Stream
+from warren.l4.pump import Pump
+from warren.l4.stream import Stream
 
 MEGABYTE = 1 << 20
 
@@ -40,6 +41,7 @@ class Carried:
             sock.setblocking(False)
         self.counters = Counters("test", lambda: 0.0)
         self.over = 0
+        self.pump = pump
         self.inner = (incoming, outgoing)
         self.stream: Stream = pump.carry(incoming, outgoing, self.counters, ended=self._ended, **options)  # type: ignore[arg-type]
 
@@ -339,11 +341,11 @@ def test_a_flood_does_not_keep_other_streams_waiting() -> None:
 
 def test_a_turn_moves_a_bounded_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        monkeypatch.setattr("warren.l4.pump.TURN_BYTES", 1)
+        monkeypatch.setattr("warren.l4.mover.TURN_BYTES", 1)
         turns = 0
         async with pumping() as carry:
             one = carry()
-            pump = one.stream._pump
+            pump = one.pump
             original = pump._turn
 
             def counted(direction: object) -> bool:
@@ -399,7 +401,7 @@ def test_closing_the_pump_resets_all_and_tells_once() -> None:
         for end in (one.client, one.server, two.client, two.server):
             with pytest.raises(ConnectionResetError):
                 await read_all(end)
-        one.stream.abort()
+        pump.end(one.stream, aborted=True)
         assert one.over == 1
         one.close()
         two.close()
