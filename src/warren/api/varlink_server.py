@@ -21,6 +21,7 @@ import msgspec
 
 from warren import log
 from warren.api.varlink import FAILED, REQUEST_BYTES_MAX, SERVICE, Call, Failure, Reply
+from warren.api.varlink_service import SERVICE_DESCRIPTION, Asked, Description, Info, Nothing
 from warren.errors import OperationFailed, WarrenError
 
 CONNECTIONS_MAX: Final = 64
@@ -33,27 +34,6 @@ TRANSFER_S: Final = 10.0
 """For one request to arrive once it began, or one answer to be read."""
 
 _log = log.get("varlink")
-
-_SERVICE_DESCRIPTION: Final = """\
-# The Varlink service interface, which every service provides.
-interface org.varlink.service
-
-method GetInfo() -> (vendor: string, product: string, version: string, url: string, interfaces: []string)
-
-method GetInterfaceDescription(interface: string) -> (description: string)
-
-error InterfaceNotFound (interface: string)
-
-error MethodNotFound (method: string)
-
-error MethodNotImplemented (method: string)
-
-error InvalidParameter (parameter: string)
-
-error PermissionDenied ()
-
-error ExpectedMore ()
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,26 +60,6 @@ class Interface:
     methods: Mapping[str, Method]
 
 
-class _Info(msgspec.Struct, frozen=True):
-    vendor: str
-    product: str
-    version: str
-    url: str
-    interfaces: tuple[str, ...]
-
-
-class _Nothing(msgspec.Struct, frozen=True):
-    pass
-
-
-class _Asked(msgspec.Struct, frozen=True):
-    interface: str
-
-
-class _Description(msgspec.Struct, frozen=True):
-    description: str
-
-
 class _ServiceError(Exception):
     """An error of ``org.varlink.service``."""
 
@@ -116,7 +76,7 @@ class VarlinkServer:
         self.path = path
         self.owner = os.geteuid() if owner is None else owner
         names = (SERVICE, *(interface.name for interface in interfaces))
-        self._info = _Info("Warren", "Warren", version, "", names)
+        self._info = Info("Warren", "Warren", version, "", names)
         self._interfaces = {interface.name: interface for interface in (*interfaces, self._own())}
         self._connections: set[asyncio.Task[None]] = set()
         self._holding: set[contextlib.AsyncExitStack] = set()
@@ -183,7 +143,7 @@ class VarlinkServer:
     async def _answer(self, call: Call) -> Reply:
         method = self._find(call)
         answer = await method.handler(_parameters(call, method))
-        return _reply(_Nothing() if answer is None else answer)
+        return _reply(Nothing() if answer is None else answer)
 
     async def _guarded(self, call: Call, work: Callable[[Call], Awaitable[Reply]]) -> Reply:
         """The reply that ``work`` makes, or the one that says why there is none."""
@@ -239,19 +199,19 @@ class VarlinkServer:
 
     def _own(self) -> Interface:
         methods = {
-            "GetInfo": Method(_Nothing, self._get_info),
-            "GetInterfaceDescription": Method(_Asked, self._get_description),
+            "GetInfo": Method(Nothing, self._get_info),
+            "GetInterfaceDescription": Method(Asked, self._get_description),
         }
-        return Interface(SERVICE, _SERVICE_DESCRIPTION, methods)
+        return Interface(SERVICE, SERVICE_DESCRIPTION, methods)
 
-    async def _get_info(self, _: _Nothing) -> _Info:
+    async def _get_info(self, _: Nothing) -> Info:
         return self._info
 
-    async def _get_description(self, asked: _Asked) -> _Description:
+    async def _get_description(self, asked: Asked) -> Description:
         interface = self._interfaces.get(asked.interface)
         if interface is None:
             raise _ServiceError("InterfaceNotFound", interface=asked.interface)
-        return _Description(interface.description)
+        return Description(interface.description)
 
 
 def peer_uid(connection: socket.socket) -> int:
