@@ -12,7 +12,7 @@ import click
 
 from warren.cli import access_agent, output
 from warren.cli.completion_names import NETWORK
-from warren.errors import OperationFailed, Unreachable
+from warren.errors import OperationFailed, Unreachable, UsageError
 
 if TYPE_CHECKING:
     from warren.proto.control.local import AgentStatus
@@ -25,7 +25,8 @@ _EVERY_S: Final = 2.0
 @click.option("--watch", "-w", is_flag=True, help="Go on showing it, every two seconds, until Ctrl-C.")
 @access_agent.run_option
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON; with --watch one line each time.")
-def command(network: str | None, watch: bool, run: str | None, as_json: bool) -> None:
+@click.option("--metrics", is_flag=True, help="Print metrics in Prometheus' text form, for a textfile collector.")
+def command(network: str | None, watch: bool, run: str | None, as_json: bool, metrics: bool) -> None:
     """Show the networks of this machine: its own addresses and tasks, and every other member.
 
     RTT is that of the last handshake. LEASE is how long the member is one without hearing from the coordinator.
@@ -34,7 +35,13 @@ def command(network: str | None, watch: bool, run: str | None, as_json: bool) ->
     def look() -> AgentStatus:
         return _only(access_agent.status(run), network)
 
-    if watch:
+    if metrics and (watch or as_json):
+        raise UsageError("--metrics is printed once, and alone: leave --watch and --json out")
+    if metrics:
+        from warren.cli.status_metrics import page
+
+        click.echo(page(look()), nl=False)
+    elif watch:
         _watch(look, as_json)
     elif as_json:
         output.emit(look())
