@@ -157,7 +157,15 @@ class Gateway:
 
     async def keep(self, sites: Sequence[Site]) -> None:
         """Serve ``sites``, as the agent would have it."""
+        if self.https:  # Caddy asks for certificates at once, and the authority then comes in by these doors
+            await self._open_doors(sites)
         self.ports = await self.caddy.keep(sites) or self.ports
+        await self._open_doors(sites)
+        if not self.https:  # from now on at the ports that the kernel chose
+            self.https, self.http = (_port_of(self.state(name)) for name in ("https", "http"))
+            await self._open_doors(sites)
+
+    async def _open_doors(self, sites: Sequence[Site]) -> None:
         ended = tuple(
             Name(
                 domain=domain, connector=site.connector, way=self.way(self.ports.https), limits=self.limits, ended=True
@@ -166,13 +174,11 @@ class Gateway:
             if site.certificate != "none"
             for domain in site.domains
         )
-        for _ in range(1 if self.https else 2):  # the second time at the ports that the kernel chose, and for good
-            entries = (
-                self._entry("sni", "https", self.https, names=(*ended, *self.names)),
-                self._entry("ended", "http", self.http, way=self.way(self.ports.http)),
-            )
-            await self.server.configure(Config(entries=entries, peer_lookup=str(self.lookup)))
-            self.https, self.http = (_port_of(self.state(name)) for name in ("https", "http"))
+        entries = (
+            self._entry("sni", "https", self.https, names=(*ended, *self.names)),
+            self._entry("ended", "http", self.http, way=self.way(self.ports.http)),
+        )
+        await self.server.configure(Config(entries=entries, peer_lookup=str(self.lookup)))
 
     def state(self, name: str) -> EntryState:
         return next(state for state in self.server.status().entries if state.id == name)
