@@ -253,6 +253,21 @@ def test_the_rate_is_for_the_client_that_a_header_names() -> None:
     asyncio.run(main())
 
 
+def test_who_is_not_in_the_list_may_not_say_that_somebody_in_it_is_the_client() -> None:
+    """The sources of an entry behind a load balancer are the balancer's."""
+
+    async def main() -> None:
+        listed = proxy_protocol.encode(TransportAddress(ip_address("192.0.2.9"), 1), None)
+        async with listening(say_client) as target:
+            entry = told(target, proxy_in=True, limits=Limits(sources=("192.0.2.0/24",)))
+            async with running(entry) as server:
+                with pytest.raises(ConnectionResetError):
+                    await exchange(port_of(server.status()), listed)
+                assert state(server).refused == {"source": 1}
+
+    asyncio.run(main())
+
+
 def connector_entry(target: int, address: str, *members: str) -> Entry:
     place = Listen(side="overlay", address=address, port=CONNECTOR_PORT)
     return told(target, listen=(place,), proxy_in_from=members)
