@@ -67,7 +67,8 @@ async def pebble(directory: Path, ports: list[int], *, http: int, https: int) ->
         yield Authority(f"https://127.0.0.1:{api}/dir", certificate, f"https://127.0.0.1:{management}")
     finally:
         for process in running:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+                process.kill()
             await process.wait()
 
 
