@@ -43,8 +43,8 @@ class WebKeeper:
             return
         try:
             self.ports, self.problem = await web.keep(sites), ""
-        except WarrenError as error:
-            self.ports, self.problem = None, str(error)
+        except WarrenError as error:  # what was in force before still is, if there was anything
+            self.ports, self.problem = web.ports, str(error)
         if not sites:
             await self.close()
 

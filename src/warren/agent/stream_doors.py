@@ -66,6 +66,7 @@ class Web(Protocol):
     """What is used of :class:`~warren.ingress.caddy.Caddy`."""
 
     changed: asyncio.Event
+    ports: Ports | None
 
     async def keep(self, sites: Sequence[Site]) -> Ports | None: ...
 

@@ -157,6 +157,7 @@ class FakeWeb:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.changed = asyncio.Event()
+        self.ports: Ports | None = None
         self.sites: tuple[Site, ...] = ()
         self.failure = ""
         self.troubles: dict[str, str] = {}
@@ -167,7 +168,8 @@ class FakeWeb:
         if self.failure:
             raise OperationFailed(self.failure)
         self.sites = tuple(sites)
-        return Ports(8080, 8443) if sites else None
+        self.ports = Ports(8080, 8443) if sites else None
+        return self.ports
 
     def problems(self) -> Mapping[str, str]:
         return self.troubles
