@@ -169,7 +169,7 @@ def _shared(connector: Connector, service: Service, item: Item, around: Surround
     if not usable:
         return Taken(replace(_without_entry(item), problem=told, pending=waits), place, connector, domains, ())
     entry = item.entry
-    if around.caddy_problem:
+    if around.caddy_problem and around.ports is None:
         entry = None
     if entry is not None:  # streams come from Caddy, which has let the client in already
         limits = Limits(streams_max=connector.streams_max)
