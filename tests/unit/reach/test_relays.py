@@ -7,8 +7,9 @@ import pytest
 from tests.unit.reach.relay_world import RelayWorld, at
 from warren.paths.values import Base
 from warren.proto.turn.client_events import Data, Failed, Lost
+from warren.reach.relay_allocations import LEGS, OVERLAP_S
+from warren.reach.relay_state import ASK_AGAIN_S, HEARTBEAT_IDLE_S, REFUSED_S, RETRY_FIRST_S
 from warren.reach.relay_values import BasesChanged, Came, Connect, Disconnect, Reflected, Resolve, UdpBlocked
-from warren.reach.relays import ASK_AGAIN_S, HEARTBEAT_IDLE_S, LEGS, OVERLAP_S, REFUSED_S, RETRY_FIRST_S
 
 
 def test_the_two_nearest_relays_are_used() -> None:
