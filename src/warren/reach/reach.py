@@ -27,9 +27,9 @@ from warren.reach.courses import Course, Courses
 from warren.reach.doors import Bridge, Doors, Owner, PeerFacts
 from warren.reach.drive import Drive
 from warren.reach.errands import Errands
-from warren.reach.mirrors import Knocked, Mirrors, Throw
+from warren.reach.mirrors import Throw
+from warren.reach.outside import Outside
 from warren.reach.places import Place, place_of
-from warren.reach.reflexive import Reflexive
 from warren.reach.relay_values import (
     BasesChanged,
     Came,
@@ -76,10 +76,9 @@ class Reach:
         self._owner = owner
         self._paths = Connectivity(node=node, random=doors.random, now=doors.clock(), settings=settings)
         self._relays = Relays(doors.random, self._turn_client)
-        self._reflexive = Reflexive(doors.random)
-        self._mirrors = Mirrors(doors.random)
         self._sockets = PunchSockets(self._came_to_socket)
         self._drive = Drive(self._relays, self._sockets, doors.clock)
+        self._outside = Outside(network, doors.random, self._relays, self._paths, self._drive, owner)
         self._courses = Courses(self._relays, lambda base: self._sockets.hand_over(base, self._drive.port))
         self._errands = Errands(doors, self._relays, lambda: self._port_number, self._work_and_tell)
         self._tcp = TcpPaths(
@@ -92,9 +91,6 @@ class Reach:
         self._around = Surroundings()
         self._peers: dict[bytes, PeerFacts] = {}
         self._holders: dict[PublicKey, bytes] = {}
-        self._ways_in: tuple[TransportAddress, ...] = ()
-        self._unproven: tuple[TransportAddress, ...] = ()
-        self._seen_by_peers: dict[Base, TransportAddress] = {}
         self._early: set[PublicKey] = set()
         self._lost: set[bytes] = set()
         self._mtus: dict[bytes, int] = {}
@@ -144,8 +140,7 @@ class Reach:
         before, self._drive.bases, self._around, self._port_number = self._drive.bases, bases, around, port
         self._set_bases(self._now)
         if bases != before:
-            now = self._now
-            self._reflexive.keep(bases, self._relays.reflectors(), now)
+            self._outside.ask(self._now)
             if before:
                 self.network_changed()
                 return
@@ -156,16 +151,12 @@ class Reach:
         now = self._now
         self._paths.network_changed(now)
         self._relays.network_changed(now)
-        self._reflexive.network_changed(now)
-        self._mirrors.forget()
-        self._seen_by_peers.clear()
-        self._look_in_mirrors(now)
+        self._outside.network_changed(now)
         self._work_and_tell()
 
     def set_ways_in(self, verified: Iterable[TransportAddress], others: Iterable[TransportAddress]) -> None:
         """Addresses that gateways have given; through the ``others`` nothing has come in yet."""
-        self._ways_in, self._unproven = tuple(verified), tuple(others)
-        self._look_in_mirrors(self._now)
+        self._outside.set_ways_in(verified, others, self._now)
         self._work_and_tell()
 
     def set_relays(self, places: Iterable[RelayPlace]) -> None:
@@ -249,21 +240,14 @@ class Reach:
 
     def candidates(self) -> list[tuple[CandidateKind, TransportAddress]]:
         """What others see of this node, the best first: outside addresses, then those at relays."""
-        provable = any(leg.ready for leg in self._relays.legs())
-        ways_in = self._ways_in if provable else (*self._ways_in, *self._unproven)
-        found: list[tuple[CandidateKind, TransportAddress]] = [("mapped", address) for address in ways_in]
-        found += [("srflx", mapped) for _, mapped in self._reflexive.mapped()]
-        found += [("srflx", seen) for base, seen in self._seen_by_peers.items() if base in self._drive.bases]
-        found += [("relay", address) for leg in self._relays.legs() if leg.ready for address in leg.client.relayed]
-        return found
+        return self._outside.candidates()
 
     def relays(self) -> tuple[RelayStatus, ...]:
         return self._relays.status()
 
     def situation(self) -> Situation | None:
         """What stands before this node; None: not known."""
-        relay = any(leg.ready for leg in self._relays.legs())
-        return self._reflexive.situation(self._port_number, udp=not self.udp_blocked, tcp=True, relay=relay)
+        return self._outside.situation(self._port_number, udp=not self.udp_blocked)
 
     def nat(self) -> str:
         """The same in the words of NodeRecord.nat; empty: not known."""
@@ -313,7 +297,7 @@ class Reach:
                 self._wake_machines(now)
                 self._take_relay_events(now)
                 self._take_path_events(now)
-                self._take_mappings(now)
+                self._outside.take_mappings(now)
                 self._errands.run(self._relays.take_wishes())
                 if not self._send_all() and not self._inbox:
                     break
@@ -325,14 +309,14 @@ class Reach:
         self._set_alarm()
 
     def _wake_machines(self, now: float) -> None:
-        for machine in (self._paths, self._relays, self._reflexive, self._mirrors):
+        for machine in (self._paths, self._relays, *self._outside.machines):
             deadline = machine.next_deadline()
             if deadline is not None and deadline.at <= now:
                 machine.handle_timeout(now)
                 self._tell_due |= machine is not self._paths
 
     def _set_alarm(self) -> None:
-        machines = (self._paths, self._relays, self._reflexive, self._mirrors)
+        machines = (self._paths, self._relays, *self._outside.machines)
         deadlines = [one for machine in machines if (one := machine.next_deadline()) is not None]
         self._alarm.set(min((one.at for one in deadlines), default=None) if self._drive.port is not None else None)
 
@@ -368,11 +352,7 @@ class Reach:
 
     def _take_datagram(self, datagram: ControlDatagram, now: float) -> None:
         data, remote, way = datagram.data, datagram.remote, datagram.way
-        if not way.channel and (
-            self._reflexive.receive(data, remote, now)
-            or self._mirrors.receive(data, remote)
-            or self._relays.receive(data, remote, now)
-        ):
+        if not way.channel and (self._outside.receive(data, remote, now) or self._relays.receive(data, remote, now)):
             self._tell_due = True
             return
         place = self._drive.place(remote, way)
@@ -391,21 +371,19 @@ class Reach:
                         self._owner.course_changed(node)
                 case BasesChanged():
                     self._set_bases(now)
-                    self._reflexive.again(now)
+                    self._outside.again(now)
                 case Reflected(_, mapped):
-                    self._reflexive.keep(self._drive.bases, self._relays.reflectors(), now)
-                    if not self._reflexive.knows(mapped):
-                        self._reflexive.again(now)
+                    self._outside.reflected(mapped, now)
                 case UdpBlocked(blocked):
                     self.udp_blocked = blocked
-                    self._reflexive.again(now)
+                    self._outside.again(now)
                     self._paths.network_changed(now)
                     _log.info("%s: UDP %s", self._network, "seems to be blocked here" if blocked else "passes")
 
     def _take_relayed(self, base: Base, peer: TransportAddress, data: bytes, now: float) -> None:
         """Something came without a channel: the next packets of that peer are to find one."""
         leg = self._relays.leg(base)
-        if leg is None or self._mirrors.came(base, peer, data):
+        if leg is None or self._outside.came(base, peer, data):
             return
         if self._paths.receive(data, peer, base, now):  # whoever shares a peer's address could send anything else
             self._keep_channels(base)
@@ -427,7 +405,7 @@ class Reach:
                     self._mtus[node] = size
                     self._owner.reach_changed()
                 case paths.Mapped(base, address):
-                    self._seen_by_peers[base] = address
+                    self._outside.seen(base, address)
                     self._tell_due = True
                 case paths.SocketsWanted(node, count, base):
                     self._paths.sockets_opened(node, self._sockets.open(node, count, base), now)
@@ -437,36 +415,6 @@ class Reach:
                     self._owner.send_signal(node, data)
                 case paths.Learned(_, envelope):
                     self._owner.learned(envelope)
-
-    def _take_mappings(self, now: float) -> None:
-        for base, mapped, server in self._reflexive.take_events():
-            self._paths.set_mapped(base, mapped, now, server)
-            if base.address is not None:
-                self._owner.observed(mapped, base.address)
-            self._look_in_mirrors(now)
-        if self._reflexive.moved:
-            self._reflexive.moved = False
-            _log.debug("%s: the outside address is another one", self._network)
-            self._mirrors.forget()
-            self._seen_by_peers.clear()
-            self._paths.network_changed(now)
-        for found in self._mirrors.take_events():
-            if isinstance(found, Knocked):
-                self._owner.came_in_by(found.address)
-                continue
-            self._reflexive.mirrored(found)
-            self._paths.set_mapped(found.base, found.mapped, now, found.relayed)
-
-    def _look_in_mirrors(self, now: float) -> None:
-        for leg in self._relays.legs():
-            for relayed in leg.client.relayed if leg.ready and leg.transport == "udp" else ():
-                for address in self._unproven:
-                    if address.ip.version == relayed.ip.version:
-                        self._mirrors.knock(leg.base, relayed, address, now)
-                for base in self._drive.bases:
-                    outside = self._reflexive.outside(base)
-                    if outside is not None and outside.ip.version == relayed.ip.version:
-                        self._mirrors.look(base, leg.base, relayed, outside, now)
 
     def _came_to_socket(self, data: bytes, remote: TransportAddress, base: Base) -> None:
         self._paths.receive(data, remote, base, self._now)
@@ -489,7 +437,7 @@ class Reach:
         relayed = tuple((leg.base.relay, address) for leg in ready for address in leg.client.relayed)
         bases = (*self._drive.bases, *(leg.base for leg in ready))
         self._paths.set_bases(bases, now, replace(self._around, relayed=relayed))
-        self._look_in_mirrors(now)
+        self._outside.look_in_mirrors(now)
 
     def _consider_tcp(self, node: bytes) -> None:
         """Where one of the two sends no UDP, a connection may do what the relay does."""
@@ -535,13 +483,13 @@ class Reach:
         for check in self._paths.take_transmits():
             sent = True
             self._drive.check(check)
-        for thing in self._mirrors.take_transmits():
+        for thing in self._outside.take_transmits():
             sent = True
             if isinstance(thing, Throw):
                 self._drive.throw(thing)
             else:
                 self._drive.send(thing)
-        for datagram in (*self._reflexive.take_transmits(), *self._relays.take_transmits()):
+        for datagram in self._relays.take_transmits():
             sent = True
             self._drive.send(datagram)
         return sent
