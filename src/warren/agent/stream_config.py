@@ -18,7 +18,7 @@ acme_ca = "/etc/ssl/acme-root.pem"  # who signed the directory's certificate, if
 
 [services]  # what this node may serve, whatever the network says
 enabled = true
-allow = ["127.0.0.1:*", "10.0.0.0/8:80", "web.lan:443", "unix:/run/*"]  # default: everything
+allow = ["127.0.0.1:*", "10.0.0.0/8:80", "web.lan:443", "unix:/run/*"]  # default: all but unix:
 """
 
 from __future__ import annotations
@@ -34,13 +34,15 @@ import msgspec
 from msgspec import Meta
 
 from warren.agent.forward_text import Forward, Socks, parse_forward, parse_socks
-from warren.model.parts import SUFFIX_PATTERN, port_range
-from warren.model.services import Target
+from warren.model.parts import port_range
+from warren.model.services import Target, check_domain
 from warren.model.tunnel import IPNetwork
 from warren.toml.settings import Unusable
 
 FORWARDS_MAX: Final = 256
 """In the file, and as many by command: each is a listener, and a line of status."""
+DOMAIN_CHARACTERS_MAX: Final = 189
+"""Of a gateway's domain: with a connector's name and a dot before it, 253 are the most that DNS takes."""
 _ALLOW_FORM: Final = "say ADDRESS:PORT, PREFIX:PORT, NAME:PORT or unix:/PATH, with * for any port or part of a name"
 
 _Short = Annotated[str, Meta(min_length=1, max_length=512)]
@@ -57,9 +59,9 @@ class SocksTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 class GatewayTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     enabled: bool = False
-    domain: Annotated[str, Meta(pattern=SUFFIX_PATTERN, max_length=189)] | None = None
-    acme_directory: Annotated[str, Meta(pattern="^https://[!-~]+$", max_length=256)] | None = None
-    acme_email: Annotated[str, Meta(pattern="^[!-~]+@[!-~]+$", max_length=254)] | None = None
+    domain: _Short | None = None
+    acme_directory: Annotated[str, Meta(max_length=256)] | None = None
+    acme_email: Annotated[str, Meta(max_length=254)] | None = None
     acme_ca: _Short | None = None
 
 
@@ -110,12 +112,17 @@ class Serving:
 
     enabled: bool = True
     allow: tuple[Allowed, ...] | None = None
-    """None: everything."""
+    """None: everything but Unix sockets."""
 
     def objection(self, target: Target) -> str:
         """Why ``target`` is not served, with what to do; empty: it may be."""
         if not self.enabled:
             return "the operator of this node has switched services off (agent.toml, [services] enabled)"
+        if self.allow is None and target.path:  # often whoever connects there as this user has the user's power
+            return (
+                f"a Unix socket is served only if the operator of this node names it: agent.toml, [services] "
+                f'allow = ["{target}"]'
+            )
         if self.allow is not None and not any(one.covers(target) for one in self.allow):
             return f"the operator of this node does not allow {target}; agent.toml, [services] allow, can add it"
         return ""
@@ -148,10 +155,11 @@ def stream_config(
     server = None if socks is None else _socks(socks.listen)
     if server is not None and server.place in found:
         raise Unusable("socks.listen", f"a forward listens at {server.place} already")
+    taking = _gateway(gateway)  # mistakes are told also while it is switched off
     return StreamConfig(
         forwards=tuple(found.values()),
         socks=server,
-        gateway=_gateway(gateway) if gateway.enabled else None,
+        gateway=taking if gateway.enabled else None,
         serving=Serving(
             services.enabled, None if services.allow is None else tuple(_allowed(text) for text in services.allow)
         ),
@@ -172,6 +180,17 @@ def _socks(text: str) -> Socks:
 
 
 def _gateway(table: GatewayTable) -> Gateway:
+    if table.domain is not None:
+        try:
+            check_domain(table.domain)
+        except ValueError as error:
+            raise Unusable("gateway.domain", error) from None
+        if len(table.domain) > DOMAIN_CHARACTERS_MAX:
+            raise Unusable("gateway.domain", f"it has more than {DOMAIN_CHARACTERS_MAX} characters")
+    if table.acme_directory is not None and not re.fullmatch("https://[!-~]+", table.acme_directory):
+        raise Unusable("gateway.acme_directory", f"{table.acme_directory!r} is no address: say https://HOST/PATH")
+    if table.acme_email is not None and not re.fullmatch("[!-~]+@[!-~]+", table.acme_email):
+        raise Unusable("gateway.acme_email", f"{table.acme_email!r} is no mail address: say admin@example.org")
     path = None if table.acme_ca is None else Path(table.acme_ca)
     if path is not None and not path.is_absolute():
         raise Unusable("gateway.acme_ca", f"{table.acme_ca!r} is no absolute path")

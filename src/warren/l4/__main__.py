@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from warren import __version__, log
+from warren.engine.userspace.places import SOCKET_DIRECTORY
 from warren.errors import WarrenError
 from warren.l4.control import VERSION, Control, Hello
 from warren.l4.overlay import HostSockets, OverlaySockets
@@ -60,7 +61,9 @@ async def _run(path: Path, nest: Path | None) -> int:
     except (WarrenError, OSError) as error:
         print(f"error: {error}", flush=True)
         return 1
-    server = control.server = Server(_overlay(nest), control.resolve, control.changed)
+    server = control.server = Server(
+        _overlay(nest), control.resolve, control.changed, closed=(path.parent, SOCKET_DIRECTORY)
+    )
     gc.collect()
     gc.freeze()  # what lives now lives for ever: keep the collector away from it
     print("ready", flush=True)

@@ -13,9 +13,11 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from warren.errors import OperationFailed
+from warren.l4 import own_places
 from warren.l4.config import Backend, Way
 from warren.l4.kinds import Connected, Refused
 from warren.l4.listening import prepare, transport_address
@@ -48,10 +50,13 @@ _Failure = tuple[str, str]
 
 
 class Dialler:
-    """Makes connections for all entries of the process. ``clock`` is monotonic, in seconds."""
+    """Makes connections for all entries of the process. ``clock`` is monotonic, in seconds. ``closed``: directories
+    whose Unix sockets nothing is connected to.
+    """
 
-    def __init__(self, overlay: OverlaySockets, clock: Callable[[], float]) -> None:
+    def __init__(self, overlay: OverlaySockets, clock: Callable[[], float], closed: Sequence[Path] = ()) -> None:
         self._overlay = overlay
+        self._closed = closed
         self._clock = clock
         self._failed: dict[Any, float] = {}
         self._names: dict[str, tuple[float, tuple[IPAddress, ...]]] = {}
@@ -129,7 +134,10 @@ class Dialler:
             raise Refused("unresolved", f"the name {backend.host} was not answered in {timeout_s:g} s") from None
         except (OSError, UnicodeError) as error:
             why = getattr(error, "strerror", None) or "it is no name"
-            raise Refused("unresolved", f"the name {backend.host} cannot be looked up here: {why}") from None
+            raise Refused(
+                "unresolved",
+                f"the name {backend.host} cannot be looked up here: {why}: correct the name, or this host's DNS",
+            ) from None
         ips = tuple(dict.fromkeys(ip_address(str(place[0])) for *_, place in answers))
         if len(self._names) >= REMEMBERED_MAX:
             self._names.clear()
@@ -168,9 +176,11 @@ class Dialler:
         backend = candidate.backend
         sock: socket.socket | None = None
         try:
+            self._check(candidate)
             async with asyncio.timeout(timeout_s):
                 sock = await self._socket(candidate)
                 await _connected(sock, candidate.place)
+            self._check(candidate, sock)
         except BaseException as error:
             if sock is not None:
                 sock.close()
@@ -183,6 +193,17 @@ class Dialler:
             return failure
         self._failed.pop(_key(candidate), None)
         return Connected(sock, backend)
+
+    def _check(self, candidate: _Candidate, sock: socket.socket | None = None) -> None:
+        """Before and after connecting. Raises Refused for what no stream may lead to."""
+        if candidate.family == socket.AF_UNIX:
+            if own_places.is_closed(str(candidate.place), self._closed):
+                raise Refused("connect", f"{_named(candidate.backend)} is Warren's own and serves nobody else")
+        elif candidate.backend.side == "host":
+            host, port = candidate.place
+            here = None if sock is None else transport_address(sock.getsockname())
+            if own_places.leads_back(socket.SOCK_STREAM, ip_address(host), port, None if here is None else here.ip):
+                raise Refused("connect", f"{_named(candidate.backend)} is where Warren itself listens: a loop")
 
     async def _socket(self, candidate: _Candidate) -> socket.socket:
         if candidate.family == socket.AF_UNIX:
@@ -234,6 +255,8 @@ async def _give_up(running: set[asyncio.Task[Connected | _Failure]]) -> None:
 def _explained(error: BaseException, backend: Backend, timeout_s: float) -> _Failure | None:
     """Reason and sentence of an attempt's end; None when it was cancelled, or is a bug."""
     who = _named(backend)
+    if isinstance(error, Refused):
+        return error.reason, str(error)
     if isinstance(error, TimeoutError) and getattr(error, "errno", None) is None:
         return "timeout", f"{who} did not answer in {timeout_s:g} s"
     if isinstance(error, OperationFailed):
@@ -244,6 +267,8 @@ def _explained(error: BaseException, backend: Backend, timeout_s: float) -> _Fai
         return "timeout", f"{who} did not answer"
     if error.errno in _NO_ROOM:
         return "resources", f"no connection to {who}: {_words(error)}"
+    if backend.path and error.errno == errno.ENOENT:
+        return "connect", f"there is no socket {who}: is the program there running?"
     if error.errno == errno.ECONNREFUSED:
         return "connect", f"{who} refuses connections: is the program there running?"
     return "connect", f"no connection to {who}: {_words(error)}"

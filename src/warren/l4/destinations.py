@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
 from warren.errors import OperationFailed
+from warren.l4 import own_places
 from warren.l4.config import Backend, Side, Way
 from warren.l4.kinds import Refused, Tools
 from warren.l4.overlay import HostSockets
@@ -126,7 +127,9 @@ def destination(side: Side, ip: Any, port: int) -> Destination:
 def connect(sock: socket.socket, where: Destination, own_ports: Iterable[int]) -> None:
     """Have the kernel pass nothing but what ``where`` sends, and say when it is unreachable. Raises Refused.
 
-    ``own_ports`` are those at which the entry itself listens on that side: what leads back there is refused.
+    ``own_ports`` are those at which the entry itself listens on that side: what leads back there is refused, and on the
+    host's side what leads to any listener of this process. (The kernel speaks to an address of this host from that same
+    address.)
     """
     try:
         sock.connect(where.address)
@@ -134,13 +137,10 @@ def connect(sock: socket.socket, where: Destination, own_ports: Iterable[int]) -
     except OSError as error:
         reason = "resources" if error.errno in _OUT_OF_RESOURCES else "connect"
         raise Refused(reason, f"{where.address[0]} cannot be reached: {error.strerror}") from None
-    if where.address[1] in own_ports and _same_host(local[0], where.address[0]):
+    here, there = (ip_address(str(name[0]).partition("%")[0]) for name in (local, where.address))
+    back = where.side == "host" and own_places.leads_back(socket.SOCK_DGRAM, there, where.address[1], here)
+    if back or (where.address[1] in own_ports and here == there):
         raise Refused("connect", f"{where.address[0]} port {where.address[1]} is where this comes from: a loop")
-
-
-def _same_host(local: str, remote: str) -> bool:
-    """The kernel speaks to an address of this host from that same address."""
-    return ip_address(local.partition("%")[0]) == ip_address(remote.partition("%")[0])
 
 
 def _literal(backend: Backend) -> Destination | None:

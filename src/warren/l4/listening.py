@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from warren.errors import OperationFailed
+from warren.l4 import own_places
 from warren.l4.config import Listen
 from warren.l4.overlay import HostSockets, OverlaySockets
 from warren.model.services import join_host_port
@@ -115,6 +116,8 @@ async def _bound(sockets: OverlaySockets, family: int, kind: int, where: Listen,
         sock.bind(_bind_place(where, family))
         if where.protocol == "tcp":
             sock.listen(BACKLOG)
+        if not transparent:
+            own_places.remember(sock)
     except BaseException:
         sock.close()
         raise
@@ -171,6 +174,13 @@ def _unix_reason(error: OSError) -> str:
 
 def _why(where: Listen, error: OSError) -> str:
     place = f"{where.protocol} {join_host_port(where.address or '*', where.port)}"
+    if error.errno == errno.EADDRINUSE and not where.address:
+        command = f"ss -ln{'t' if where.protocol == 'tcp' else 'u'}p"
+        names = "at port 53 of its overlay addresses this node itself answers for names; " if where.port == 53 else ""
+        return (
+            f"{place} is in use, of one address at least (`{command}` says by what): {names}name one address of this "
+            "host instead of *, stop what is there, or choose another port"
+        )
     if error.errno == errno.EADDRINUSE:
         return (
             f"{place} is in use by another program: stop it (`ss -ln{'t' if where.protocol == 'tcp' else 'u'}p` "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Final, cast
@@ -52,9 +52,11 @@ class Server:
         question: Question,
         changed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
+        closed: Sequence[Path] = (),
     ) -> None:
+        """``closed``: directories whose Unix sockets are no targets."""
         self._pump = Pump()
-        self._shared = Shared(overlay, self._pump, Dialler(overlay, clock), question, clock)
+        self._shared = Shared(overlay, self._pump, Dialler(overlay, clock, closed), question, clock)
         self._changed = changed
         self._work: dict[str, _Work] = {}
         self._order: tuple[str, ...] = ()

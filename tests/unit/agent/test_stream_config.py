@@ -80,6 +80,12 @@ def test_targets_that_the_operator_does_not_allow_are_not_served(target: str, al
     assert allowed or "[services] allow, can add it" in said
 
 
+def test_unix_sockets_are_served_only_where_the_operator_names_them() -> None:
+    serving = parse(b"", "agent.toml").streams.serving
+    assert serving.objection(parse_target("127.0.0.1:22")) == ""
+    assert 'allow = ["unix:/run/docker.sock"]' in serving.objection(parse_target("unix:/run/docker.sock"))
+
+
 def test_services_can_be_switched_off() -> None:
     serving = parse(b"[services]\nenabled = false", "agent.toml").streams.serving
     assert "has switched services off" in serving.objection(parse_target("127.0.0.1:80"))
@@ -94,15 +100,20 @@ def test_services_can_be_switched_off() -> None:
             "line 4: forward: '0'",
         ),
         (FORWARD * 2, "line 4: forward: two forwards listen at 127.0.0.1:1"),
-        ("[[forward]]\nlisten = '1'", "line 1: forward: "),
+        ("[[forward]]\nlisten = '1'", "line 1: forward.target: this key is missing"),
         (
             "[[forward]]\nlisten = '1'\ntarget = 'x:1'\n[socks]\nlisten = '1'",
             "a forward listens at 127.0.0.1:1 already",
         ),
         ("[socks]\nlisten = '*:1080'", "line 2: socks.listen: "),
         ("[gateway]\nenabled = true\nacme_ca = 'root.pem'", "line 3: gateway.acme_ca: 'root.pem' is no absolute path"),
-        ("[gateway]\nacme_directory = 'http://acme.example'", "line 2: gateway.acme_directory: "),
-        ("[gateway]\ndomain = 'GW'", "line 2: gateway.domain: "),
+        (
+            "[gateway]\nacme_directory = 'http://acme.example'",
+            "line 2: gateway.acme_directory: 'http://acme.ex",
+        ),
+        ("[gateway]\ndomain = 'GW'", "line 2: gateway.domain: 'GW' is no domain: lower-case letters"),
+        ("[gateway]\nacme_email = 'ada'", "line 2: gateway.acme_email: 'ada' is no mail address: say "),
+        (f"[gateway]\ndomain = '{'.'.join(['a' * 63] * 3)}'", "line 2: gateway.domain: it has more than 189"),
         ("[services]\nallow = ['10.0.0.1/8:80']", "line 2: services.allow: '10.0.0.1/8:80': 10.0.0.1/8 has host bits"),
         ("[services]\nallow = ['10.0.0.1']", "say ADDRESS:PORT"),
         ("[services]\nallow = ['a b:80']", "say ADDRESS:PORT"),

@@ -14,7 +14,8 @@ import pytest
 from tests.support.l4_ends import LIMIT_S, backend, echo, free_port, listening, read_all, say_port, way_to
 from warren.errors import OperationFailed
 from warren.l4 import connect as module
-from warren.l4.config import Backend, Way
+from warren.l4 import listening as places
+from warren.l4.config import Backend, Listen, Way
 from warren.l4.connect import Dialler
 from warren.l4.kinds import Refused
 from warren.l4.overlay import HostSockets, OverlaySockets
@@ -176,7 +177,10 @@ def test_a_name_that_does_not_resolve_is_told_and_the_next_backend_taken(monkeyp
         unknown = Backend(name="x", side="host", host="no.example", port=1)
         reason, sentence = await refusal(dialler, Way(backends=(unknown,)))
         assert reason == "unresolved"
-        assert sentence == "the name no.example cannot be looked up here: Name or service not known"
+        assert sentence == (
+            "the name no.example cannot be looked up here: Name or service not known: correct the name, or this host's "
+            "DNS"
+        )
         async with listening(say_port) as port:
             assert await answer(dialler, Way(backends=(unknown, backend(port)))) == str(port).encode()
 
@@ -271,3 +275,47 @@ def test_what_is_remembered_of_failures_is_bounded(monkeypatch: pytest.MonkeyPat
         assert len(dialler._failed) <= 3
 
     run(main)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", ""])
+def test_what_leads_back_to_a_listener_of_this_process_is_refused(address: str) -> None:
+    async def main(dialler: Dialler, clock: Clock) -> None:
+        with await places.listen(Listen(address=address), HostSockets()) as listener:
+            port = listener.getsockname()[1]
+            way = Way(backends=(Backend(name="t", side="host", host=address or "127.0.0.1", port=port),))
+            reason, sentence = await refusal(dialler, way)
+            assert reason == "connect"
+            assert "where Warren itself listens" in sentence
+            with pytest.raises(BlockingIOError):
+                listener.accept()  # nobody came
+
+    run(main)
+
+
+def test_services_of_this_node_are_used_by_way_of_the_overlay() -> None:
+    async def main(dialler: Dialler, clock: Clock) -> None:
+        with await places.listen(Listen(address="127.0.0.1"), HostSockets()) as listener:
+            port = listener.getsockname()[1]
+            way = Way(backends=(Backend(name="s", side="overlay", host="127.0.0.1", port=port),))
+            (await dialler.connect(way, CLIENT, LOCAL)).sock.close()
+
+    run(main)
+
+
+def test_nothing_is_connected_to_warrens_own_sockets(tmp_path: Path) -> None:
+    path = tmp_path / "agent.sock"
+
+    async def main() -> None:
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+            listener.listen()
+            listener.setblocking(False)
+            way = Way(backends=(Backend(name="t", side="host", path=str(path)),))
+            open_one, closed_one = (Dialler(HostSockets(), Clock(), closed) for closed in ((), (tmp_path,)))
+            (await open_one.connect(way, CLIENT, LOCAL)).sock.close()
+            listener.accept()[0].close()
+            assert "Warren's own" in (await refusal(closed_one, way))[1]
+            with pytest.raises(BlockingIOError):
+                listener.accept()
+
+    asyncio.run(main())
