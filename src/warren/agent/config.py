@@ -46,7 +46,7 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, cast, get_args
 
 import msgspec
 from msgspec import Meta
@@ -114,7 +114,7 @@ class _Relay(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    engine: Wanted = "auto"
+    engine: str = "auto"
     dns: bool = True
     listen_port: Port | None = None
     ignored_interfaces: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = _USUALLY_IGNORED
@@ -223,7 +223,7 @@ def _convert(file: _File) -> AgentConfig:
     if file.keys.rotate_days and file.keys.announce_hours >= 24 * file.keys.rotate_days:
         raise Unusable("keys.announce_hours", "a key must be announced for less time than it is used")
     return AgentConfig(
-        engine=file.engine,
+        engine=_engine(file.engine),
         dns=file.dns,
         listen_port=file.listen_port,
         ignored_interfaces=file.ignored_interfaces,
@@ -243,6 +243,13 @@ def _convert(file: _File) -> AgentConfig:
         dns_of={name: one.dns for name, one in file.network.items() if one.dns is not None},
         listen_port_of={name: one.listen_port for name, one in file.network.items() if one.listen_port is not None},
     )
+
+
+def _engine(text: str) -> Wanted:
+    for one in get_args(Wanted):
+        if text == one:
+            return cast("Wanted", one)
+    raise Unusable("engine", f"{text!r} is none of {', '.join(get_args(Wanted))}")
 
 
 def _stated_address(text: str) -> StatedAddress:

@@ -27,8 +27,14 @@ def objection(domain: str, addresses: Collection[IPAddress], own: Collection[IPA
     if set(addresses) & set(own):
         return ""
     has = _listed(addresses)
-    ours = _listed([ip for ip in own if ip.is_global]) or _listed(own) or "no address that is known"
-    return f"{domain} leads to {has}, and not to this gateway, which has {ours}: correct it where its DNS is kept"
+    return (
+        f"{domain} leads to {has}, and not to this gateway, which has {_own_words(own)}: correct it where its DNS is "
+        "kept"
+    )
+
+
+def _own_words(own: Collection[IPAddress]) -> str:
+    return _listed([ip for ip in own if ip.is_global]) or _listed(own) or "no address that is known"
 
 
 def _listed(addresses: Collection[IPAddress]) -> str:
@@ -72,17 +78,24 @@ class Domains:
 
     async def _watch(self, domain: str) -> None:
         while True:
-            answer = await self._look_up(domain)
-            if self._answers.get(domain) != answer:
+            answer, found = await self._look_up(domain)
+            stays = not found and self._answers.get(domain) == ""  # a resolver that fails moves no domain
+            if not stays and self._answers.get(domain) != answer:
                 self._answers[domain] = answer
                 self._changed()
             await asyncio.sleep(AGAIN_S)
 
-    async def _look_up(self, domain: str) -> str:
+    async def _look_up(self, domain: str) -> tuple[str, bool]:
+        """Why it does not lead here, and whether its addresses were found."""
         try:
             async with asyncio.timeout(LOOKUP_WITHIN_S):
-                return objection(domain, await self._resolve([domain]), self._own())
+                return objection(domain, await self._resolve([domain]), self._own()), True
         except TimeoutError:
-            return f"{domain} could not be looked up within {LOOKUP_WITHIN_S:.0f} s: see whether this host's DNS works"
+            why = f"{domain} could not be looked up within {LOOKUP_WITHIN_S:.0f} s: see whether this host's DNS works"
+            return why, False
         except OperationFailed as error:
-            return f"{domain} does not lead to this gateway: {error}"
+            ours = _own_words(self._own())
+            why = (
+                f"{domain} does not lead to this gateway: {error}; give it an address of this one where its DNS is kept"
+            )
+            return f"{why}: {ours}", False

@@ -166,7 +166,7 @@ def _to_address(forward: Forward, address: IPAddress, views: Sequence[NetworkVie
         if holder is None:
             return _nowhere(f"no live member has the address {address}", view.label)
         return _Goal(_backends(view.directory, holder.name, (address,), forward), view.label)
-    return _nowhere(f"{address} is no address of the overlay, and behind no member")
+    return _nowhere(f"{address} is no address of the overlay, and behind no member; see `warren status`")
 
 
 def _of_member(forward: Forward, member: Member, view: NetworkView) -> Backends:

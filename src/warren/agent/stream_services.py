@@ -87,7 +87,8 @@ def service_backends(view: NetworkView, service: Service, orders: Orders, *, oth
     serving = orders.of((view.label, service.name), directory.serving(service.name), view.near)
     members = [member for member in serving if not (others_only and member.key == directory.own.key)]
     if not members:
-        why = f"nobody in {directory.network} serves {service.name} now"
+        network = directory.network
+        why = f"nobody in {network} serves {service.name} now; `warren service list {network}` has who should"
         if serving:
             why = f"only this node serves {service.name}, and a gateway publishes services of others alone"
         return Backends((), nobody=why)

@@ -35,7 +35,8 @@ def stream_lines(streams: Sequence[Stream], width: int | None) -> list[str]:
 
 def goal(stream: Stream) -> str:
     """Where it goes, and by whom, if that is not said already."""
-    others = [name for name in stream.backends if name != stream.target.partition(":")[0].partition(".")[0]]
+    said = {stream.target, stream.target.partition(":")[0].partition(".")[0]}
+    others = [name for name in stream.backends if name not in said]
     return f"{stream.target} ({', '.join(others)})" if others else stream.target
 
 

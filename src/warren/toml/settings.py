@@ -22,6 +22,7 @@ R = TypeVar("R")
 _PLACE: Final = re.compile(r" - at `(?:key` in `)?\$([^`]*)`$")
 _STEP: Final = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
 _STRANGER: Final = re.compile(r"unknown field `([^`]*)`")
+_MISSING: Final = re.compile(r"missing required field `([^`]*)`")
 
 
 class Unusable(Exception):
@@ -60,6 +61,9 @@ def _mistake(message: str, content: dict[str, Any], kind: type[object]) -> tuple
         path = (*path, key or (int(index) if index != "..." else _culprit(message, content, path, kind)))
     if place and place[0].startswith(" - at `key`"):
         path = (*path, _culprit(message, content, path, kind))
+    missing = _MISSING.search(reason)
+    if missing:
+        return (*path, missing[1]), "this key is missing"
     stranger = _STRANGER.search(reason)
     return ((*path, stranger[1]), "there is no such key") if stranger else (path, reason)
 

@@ -101,6 +101,7 @@ def test_the_file_of_the_state_directory_comes_first(tmp_path: Path) -> None:
             "agent.toml, line 2: proxy.url: the proxy socks5://proxy:1080 is of a",
         ),
         ("[relay]\nenabled = true\ntls_port = 0", "agent.toml, line 3: relay.tls_port: expected `int` >= 1"),
+        ("engine = 'kernel'", "agent.toml, line 1: engine: 'kernel' is none of auto, userspace, rootless"),
         ("public = 3", "agent.toml, line 1: public: expected `object`, got `int`"),
     ],
 )

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from ipaddress import ip_address
 
+import pytest
+
 from warren.agent.gateway_domains import Domains, objection
 from warren.errors import OperationFailed
 from warren.model.tunnel import IPAddress
@@ -44,11 +46,38 @@ def test_domains_are_looked_up_while_they_are_wanted() -> None:
         assert domains.answers["a"] == ""
         assert domains.answers["b"].startswith("b leads to 9.9.9.9")
         assert domains.answers["c"] == (
-            "c does not lead to this gateway: the name c cannot be looked up: there is none"
+            "c does not lead to this gateway: the name c cannot be looked up: there is none; give it an address of "
+            f"this one where its DNS is kept: {HERE}"
         )
         domains.keep(["a"])
         assert domains.answers == {"a": ""}
         await domains.close()
         assert domains.answers == {}
+
+    asyncio.run(run())
+
+
+def test_a_resolver_that_fails_takes_no_domain_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warren.agent.gateway_domains.AGAIN_S", 0)
+    asked = 0
+
+    async def run() -> None:
+        enough = asyncio.Event()
+
+        async def resolve(_: Sequence[str]) -> Sequence[IPAddress]:
+            nonlocal asked
+            asked += 1
+            if asked == 3:
+                enough.set()
+            if asked > 1:
+                raise OperationFailed("the name a cannot be looked up: try again")
+            return (HERE,)
+
+        domains = Domains(resolve, lambda: {HERE}, lambda: None)
+        domains.keep(["a"])
+        async with asyncio.timeout(5):
+            await enough.wait()
+        assert domains.answers == {"a": ""}
+        await domains.close()
 
     asyncio.run(run())

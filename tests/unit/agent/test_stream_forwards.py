@@ -84,7 +84,7 @@ def test_from_the_overlay_into_it_must_be_said_in_full() -> None:
         ("nobody:80", "no member and no service is called nobody; `warren status` lists them"),
         ("nobody.svc", "no member and no service is called nobody.svc"),
         ("bob.elsewhere:80", "no member and no service is called bob.elsewhere"),
-        ("203.0.113.9:80", "203.0.113.9 is no address of the overlay, and behind no member"),
+        ("203.0.113.9:80", "203.0.113.9 is no address of the overlay, and behind no member; see `warren status`"),
         ("10.77.9.9:80", "no live member has the address 10.77.9.9"),
         ("web:81", "service web is at port 80"),
         ("names", "service names is of udp: say names/udp"),
@@ -110,7 +110,10 @@ def test_a_service_that_nobody_serves_is_refused_as_that() -> None:
     gone = Service(name="gone", at=("tag:none",), target="localhost:80")
     found = item("gone", view(gone)).entry
     assert found is not None
-    assert (found.way.refusal, found.way.refused_as) == ("nobody in home serves gone now", "no-backend")
+    assert (found.way.refusal, found.way.refused_as) == (
+        "nobody in home serves gone now; `warren service list home` has who should",
+        "no-backend",
+    )
 
 
 def test_what_the_policy_forbids_is_refused() -> None:

@@ -111,7 +111,9 @@ def test_a_service_that_nobody_serves_and_one_that_only_a_gateway_does() -> None
     found = service_backends(view(alone), alone, Orders({}), others_only=True)
     assert "only this node serves web" in found.nobody
     gone = Service(name="web", at=("member:gone",), target="localhost:80")
-    assert service_backends(view(gone), gone, Orders({})).nobody == "nobody in home serves web now"
+    assert service_backends(view(gone), gone, Orders({})).nobody == (
+        "nobody in home serves web now; `warren service list home` has who should"
+    )
 
 
 def test_while_the_nodes_own_lease_has_ended_it_reaches_nobody_and_its_entries_stay() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from warren import cli
 from warren.cli import access_agent
-from warren.cli.status_streams import stream_lines
+from warren.cli.status_streams import goal, stream_lines
 from warren.proto.control.local import Stream
 
 
@@ -55,6 +55,11 @@ class FakeAgent:
 
     async def unforward(self, place: str) -> None:
         self.asked.append(("remove", place))
+
+
+def test_a_target_on_this_hosts_side_is_said_once() -> None:
+    assert goal(stream(target="localhost:3000", backends=("localhost:3000",))) == "localhost:3000"
+    assert goal(stream(target="page", backends=("bob", "carol"))) == "page (bob, carol)"
 
 
 @pytest.fixture

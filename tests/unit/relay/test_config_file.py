@@ -98,7 +98,7 @@ def test_nothing_need_be_said() -> None:
         ('[peers]\nnat64_prefixes = ["2001:db8::/50"]', "line 2: peers.nat64_prefixes: '2001:db8::/50' is no prefix"),
         ("[limits]\nuser_mbit_s = -1", "line 2: limits.user_mbit_s: expected `float` >= 0"),
         ("[limits]\nfoo = 1", "line 2: limits.foo: there is no such key"),
-        ('[tls]\ncertificate = "x"', "line 1: tls: object missing required field `key`"),
+        ('[tls]\ncertificate = "x"', "line 1: tls.key: this key is missing"),
         ('discovery_addresses = ["1.1.1.1"]', "line 1: discovery_addresses: discovery takes two addresses"),
         ('discovery_addresses = ["1.1.1.1", "::1"]', "line 1: discovery_addresses: discovery takes two addresses"),
         (

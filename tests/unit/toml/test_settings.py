@@ -44,7 +44,7 @@ def test_settings_are_converted() -> None:
         ("ports = [10]", "f.toml: total: nine at most"),
         ("[rates.a]\nmost = 1\n[rates.b]\nmost = ''", "f.toml, line 4: rates.b.most: expected `int`, got `str`"),
         ("[rates.a]\nmost = 1\nleast = 1", "f.toml, line 3: rates.a.least: there is no such key"),
-        ("[rates.'a.b']\n", "f.toml, line 1: rates.a.b: object missing required field `most`"),
+        ("[rates.'a.b']\n", "f.toml, line 1: rates.a.b.most: this key is missing"),
         ("[rates.a]\nmost = 1\n[rates.B]\nmost = 1", "f.toml, line 3: rates.B: expected `str` matching regex"),
         ("ports = ", "f.toml, line 1: invalid value"),
     ],
