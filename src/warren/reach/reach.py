@@ -15,7 +15,6 @@ from typing import Final
 
 from warren import log
 from warren.engine.base import Engine
-from warren.identity.keys import PublicKey
 from warren.model.datagrams import ControlDatagram, ControlEvent, PathWanted, PeerHeard
 from warren.model.tunnel import PLAIN, TransportAddress, TunnelStatus, Way
 from warren.paths import events as paths
@@ -29,6 +28,7 @@ from warren.reach.drive import Drive
 from warren.reach.errands import Errands
 from warren.reach.mirrors import Throw
 from warren.reach.outside import Outside
+from warren.reach.peers import Peers
 from warren.reach.places import Place, place_of
 from warren.reach.relay_values import (
     BasesChanged,
@@ -47,8 +47,6 @@ from warren.reach.translated import translated, translated_places
 
 _INBOX_MAX: Final = 4096
 """Control datagrams that wait while one is dealt with; the rest is lost, as on a network."""
-_EARLY_MAX: Final = 256
-"""Peers that the data plane has packets for before this is told of them."""
 _CHANNELS_SPARE: Final = 64
 """When there is room for so few more at a relay, channels that lead nowhere are given up."""
 _ROUNDS_MAX: Final = 64
@@ -75,6 +73,7 @@ class Reach:
         self._doors = doors
         self._owner = owner
         self._paths = Connectivity(node=node, random=doors.random, now=doors.clock(), settings=settings)
+        self._peers = Peers()
         self._relays = Relays(doors.random, self._turn_client)
         self._sockets = PunchSockets(self._came_to_socket)
         self._drive = Drive(self._relays, self._sockets, doors.clock)
@@ -84,17 +83,11 @@ class Reach:
         self._tcp = TcpPaths(
             node,
             TcpDoors(doors.clock, self._tcp_addresses, self._punch_tcp, owner.send_signal, owner.course_changed),
-            self._check_key,
+            self._peers.check_key,
         )
         self._alarm = doors.alarm(self._work)
         self._port_number = 0
         self._around = Surroundings()
-        self._peers: dict[bytes, PeerFacts] = {}
-        self._holders: dict[PublicKey, bytes] = {}
-        self._early: set[PublicKey] = set()
-        self._lost: set[bytes] = set()
-        self._mtus: dict[bytes, int] = {}
-        self._whys: dict[bytes, str] = {}
         self._inbox: deque[ControlEvent | _Adopted] = deque(maxlen=_INBOX_MAX)
         self._busy = False
         self._told: object = None
@@ -166,20 +159,18 @@ class Reach:
 
     def set_peers(self, peers: Iterable[PeerFacts]) -> None:
         """The members to be reached. Who is not named is forgotten."""
-        wanted = {peer.node: peer for peer in peers}
+        gone, changed = self._peers.set(peers)
         now = self._now
-        for node in [node for node in self._peers if node not in wanted]:
-            self._forget(node)
-        for node, peer in wanted.items():
-            if self._peers.get(node) != peer:
-                self._peers[node] = peer
-                if peer.check_keys:
-                    self._paths.set_peer(node, peer.check_keys, peer.candidates, peer.nat, now)
-                else:
-                    self._paths.remove_peer(node)
-        self._holders = {key: peer.node for peer in self._peers.values() for key in peer.keys}
-        early, self._early = self._early, set()
-        for node in {self._holders[key] for key in early if key in self._holders}:
+        for node in gone:
+            self._tcp.drop(node)
+            self._paths.remove_peer(node)
+            self._courses.forget(node)
+        for peer in changed:
+            if peer.check_keys:
+                self._paths.set_peer(peer.node, peer.check_keys, peer.candidates, peer.nat, now)
+            else:
+                self._paths.remove_peer(peer.node)
+        for node in self._peers.take_early():
             self._paths.want(node, now)
         self._work()
 
@@ -203,7 +194,7 @@ class Reach:
         now = self._now
         self._relays.set_active(active, now)
         for peer in status.peers:
-            node = self._holders.get(peer.public_key)
+            node = self._peers.holder(peer.public_key)
             if node is not None:
                 self._paths.traffic(node, peer.tx_bytes, peer.rx_bytes, now)
                 self._consider_tcp(node)
@@ -228,15 +219,15 @@ class Reach:
 
     def lost(self, node: bytes) -> bool:
         """A path was wanted, and none was found, or the last one is gone."""
-        return node in self._lost
+        return self._peers.lost(node)
 
     def mtu(self, node: bytes) -> int | None:
         """The largest inner packet that passes on that peer's path; None: not known."""
-        return self._mtus.get(node)
+        return self._peers.mtu(node)
 
     def why(self, node: bytes) -> str:
         """What path selection last said of that peer."""
-        return self._whys.get(node, "")
+        return self._peers.why(node)
 
     def candidates(self) -> list[tuple[CandidateKind, TransportAddress]]:
         """What others see of this node, the best first: outside addresses, then those at relays."""
@@ -333,15 +324,15 @@ class Reach:
             case ControlDatagram():
                 self._take_datagram(event, now)
             case PeerHeard(key, remote, way):
-                node = self._holders.get(key)
+                node = self._peers.holder(key)
                 if node is not None:
                     self._hear(node, remote, way, now)
             case PathWanted(key):
-                node = self._holders.get(key)
+                node = self._peers.holder(key)
                 if node is not None:
                     self._paths.want(node, now)
-                elif len(self._early) < _EARLY_MAX:
-                    self._early.add(key)
+                else:
+                    self._peers.wanted_early(key)
             case _Adopted(node, remote, way):
                 self._hear(node, remote, way, now)
 
@@ -402,7 +393,7 @@ class Reach:
                 case paths.Selected(node, path, why):
                     self._select(node, path, why, now)
                 case paths.Mtu(node, _, size):
-                    self._mtus[node] = size
+                    self._peers.measured(node, size)
                     self._owner.reach_changed()
                 case paths.Mapped(base, address):
                     self._outside.seen(base, address)
@@ -422,10 +413,9 @@ class Reach:
 
     def _select(self, node: bytes, path: Path | None, why: str, now: float) -> None:
         before = self._courses.path(node)
-        self._whys[node] = why
+        self._peers.selected(node, why, lost=path is None)
         if path is not None:
             self._keep_channels(path.base)
-        (self._lost.add if path is None else self._lost.discard)(node)
         if self._courses.select(node, path, now) or path is None:
             self._owner.course_changed(node)
         self._consider_tcp(node)
@@ -449,10 +439,6 @@ class Reach:
         elif self.udp_blocked or "no-udp" in peer.nat.split():
             self._tcp.want(node)
 
-    def _check_key(self, node: bytes) -> bytes | None:
-        peer = self._peers.get(node)
-        return None if peer is None or not peer.check_keys else peer.check_keys[0]
-
     async def _tcp_addresses(self) -> list[TransportAddress]:
         """Where TCP from the port of the tunnel's number comes from."""
         places = translated_places(self._relays.places(), self._around)
@@ -465,15 +451,6 @@ class Reach:
     async def _punch_tcp(self, remote: Sequence[TransportAddress], key: bytes, controlling: bool) -> Bridge | None:
         there = translated(remote, self._around)
         return await self._doors.punch_tcp(there, key, controlling, self._port_number)
-
-    def _forget(self, node: bytes) -> None:
-        self._tcp.drop(node)
-        del self._peers[node]
-        self._paths.remove_peer(node)
-        self._courses.forget(node)
-        self._lost.discard(node)
-        self._mtus.pop(node, None)
-        self._whys.pop(node, None)
 
     # What goes
 
