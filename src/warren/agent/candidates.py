@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from ipaddress import IPv6Network
+from ipaddress import IPv6Network, ip_address
 from typing import Literal
 
 from warren.agent.config import AgentConfig, Stated
@@ -121,6 +121,11 @@ def interfaces(surroundings: Surroundings) -> tuple[Interface, ...]:
         for link in surroundings.links
         if link.mac or link.name in addresses
     )[:_INTERFACES_MAX]
+
+
+def own_places(offered: Iterable[Candidate]) -> tuple[IPAddress, ...]:
+    """The addresses at which programs of this node are reached: those at relays are the relays'."""
+    return tuple(ip_address(one.address) for one in offered if one.kind != "relay")
 
 
 def reachability(

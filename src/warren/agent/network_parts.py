@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 
 from warren.agent.apply import Ledger
-from warren.agent.candidates import Surroundings
+from warren.agent.candidates import Surroundings, own_places
 from warren.agent.connecting import Connecting
 from warren.agent.coordination import Coordination
 from warren.agent.desired import Wanted
@@ -194,7 +194,7 @@ class NetworkParts:
         """Where others reach this node outside the overlay, as far as is known."""
         if not self._plane.interface:
             return ()
-        return tuple(ip_address(one.address) for one in self._reaching.candidates(self._surroundings))
+        return own_places(self._reaching.candidates(self._surroundings))
 
     def tell_tasks(self, tasks: tuple[Task, ...]) -> None:
         """How it stands with the streams of this network, for status and report."""

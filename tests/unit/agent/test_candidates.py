@@ -6,9 +6,18 @@ from ipaddress import IPv6Network, ip_address, ip_interface, ip_network
 
 import pytest
 
-from warren.agent.candidates import Surroundings, candidates, disagreements, interfaces, outside, reachability
+from warren.agent.candidates import (
+    Surroundings,
+    candidates,
+    disagreements,
+    interfaces,
+    outside,
+    own_places,
+    reachability,
+)
 from warren.agent.config import AgentConfig, Stated, StatedAddress
 from warren.linux.netlink_values import Address, Link, Route
+from warren.model.documents import Candidate
 from warren.model.tunnel import TransportAddress
 from warren.paths.values import RemoteCandidate
 
@@ -127,3 +136,12 @@ def test_the_inventory_has_what_is_there() -> None:
         ("eth1", "02:00:00:00:00:02", (), False),
         ("docker0", "02:00:00:00:00:03", (), True),
     ]
+
+
+def test_what_leads_to_a_relay_does_not_lead_to_this_node() -> None:
+    offered = [
+        Candidate(kind="host", address="192.168.1.2", port=1),
+        Candidate(kind="srflx", address="8.8.8.8", port=2),
+        Candidate(kind="relay", address="9.9.9.9", port=3),
+    ]
+    assert own_places(offered) == (ip_address("192.168.1.2"), ip_address("8.8.8.8"))
