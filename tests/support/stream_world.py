@@ -37,13 +37,15 @@ class StreamWorld:
         self.hidden = self.internet.site("home", "port-restricted").host("hidden")
         self.visitor = self.internet.server("visitor", families="4")
         self.network = Network(self.server, "home", url=f"https://{self.internet.address('server')}:8443")
+        self.agent_toml = GATEWAY
+        """Of gateways."""
 
     def start(self) -> None:
         """Coordinator, gateways, members, the hidden one; returns when all know each other."""
         self.network.start()
         joining = [*self.gateways, *self.members, self.hidden]
         for host in self.gateways:
-            configure(host, GATEWAY.format(domain=f"{host.name}.example.com"))
+            configure(host, self.agent_toml.format(domain=f"{host.name}.example.com"))
         ticket = self.network.ticket("--uses", str(len(joining)))
         for host in joining:
             self.network.join(host, ticket=ticket, wait=False, rights=host is not self.hidden)

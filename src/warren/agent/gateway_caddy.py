@@ -32,7 +32,10 @@ class WebKeeper:
         return {} if self._web is None else dict(self._web.problems())
 
     async def keep(self, settings: Settings, sites: Sequence[Site]) -> None:
-        """Have it serve these; without sites none runs, nor one that an agent before has left."""
+        """Have it serve these; without sites none runs, nor one that an agent before has left.
+
+        The first time it only says where it is (:attr:`ports`): call again when the front doors lead there.
+        """
         if not sites and self._web is None and not settings.admin.exists():
             return
         if settings != self._settings:
@@ -42,7 +45,7 @@ class WebKeeper:
         if web is None:
             return
         try:
-            self.ports, self.problem = await web.keep(sites), ""
+            self.ports, self.problem = await (web.ready() if sites and self.ports is None else web.keep(sites)), ""
         except WarrenError as error:  # what was in force before still is, if there was anything
             self.ports, self.problem = web.ports, str(error)
         if not sites:

@@ -13,7 +13,9 @@ from warren.errors import OperationFailed
 from warren.model.tunnel import IPAddress
 
 AGAIN_S: Final = 60.0
-"""Before a domain is looked up again: names change in minutes, and the host's resolver remembers answers anyway."""
+"""Before a domain that leads here is looked up again: names change in minutes, and resolvers remember answers."""
+WRONG_AGAIN_S: Final = 5.0
+"""The same of one that does not: somebody may be just correcting it, and waits for it to work."""
 LOOKUP_WITHIN_S: Final = 15.0
 _SHOWN_MAX: Final = 4
 
@@ -83,7 +85,7 @@ class Domains:
             if not stays and self._answers.get(domain) != answer:
                 self._answers[domain] = answer
                 self._changed()
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(WRONG_AGAIN_S if answer else AGAIN_S)
 
     async def _look_up(self, domain: str) -> tuple[str, bool]:
         """Why it does not lead here, and whether its addresses were found."""

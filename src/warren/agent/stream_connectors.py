@@ -8,11 +8,11 @@ one when that fails, is the same for all kinds.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from warren.agent.stream_challenges import others_of, socket_for, socket_of
 from warren.agent.stream_config import Gateway
 from warren.agent.stream_directory import NetworkView
 from warren.agent.stream_order import Orders
@@ -20,6 +20,7 @@ from warren.agent.stream_services import service_backends, service_way
 from warren.agent.stream_values import Item
 from warren.ingress.sites import Ports, Site
 from warren.l4.config import Entry, Limits, Listen
+from warren.model.members import Member
 from warren.model.services import Connector, Place, Service, mismatch, place_of
 from warren.model.serving import connectors_of, service_named
 
@@ -61,6 +62,8 @@ class Taken:
     domains: tuple[str, ...]
     """Those of them that can be served."""
     site: Site | None = None
+    others: tuple[Member, ...] = ()
+    """Gateways that share its domains, where certificates come by ACME."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,7 @@ def connectors(view: NetworkView, around: Surroundings, orders: Orders) -> Conne
         elif connector.kind == "port":
             items.append(item)
         else:
-            shared.append(_shared(connector, service, item, around))
+            shared.append(_shared(view, connector, service, item, around))
     return Connectors(tuple(items), tuple(shared))
 
 
@@ -148,7 +151,7 @@ def _listen(place: Place, service: Service) -> Listen:
     return Listen(protocol=service.protocol, address=address, port=place.port)
 
 
-def _shared(connector: Connector, service: Service, item: Item, around: Surroundings) -> Taken:
+def _shared(view: NetworkView, connector: Connector, service: Service, item: Item, around: Surroundings) -> Taken:
     """Of kind ``tls`` or ``http``."""
     place = place_of(connector, service)
     if connector.kind == "tls":
@@ -163,9 +166,16 @@ def _shared(connector: Connector, service: Service, item: Item, around: Surround
         usable = tuple(domain for domain in domains if around.domains.get(domain) == "")
         wrong = "; ".join(why for domain in domains if (why := around.domains.get(domain)))
         waits = any(domain not in around.domains for domain in domains)
-    upstream = around.run / f"{hashlib.sha256(item.id.encode()).hexdigest()[:16]}.sock"
-    site = Site(item.id, usable, connector.certificate, upstream, https_port=place.port)
-    told = around.caddy_problem or wrong or around.problems.get(site.connector, "")
+    others = others_of(view, connector)
+    site = Site(
+        item.id,
+        usable,
+        connector.certificate,
+        socket_of(around.run, item.id),
+        https_port=place.port,
+        others=tuple(socket_for(view, member, around.run) for member in others.members),
+    )
+    told = around.caddy_problem or wrong or around.problems.get(site.connector, "") or others.problem
     if not usable:
         return Taken(replace(_without_entry(item), problem=told, pending=waits), place, connector, domains, ())
     entry = item.entry
@@ -173,7 +183,7 @@ def _shared(connector: Connector, service: Service, item: Item, around: Surround
         entry = None
     if entry is not None:  # streams come from Caddy, which has let the client in already
         limits = Limits(streams_max=connector.streams_max)
-        entry = Entry(id=entry.id, listen=(Listen(path=str(upstream)),), way=entry.way, limits=limits)
+        entry = Entry(id=entry.id, listen=(Listen(path=str(site.upstream)),), way=entry.way, limits=limits)
     pending = waits or (around.ports is None and not around.caddy_problem)
     item = replace(item, entry=entry, problem=told or item.problem, pending=pending, site=site.connector)
-    return Taken(item, place, connector, domains, usable, site)
+    return Taken(item, place, connector, domains, usable, site, others.members)

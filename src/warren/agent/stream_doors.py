@@ -40,7 +40,7 @@ class Network(Protocol):
     def nearness(self, node: bytes) -> Nearness: ...
 
     def own_ips(self) -> Collection[IPAddress]:
-        """Where others reach this node, outside the overlay."""
+        """Where others reach this node itself, outside the overlay; not its relays' addresses."""
 
     def tell_tasks(self, tasks: tuple[Task, ...]) -> None: ...
 
@@ -67,6 +67,8 @@ class Web(Protocol):
 
     changed: asyncio.Event
     ports: Ports | None
+
+    async def ready(self) -> Ports: ...
 
     async def keep(self, sites: Sequence[Site]) -> Ports | None: ...
 

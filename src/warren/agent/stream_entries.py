@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from warren.agent.stream_challenges import challenge_items
 from warren.agent.stream_config import StreamConfig
 from warren.agent.stream_connectors import Surroundings, Taken, connectors
 from warren.agent.stream_directory import NetworkView
@@ -65,6 +66,8 @@ def streams(
         found = connectors(view, around, orders)
         items += found.items
         shared += found.shared
+        others = [member for taken in found.shared for member in taken.others]
+        items += challenge_items(view, others, around.run, around.ports)
     gates = gateways(shared, around.ports)
     asked = (asked_item(one, views, orders, wishes.owner_uid) for one in wishes.all())
     kept = tuple(_without_clashes([*asked, *items, *gates.items]))

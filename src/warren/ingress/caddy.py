@@ -48,6 +48,21 @@ class Caddy:
         self.ports: Ports | None = None
         self.changed = asyncio.Event()
 
+    async def ready(self) -> Ports:
+        """Where sites will be: Caddy runs and listens there when this returns. It asks for certificates as soon as it
+        has sites to keep, and the authority then comes by the front doors, which have to lead here by then.
+
+        Raises as :meth:`keep` does.
+        """
+        async with self._one_at_a_time:
+            if self._process is None:
+                await self._begin()
+            if self.ports is None:
+                await self._serve(())
+            if self.ports is None:
+                raise Unreachable("Caddy has just ended; it is started again")
+            return self.ports
+
     async def keep(self, sites: Sequence[Site]) -> Ports | None:
         """Serve these sites and no others from now on; where is returned, and stays while there are any.
 

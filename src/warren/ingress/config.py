@@ -4,6 +4,10 @@ Every request of a site goes through these handlers: what only this gateway may 
 so is every wish for another protocol but WebSocket; the stream process is asked who is at the other end of the
 connection (:mod:`warren.l4.peers`), by the connection's ports, since Caddy sees only loopback, and a connection of
 somebody else ends there with 403; the request is passed on with the answer in X-Forwarded-For and X-Real-IP.
+
+Where several gateways have one domain, an authority that was asked by one of them may look at any (RFC 8555 §8.3, by
+HTTP; §8.4, by TLS, is then not offered). Caddy answers for what it has asked itself before any route is looked at; the
+rest is asked of the other gateways in turn, with a header on it that ends it there.
 """
 
 from __future__ import annotations
@@ -26,6 +30,8 @@ LOOKUPS_MAX: Final = 64
 """Connections to the peer lookup at the same time; further requests wait for an answer of a few hundred µs."""
 ANSWER_WITHIN_S: Final = 300
 """How long a site may take until it begins to answer."""
+OTHER_WITHIN_S: Final = 3
+"""How long another gateway may take to say whether it knows a challenge; an authority waits for ten seconds."""
 
 # Names of headers may have any case here; * stands for anything.
 _OURS_TO_SAY: Final = (
@@ -49,6 +55,8 @@ _ONLY_WEBSOCKETS: Final = {
 }
 _NEARLY_ALL: Final = ("*-*", "*a*", "*e*", "*i*", "*o*", "*u*")
 """2.6 fails on a lone asterisk."""
+_CHALLENGES: Final = "/.well-known/acme-challenge/*"
+_PASSED_ON: Final = "X-Warren-Challenge"
 _CLIENT: Final = "warren_client"
 _ADDRESS_OF_CLIENT: Final = f"{{http.vars.{_CLIENT}}}"
 
@@ -64,7 +72,12 @@ def configuration(sites: Sequence[Site], settings: Settings, ports: Ports, peer_
         "http": _server(
             ports.http,
             ["h1"],
-            [*(_route(site, ports.http, peer_lookup) for site in plain), *map(_redirect, secure), _nobody(404)],
+            [
+                *(_ask_others(site) for site in secure if site.others),
+                *(_route(site, ports.http, peer_lookup) for site in plain),
+                *map(_redirect, secure),
+                _nobody(404),
+            ],
         ),
         "https": _server(
             ports.https,
@@ -195,6 +208,39 @@ def _pass_on(site: Site) -> Json:
     }
 
 
+def _ask_others(site: Site) -> Json:
+    """The first answer that is one; else 404."""
+    handlers: list[Json] = [{"handler": "static_response", "status_code": 404}]
+    for other in reversed(site.others):
+        asked = {"routes": [{"handle": [_ask_other(other)]}], "errors": {"routes": [{"handle": handlers}]}}
+        handlers = [{"handler": "subroute"} | asked]
+    return {
+        "match": [{"host": list(site.domains), "path": [_CHALLENGES], "method": ["GET"], "header": {_PASSED_ON: None}}],
+        "handle": handlers,
+        "terminal": True,
+    }
+
+
+def _ask_other(other: Path) -> Json:
+    return {
+        "handler": "reverse_proxy",
+        "upstreams": [{"dial": f"unix/{other}"}],
+        "transport": {
+            "protocol": "http",
+            "compression": False,
+            "response_header_timeout": f"{OTHER_WITHIN_S}s",
+            "keep_alive": {"enabled": False},
+        },
+        "headers": {"request": {"set": {_PASSED_ON: ["1"]}}},
+        "handle_response": [
+            {
+                "match": {"status_code": [3, 4, 5]},  # of which this is the first digit
+                "routes": [{"handle": [{"handler": "error", "status_code": 404}]}],
+            }
+        ],
+    }
+
+
 def _redirect(site: Site) -> Json:
     port = "" if site.https_port == PUBLIC_HTTPS_PORT else f":{site.https_port}"
     return {
@@ -217,26 +263,27 @@ def _nobody(status: int) -> Json:
 
 def _certificates(sites: Sequence[Site], settings: Settings, ports: Ports) -> Json:
     policies = []
-    by_kind: dict[str, list[str]] = {}
+    by_kind: dict[tuple[str, bool], list[str]] = {}
     for site in sites:
-        by_kind.setdefault(site.certificate, []).extend(site.domains)
-    for kind, issuer in (("acme", _acme(settings, ports)), ("internal", {"module": "internal"})):
-        if domains := by_kind.get(kind):
-            policies.append({"subjects": domains, "issuers": [issuer]})
+        by_kind.setdefault((site.certificate, bool(site.others)), []).extend(site.domains)
+    for (kind, shared), domains in sorted(by_kind.items()):
+        issuer = _acme(settings, ports, shared=shared) if kind == "acme" else {"module": "internal"}
+        policies.append({"subjects": domains, "issuers": [issuer]})
     return {
         "certificates": {"automate": [domain for site in sites for domain in site.domains]},
         "automation": {"policies": policies},
     }
 
 
-def _acme(settings: Settings, ports: Ports) -> Json:
+def _acme(settings: Settings, ports: Ports, *, shared: bool) -> Json:
+    by_tls: Json = {"disabled": True} if shared else {"alternate_port": ports.https}
     issuer: Json = {
         "module": "acme",
         "ca": settings.acme_directory or LETS_ENCRYPT,
         "challenges": {
             "bind_host": "127.0.0.1",
             "http": {"alternate_port": ports.http},
-            "tls-alpn": {"alternate_port": ports.https},
+            "tls-alpn": by_tls,
         },
     }
     if settings.acme_email is not None:

@@ -32,8 +32,9 @@ _OF_NO_INTEREST: Final = {
     "unable to unlock",
     "unable to clean up lock in storage backend",
     "server shutdown",
+    "looking up info for HTTP challenge",
 }
-"""Said again of what was said before, or of its own shutdown."""
+"""Said again of what was said before, of its own shutdown, or of challenges that somebody else asked for."""
 
 
 class Line(msgspec.Struct, frozen=True):

@@ -30,6 +30,10 @@ class Site:
     """A Unix socket that speaks HTTP/1.1: of the stream process, which knows the serving members."""
     https_port: int = PUBLIC_HTTPS_PORT
     """Where the world finds it; plain HTTP leads there."""
+    others: tuple[Path, ...] = ()
+    """Of ``acme``: Unix sockets that lead to where the other gateways of the same domains listen for plain HTTP. An
+    authority comes to any of them, whichever asked it for a certificate: what is not this one's is asked there.
+    """
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,10 @@ DATA_PORTS: Final = (49_152, 65_534)
 """On the address of a service: where its helper takes data connections, each for one peer and a short time."""
 CONNECTOR_PORT: Final = 65_535
 """On the address of a service: where connectors come in, with the client's address in front (PROXY protocol v2)."""
+CHALLENGE_PORT: Final = 65_534
+"""On the overlay address of a gateway: where gateways of the same domains ask each other for what an authority for
+certificates wants to see of them.
+"""
 HTTP_PORT, HTTPS_PORT = 80, 443
 CONNECT_TIMEOUT_S_MAX, IDLE_S_MAX, HEALTH_S_MAX = 60, 7 * 86_400, 3600
 LOOPBACK: Final = IPv4Address("127.0.0.1")

@@ -164,6 +164,12 @@ class FakeWeb:
         self.closed = False
         self.gone = False
 
+    async def ready(self) -> Ports:
+        if self.failure:
+            raise OperationFailed(self.failure)
+        self.ports = Ports(8080, 8443)
+        return self.ports
+
     async def keep(self, sites: Sequence[Site]) -> Ports | None:
         if self.failure:
             raise OperationFailed(self.failure)

@@ -59,6 +59,7 @@ def test_domains_are_looked_up_while_they_are_wanted() -> None:
 
 def test_a_resolver_that_fails_takes_no_domain_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("warren.agent.gateway_domains.AGAIN_S", 0)
+    monkeypatch.setattr("warren.agent.gateway_domains.WRONG_AGAIN_S", 0)
     asked = 0
 
     async def run() -> None:

@@ -114,3 +114,29 @@ def test_the_ports_are_found_again() -> None:
     assert ports_in(json.loads(json.dumps(made(SHOP)))) == PORTS
     assert ports_in(beginning(SETTINGS)) is None
     assert ports_in({"apps": {"http": {"http_port": "x"}}}) is None
+
+
+def test_a_challenge_that_another_gateway_asked_for_is_looked_for_there_once_and_in_turn() -> None:
+    both = Site("shop", SHOP.domains, "acme", SHOP.upstream, others=(Path("/run/one.sock"), Path("/run/two.sock")))
+    config = made(both, HOME)
+    asking, *_ = config["apps"]["http"]["servers"]["http"]["routes"][1:]
+    (match,) = asking["match"]
+    assert (match["host"], match["path"]) == (list(SHOP.domains), ["/.well-known/acme-challenge/*"])
+    assert match["header"] == {"X-Warren-Challenge": None}  # what was passed on already is not passed on
+    dialled = []
+    handlers = asking["handle"]
+    while handlers[0]["handler"] == "subroute":
+        (asked,) = handlers[0]["routes"][0]["handle"]
+        assert asked["headers"]["request"]["set"] == {"X-Warren-Challenge": ["1"]}
+        assert asked["handle_response"][0]["match"] == {"status_code": [3, 4, 5]}
+        dialled += [upstream["dial"] for upstream in asked["upstreams"]]
+        handlers = handlers[0]["errors"]["routes"][0]["handle"]
+    assert dialled == ["unix//run/one.sock", "unix//run/two.sock"]
+    assert handlers == [{"handler": "static_response", "status_code": 404}]
+
+
+def test_gateways_that_share_a_domain_are_looked_at_by_http_alone() -> None:
+    both = Site("both", ("both.example",), "acme", SHOP.upstream, others=(Path("/run/one.sock"),))
+    policies = made(SHOP, both)["apps"]["tls"]["automation"]["policies"]
+    by_tls = {tuple(one["subjects"]): one["issuers"][0]["challenges"]["tls-alpn"] for one in policies}
+    assert by_tls == {SHOP.domains: {"alternate_port": PORTS.https}, both.domains: {"disabled": True}}

@@ -1,0 +1,90 @@
+"""Web sites of a hidden member at gateways that get their certificates from an authority by ACME."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.acme import MISSING, Authority
+from tests.support.stream_traffic import serve_page
+from tests.support.stream_world import GATEWAY, StreamWorld, agent_status, wait
+from warren.lab import Host, Lab
+
+pytestmark = [
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
+]
+
+PAGE = "a page of the hidden member"
+ACME = 'acme_directory = "{directory}"\nacme_ca = "{ca}"\nacme_email = "admin@example.org"\n'
+
+
+class Gates:
+    """Two gateways, an authority whose names all of them use, and a web server at the hidden member."""
+
+    def __init__(self, lab: Lab) -> None:
+        self.world = world = StreamWorld(lab, gateways=("gw1", "gw2"))
+        host = world.internet.server("authority")
+        self.authority = Authority(host, world.internet.address("authority"))
+        self.authority.use_names([*world.gateways, world.visitor])
+        acme = ACME.format(directory=self.authority.directory, ca=self.authority.certificate)
+        world.agent_toml = GATEWAY + acme
+        world.start()
+        world.hidden.begin(serve_page, "::1", 8080, PAGE)
+        world.service("page", "--at", "member:hidden", "--target", "[::1]:8080")
+        self.root = self.authority.root()
+
+    def fetch(self, name: str, gateway: Host, *options: str) -> str:
+        """What the visitor gets at that gateway, if its certificate is of the authority; empty: nothing."""
+        at = f"{name}:443:{self.world.address(gateway)}"
+        command = ["curl", "-sS", "--max-time", "5", "--cacert", str(self.root), "--resolve", at, *options]
+        return self.world.visitor.run([*command, f"https://{name}/"], check=False).stdout
+
+    def wait_for_page(self, name: str, gateway: Host) -> None:
+        wait(
+            self.world.visitor,
+            lambda: PAGE in self.fetch(name, gateway),
+            lambda: f"{name}: {agent_status(gateway)['streams']}",
+        )
+
+
+@pytest.mark.logs_errors
+def test_gateways_get_certificates_by_acme_for_domains_that_lead_to_them(lab: Lab) -> None:
+    gates = Gates(lab)
+    a_certificate_is_obtained_through_the_front_doors(gates)
+    a_domain_that_leads_elsewhere_is_told_and_taken_up_when_it_leads_here(gates)
+    gateways_of_one_domain_answer_for_each_other(gates)
+
+
+def a_certificate_is_obtained_through_the_front_doors(gates: Gates) -> None:
+    world, gateway = gates.world, gates.world.gateways[0]
+    gates.authority.point("www.example.org", world.address(gateway))
+    at = ["--service", "page", "--at", "member:gw1", "--kind", "http"]
+    world.connector("www", *at, "--domain", "www.example.org")
+    gates.wait_for_page("www.example.org", gateway)
+    world.wait_done(gateway, "connector www")
+
+
+def a_domain_that_leads_elsewhere_is_told_and_taken_up_when_it_leads_here(gates: Gates) -> None:
+    world, gateway = gates.world, gates.world.gateways[0]
+    gates.authority.point("later.example.org", world.address(world.server))
+    at = ["--service", "page", "--at", "member:gw1", "--kind", "http"]
+    world.connector("later", *at, "--domain", "later.example.org")
+    wait(gateway, lambda: world.task(gateway, "connector later").get("state") == "failed", lambda: "told")
+    reason = world.task(gateway, "connector later")["reason"]
+    assert f"later.example.org leads to {world.address(world.server)}" in reason
+    assert world.address(gateway) in reason
+    gates.authority.point("later.example.org", world.address(gateway))
+    gates.wait_for_page("later.example.org", gateway)
+    world.wait_done(gateway, "connector later")
+
+
+def gateways_of_one_domain_answer_for_each_other(gates: Gates) -> None:
+    """Pebble looks at the first address of a name, so the second gateway gets nothing without the first."""
+    world = gates.world
+    first, second = world.gateways
+    gates.authority.point("both.example.org", world.address(first), world.address(second))
+    at = ["--service", "page", "--at", "member:gw1", "--at", "member:gw2", "--kind", "http"]
+    world.connector("both", *at, "--domain", "both.example.org")
+    for gateway in world.gateways:
+        gates.wait_for_page("both.example.org", gateway)
+        world.wait_done(gateway, "connector both")
