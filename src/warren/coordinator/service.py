@@ -8,31 +8,31 @@ done. A method that writes returns when the write is on the disk.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 from warren import log
+from warren.coordinator.audit import Audit
 from warren.coordinator.core import Core, Options
 from warren.coordinator.enrolment import Enrolment
+from warren.coordinator.following import Following
 from warren.coordinator.invites import Invites
 from warren.coordinator.maps import Maps, Packed
 from warren.coordinator.members import Members
 from warren.coordinator.metrics import Metrics
 from warren.coordinator.networks import Networks
-from warren.coordinator.notices import RevisionReached, SessionEnded, SignalSent, read_notice
 from warren.coordinator.problems import Problem
 from warren.coordinator.relays import Relays
-from warren.coordinator.rows import EventRow, FactRow, Where, above, equal
+from warren.coordinator.rows import FactRow
 from warren.coordinator.services import Services
 from warren.coordinator.sessions import Sessions, SessionToken
 from warren.coordinator.store import Store
 from warren.coordinator.tokens import Tokens
 from warren.coordinator.upkeep import Upkeep
 from warren.coordinator.wakes import Wake
-from warren.coordinator.work import Work, key_of, when
-from warren.identity.signing import SigningKey, VerifyKey
+from warren.coordinator.work import Work
+from warren.identity.signing import SigningKey
 from warren.model.documents import Relay
 from warren.model.envelope import Envelope
 from warren.proto.control.administration import (
@@ -65,8 +65,6 @@ from warren.proto.control.messages import RelayAccess, Report, Update, unpack_to
 
 __all__ = ["Options", "Packed", "Problem", "Service", "SessionToken", "Wake"]
 
-EVENTS_LIMIT_MAX: Final = 1000
-
 _IDENTITY: Final = "identity"
 _log = log.get("coordinator")
 
@@ -97,8 +95,9 @@ class Service:
         self._members = Members(self._core, self._sessions)
         self._maps = Maps(self._core, self._sessions)
         self._upkeep = Upkeep(self._core, self._sessions, self._maps)
+        self._following = Following(self._core, self._sessions, self._maps)
+        self._audit = Audit(self._core)
         self._core.changed = self._maps.changed
-        self._tasks: set[asyncio.Task[None]] = set()
         self._started = False
 
     async def start(self) -> None:
@@ -107,7 +106,7 @@ class Service:
         """
         self._core.identity = SigningKey(await self._core.write(self._identity))
         await self._upkeep.begin()
-        await self._core.store.listen(self._heard)
+        await self._core.store.listen(self._following.heard)
         await self._maps.catch_up()
         self._started = True
 
@@ -119,9 +118,7 @@ class Service:
         except Problem as problem:
             _log.warning("the others will find out by themselves that this coordinator stopped: %s", problem)
         finally:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._following.close()
             await self._core.close()
             await self._core.store.close()
 
@@ -150,6 +147,14 @@ class Service:
         """Problem ``unavailable`` when the database does not answer."""
         async with self._core.read() as work:
             await work.get(FactRow, _IDENTITY)
+
+    async def _identity(self, work: Work) -> bytes:
+        row = await work.get(FactRow, _IDENTITY)
+        if row is None:
+            row = FactRow(name=_IDENTITY, value=self._core.random(32))
+            await work.put(row)
+            work.event("coordinator", "coordinator.create", None, str(SigningKey(row.value).verify_key))
+        return row.value
 
     # Tokens
 
@@ -266,18 +271,7 @@ class Service:
     async def events(
         self, actor: Actor, ref: str | None, after: int | None = None, limit: int = 100
     ) -> tuple[Event, ...]:
-        """The audit log of one network or of all the actor may see, the oldest first: what follows that sequence
-        number, or else its end; at most ``limit`` and EVENTS_LIMIT_MAX of them. Problem ``not-found``.
-        """
-        where: list[Where] = [] if after is None else [above("sequence", after)]
-        async with self._core.read() as work:
-            if ref is not None:
-                where.append(equal("network", (await work.network_for(actor, ref)).key))
-            elif actor.network is not None:
-                where.append(equal("network", key_of(actor.network)))
-            most = max(1, min(limit, EVENTS_LIMIT_MAX))
-            rows = await work.find(EventRow, *where, order="sequence", descending=after is None, limit=most)
-        return tuple(_event(row) for row in (reversed(rows) if after is None else rows))
+        return await self._audit.list(actor, ref, after, limit)
 
     # Nodes
 
@@ -349,48 +343,3 @@ class Service:
 
     async def sweep(self) -> int:
         return await self._upkeep.sweep()
-
-    async def _identity(self, work: Work) -> bytes:
-        row = await work.get(FactRow, _IDENTITY)
-        if row is None:
-            row = FactRow(name=_IDENTITY, value=self._core.random(32))
-            await work.put(row)
-            work.event("coordinator", "coordinator.create", None, str(SigningKey(row.value).verify_key))
-        return row.value
-
-    def _heard(self, notice: str | None) -> None:
-        """From another replica, on this loop."""
-        self._core.metrics.notices += 1
-        match None if notice is None else read_notice(notice):
-            case SignalSent() as sent:
-                self._sessions.hand_over(sent)
-            case SessionEnded(network, node, session):
-                self._sessions.end_older(network, node, session)
-            case RevisionReached(network, revision):
-                if revision > self._core.reached.get(network, 0):
-                    self._begin({network: revision})
-            case None if notice is None:
-                self._begin(None)
-
-    def _begin(self, touched: dict[bytes, int] | None) -> None:
-        task = asyncio.create_task(self._follow(touched))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _follow(self, touched: dict[bytes, int] | None) -> None:
-        try:
-            await (self._maps.catch_up() if touched is None else self._maps.changed(touched))
-        except Problem as problem:
-            _log.warning("a change made elsewhere is told later: %s", problem)
-
-
-def _event(row: EventRow) -> Event:
-    return Event(
-        sequence=row.sequence,
-        at=when(row.at),
-        actor=row.actor,
-        action=row.action,
-        network=None if row.network is None else str(VerifyKey(row.network)),
-        subject=row.subject,
-        detail=row.detail,
-    )
