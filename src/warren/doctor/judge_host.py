@@ -29,7 +29,7 @@ def host_findings(observed: Observed) -> Iterator[Finding]:
 def _tun(kernel: Kernel) -> Iterator[Finding]:
     if kernel.tun.startswith("may not"):
         yield Finding(
-            "TUN", "unknown", f"/dev/net/tun {kernel.tun}", "the agent needs it, and it runs as root", _as_root("this")
+            "TUN", "unknown", f"/dev/net/tun {kernel.tun}", "root's agent needs it, and may open it", _as_root("this")
         )
     elif kernel.tun:
         yield Finding(

@@ -47,11 +47,6 @@ def rank(candidates: Iterable[TransportAddress], underlay: Underlay) -> tuple[Tr
     return tuple(sorted(found, key=found.__getitem__))
 
 
-def reaches(candidates: Iterable[TransportAddress], theirs: Iterable[TransportAddress]) -> bool:
-    """Whether somebody with the host candidates ``theirs`` has an address family in common with ``candidates``."""
-    return not {c.ip.version for c in candidates}.isdisjoint({c.ip.version for c in theirs})
-
-
 def _translated(candidate: TransportAddress, underlay: Underlay) -> TransportAddress | None:
     if not (isinstance(candidate.ip, IPv4Address) and underlay.has6 and underlay.nat64):
         return None

@@ -34,9 +34,7 @@ TTL_EXPIRED: Final = 6
 COMMAND_NOT_SUPPORTED: Final = 7
 ADDRESS_NOT_SUPPORTED: Final = 8
 
-GREETING_BYTES_MAX: Final = 2 + 255
 REQUEST_BYTES_MAX: Final = 4 + 1 + 255 + 2
-DATAGRAM_HEADER_BYTES_MAX: Final = REQUEST_BYTES_MAX
 
 _IPV4, _NAME, _IPV6 = 1, 3, 4
 _HOST_NAME: Final = re.compile(rb"[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*\.?")

@@ -57,9 +57,6 @@ class Courses:
         """None: nothing was ever selected."""
         return self._courses.get(node)
 
-    def uses(self, base: Base, remote: TransportAddress) -> bool:
-        return any(path.base == base and path.remote == remote for path in self._selected.values())
-
     def _settle(self, node: bytes) -> bool:
         course = self._made(self._selected[node])
         if course is None or course == self._courses.get(node):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warren.model.tunnel import TransportAddress
-from warren.paths.candidates import WELL_KNOWN_NAT64, Underlay, embed, prefix_of, rank, reaches
+from warren.paths.candidates import WELL_KNOWN_NAT64, Underlay, embed, prefix_of, rank
 
 
 def at(*texts: str) -> list[TransportAddress]:
@@ -92,9 +92,3 @@ def test_only_what_can_be_sent_to_is_ever_ranked(found: list[TransportAddress], 
     result = rank(found, underlay)
     assert len(set(result)) == len(result)
     assert all(underlay.can_send_to(address) for address in result)
-
-
-def test_a_family_in_common_is_a_way() -> None:
-    assert reaches(at("192.0.2.1"), at("198.51.100.1", "2001:db8::1"))
-    assert not reaches(at("192.0.2.1"), at("2001:db8::1"))
-    assert not reaches([], at("2001:db8::1"))

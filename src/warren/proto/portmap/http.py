@@ -73,10 +73,6 @@ class ResponseReader:
         self._at_end = False
         self._received = 0
 
-    @property
-    def finished(self) -> bool:
-        return self._at_end
-
     def receive_untrusted(self, data: bytes) -> bool:
         """Take bytes as they come; True when the answer is whole. Raises MalformedPacket."""
         if self._at_end:
