@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
+from warren.agent import config as agent_config
 from warren.api.varlink_agent import description
 from warren.cli import program
 from warren.errors import UsageError
@@ -59,6 +60,15 @@ def test_every_key_of_a_config_is_in_the_guide(section: str) -> None:
     with pytest.raises(UsageError) as refused:
         parse(f"[{section}]\nNoSuchKey = 1\n", "x.conf")
     assert named == set(str(refused.value).partition("it takes ")[2].split(", "))
+
+
+def test_the_agents_file_in_the_guide_is_one_and_has_every_table() -> None:
+    page = (ROOT / "docs/node.md").read_text()
+    (example,) = re.findall(r"^```toml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    config = agent_config.parse(example.encode(), "node.md")
+    assert None not in (config.relay, config.proxy, config.streams.socks, config.streams.gateway)
+    assert config.streams.forwards
+    assert config.streams.serving.allow
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
