@@ -22,7 +22,6 @@ from tests.support.netlink_conformance import SCENARIOS
 from tests.support.ordinary_user import RUN, USER, become_user, skip_unless_playable, welcome_user
 from warren.engine.choose import Choice, choose
 from warren.engine.rootless import calls, sockets
-from warren.engine.rootless import nest as nest_module
 from warren.engine.rootless.nest import Nest
 from warren.engine.rootless.now import tun_now
 from warren.engine.rootless.places import DATA_PLANES, SOCKET_NAME
@@ -30,6 +29,7 @@ from warren.engine.rootless.sockets import NestSockets, enter, open_now
 from warren.engine.userspace.client import UserspaceEngine
 from warren.errors import OperationFailed, Unreachable
 from warren.lab import Host, Lab
+from warren.linux import processes
 from warren.linux.netlink_values import Address
 from warren.linux.nft import Table
 from warren.model.tunnel import TransportAddress, TunnelChange
@@ -221,7 +221,7 @@ def _hangs() -> None:
         os.kill(first.pid, signal.SIGSTOP)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(calls, "PATIENCE_S", 0.2)
-            patch.setattr(nest_module, "_STOP_TIMEOUT_S", 0.2)
+            patch.setattr(processes, "STOP_S", 0.2)
             with pytest.raises(Unreachable):
                 await Nest.attach(RUN)
         await first.wait_closed()

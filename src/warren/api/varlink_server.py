@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import struct
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -23,6 +22,8 @@ from warren import log
 from warren.api.varlink import FAILED, REQUEST_BYTES_MAX, SERVICE, Call, Failure, Reply
 from warren.api.varlink_service import SERVICE_DESCRIPTION, Asked, Description, Info, Nothing
 from warren.errors import OperationFailed, WarrenError
+from warren.linux import unix_sockets
+from warren.linux.peers import peer_of
 
 CONNECTIONS_MAX: Final = 64
 """Commands of one person, and a few programs that watch."""
@@ -107,7 +108,7 @@ class VarlinkServer:
                 self.path.unlink()
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        uid = peer_uid(writer.get_extra_info("socket"))
+        uid = peer_of(writer.get_extra_info("socket")).uid
         if uid not in {0, self.owner}:
             _log.warning("user %d may not use %s: connection closed", uid, self.path)
         elif len(self._connections) >= CONNECTIONS_MAX:
@@ -214,13 +215,6 @@ class VarlinkServer:
         return Description(interface.description)
 
 
-def peer_uid(connection: socket.socket) -> int:
-    """Who is at the other end, as the kernel noted when they connected (unix(7))."""
-    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    uid: int = struct.unpack("3i", credentials)[1]
-    return uid
-
-
 async def _read(reader: asyncio.StreamReader) -> bytes | None:
     """The next request; None when the client has closed between two, or has said nothing for long."""
     try:
@@ -267,33 +261,15 @@ def _reply(parameters: object, error: str | None = None, *, continues: bool = Fa
 def _listen(path: Path, owner: int) -> socket.socket:
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     if path.is_socket():
-        if _answers(path):
+        if unix_sockets.answers(path):
             raise OperationFailed(f"{path} is served already: another agent runs; stop it first")
         path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    except OSError:
-        listener.close()
-        raise
-    finally:
-        os.umask(before)
+    listener = unix_sockets.listen(path, CONNECTIONS_MAX)
     try:
         if owner != os.geteuid():
             os.chown(path, owner, -1)
-        listener.listen(CONNECTIONS_MAX)
     except OSError:
         listener.close()
         path.unlink()
         raise
     return listener
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True

@@ -6,14 +6,9 @@ die without an address, a rule or a packet being lost, and :meth:`Nest.revive` s
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import os
-import signal
-import subprocess
 import sys
 from pathlib import Path
-from typing import Final, Self
+from typing import Self
 
 from warren import log
 from warren.engine.rootless.blocking import BlockingLine, Descriptors, close_all, unreachable
@@ -27,10 +22,8 @@ from warren.engine.rootless.survivors import surviving_namespaces
 from warren.errors import OperationFailed, Unreachable
 from warren.linux.netlink import Netlink
 from warren.linux.nft import Nft
+from warren.linux.processes import Outliving
 from warren.linux.sysctl import Sysctls
-
-_START_TIMEOUT_S: Final = 20.0  # a loaded machine imports what it needs in a second or two
-_STOP_TIMEOUT_S: Final = 5.0
 
 _log = log.get("nest")
 
@@ -43,7 +36,7 @@ class Nest:
     on working after :meth:`revive`. Their errors: OperationFailed, also for a helper that does not answer.
     """
 
-    def __init__(self, path: Path, helper: _Helper, namespaces: Descriptors) -> None:
+    def __init__(self, path: Path, helper: Outliving, namespaces: Descriptors) -> None:
         self.path = path
         """The helper's socket, for other processes of this user."""
         self._helper = helper
@@ -71,7 +64,7 @@ class Nest:
         path = run / SOCKET_NAME
         survivors = surviving_namespaces(run)
         try:
-            helper = await _Helper.start(path, survivors, identity=identity)
+            helper = await _started(path, survivors, identity=identity)
         finally:
             close_all(survivors)
         return await cls._of(path, helper)
@@ -84,10 +77,10 @@ class Nest:
         planes hold its namespaces.
         """
         path = run / SOCKET_NAME
-        return await cls._of(path, _Helper.found(path))
+        return await cls._of(path, _found(path))
 
     @classmethod
-    async def _of(cls, path: Path, helper: _Helper) -> Self:
+    async def _of(cls, path: Path, helper: Outliving) -> Self:
         line = Line(path)
         try:
             _, namespaces = await line.ask_for_descriptors(Namespaces())
@@ -105,7 +98,7 @@ class Nest:
         Raises OperationFailed; trying again may help.
         """
         await self._helper.close()
-        helper = await _Helper.start(self.path, self._namespaces)
+        helper = await _started(self.path, self._namespaces)
         self._helper.forget()
         self._helper = helper
 
@@ -126,95 +119,22 @@ class Nest:
         close_all(self._namespaces)
 
 
-class _Helper:
-    """A helper process."""
-
-    def __init__(self, pid: int, child: subprocess.Popen[bytes] | None) -> None:
-        self.pid = pid
-        self._child = child
-        self._pidfd = os.pidfd_open(pid)
-
-    @classmethod
-    async def start(cls, path: Path, namespaces: Descriptors, *, identity: bool = True) -> Self:
-        command = [sys.executable, "-m", "warren.engine.rootless", str(path)]
-        if namespaces:
-            command += ["--join", *(str(descriptor) for descriptor in namespaces)]
-        if not identity:
-            command.append("--as-root")
-        child = _spawn(command, namespaces)
-        try:
-            async with asyncio.timeout(_START_TIMEOUT_S):
-                line = await _first_line(child)
-        except BaseException as error:
-            child.kill()
-            child.wait()
-            if isinstance(error, TimeoutError):
-                raise OperationFailed(f"the rootless engine did not start within {_START_TIMEOUT_S:.0f} s") from error
-            raise
-        if line != "ready":
-            child.wait()
-            raise OperationFailed(line.removeprefix("error: ") or "the rootless engine ended at once")
-        return cls(child.pid, child)
-
-    @classmethod
-    def found(cls, path: Path) -> Self:
-        """The one that listens at ``path``. Raises Unreachable."""
-        line = BlockingLine(path)
-        try:
-            return cls(line.helper(), None)
-        except ProcessLookupError:
-            raise unreachable(path) from None
-        finally:
-            line.close()
-
-    async def wait_closed(self) -> None:
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-        watched = os.dup(self._pidfd)  # several may wait at once: each watches a descriptor of its own
-        loop.add_reader(watched, ended.set)
-        try:
-            await ended.wait()
-        finally:
-            loop.remove_reader(watched)
-            os.close(watched)
-        if self._child is not None:
-            self._child.wait()
-
-    async def close(self) -> None:
-        """Ask it to end, and end it when it does not."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, number)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_STOP_TIMEOUT_S):
-                    await self.wait_closed()
-                return
-
-    def forget(self) -> None:
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-            self._pidfd = -1
-        if self._child is not None and self._child.poll() is None:
-            self._child.returncode = 0  # it is meant to outlive us: no "still running" warning
-
-    def __del__(self) -> None:
-        if hasattr(self, "_child"):
-            self.forget()
+async def _started(path: Path, namespaces: Descriptors, *, identity: bool = True) -> Outliving:
+    """A new helper, in ``namespaces`` if there are such."""
+    command = [sys.executable, "-m", "warren.engine.rootless", str(path)]
+    if namespaces:
+        command += ["--join", *(str(descriptor) for descriptor in namespaces)]
+    if not identity:
+        command.append("--as-root")
+    return await Outliving.start(command, "the rootless engine", kept=namespaces)
 
 
-def _spawn(command: list[str], kept: Descriptors) -> subprocess.Popen[bytes]:
-    """In a session of its own: a Ctrl-C meant for the agent must not end it."""
-    return subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, pass_fds=kept
-    )
-
-
-async def _first_line(child: subprocess.Popen[bytes]) -> str:
-    reader = asyncio.StreamReader()
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), child.stdout
-    )
+def _found(path: Path) -> Outliving:
+    """The helper that listens at ``path``. Raises Unreachable."""
+    line = BlockingLine(path)
     try:
-        return (await reader.readline()).decode(errors="replace").strip()
+        return Outliving(line.helper())
+    except ProcessLookupError:
+        raise unreachable(path) from None
     finally:
-        transport.close()
+        line.close()

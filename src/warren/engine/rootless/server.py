@@ -24,6 +24,7 @@ from warren.engine.rootless.messages import (
 )
 from warren.engine.rootless.work import Done, Work
 from warren.errors import MalformedPacket, OperationFailed, WarrenError
+from warren.linux import unix_sockets
 from warren.linux.peers import peer_of
 
 CONNECTIONS_MAX: Final = 64
@@ -207,38 +208,18 @@ def listen(path: Path) -> socket.socket:
 
     Raises OperationFailed when somebody does, or the host refuses.
     """
-    door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         around = path.parent.stat()
         if around.st_uid != os.geteuid() or around.st_mode & _OTHERS_WRITE:
             raise OperationFailed(f"{path.parent} is not this user's alone: others could put their socket there")
         if path.is_socket():
-            if _answers(path):
+            if unix_sockets.answers(path):
                 raise OperationFailed(f"{path} is served already: another rootless engine runs; stop it first")
             path.unlink()
-        before = os.umask(0o177)
-        try:
-            door.bind(str(path))
-        finally:
-            os.umask(before)
-        door.listen(_BACKLOG)
+        return unix_sockets.listen(path, _BACKLOG)
     except OSError as error:
-        door.close()
         raise OperationFailed(f"{path} cannot be made: {error.strerror or error}") from error
-    except OperationFailed:
-        door.close()
-        raise
-    return door
-
-
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True
 
 
 async def _readable(loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:

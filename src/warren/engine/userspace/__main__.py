@@ -21,12 +21,12 @@ from warren import log
 from warren.engine.userspace.dataplane import DataPlane, boottime
 from warren.engine.userspace.places import socket_path
 from warren.engine.userspace.timestamps import TimestampFloor
-from warren.engine.userspace.uapi_server import answers
 from warren.errors import OperationFailed, WarrenError
 from warren.linux import capabilities
 from warren.linux.link import LinkWatch
 from warren.linux.tun import Tun
 from warren.linux.udp import TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX
+from warren.linux.unix_sockets import answers
 from warren.proto import datapath
 from warren.proto.turn.channel import HEADER_BYTES
 from warren.proto.wireguard.constants import DATA_OVERHEAD_BYTES

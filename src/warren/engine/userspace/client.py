@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
-import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,13 +15,12 @@ from warren.engine.userspace.listening import ControlSocket
 from warren.engine.userspace.places import control_path, socket_path, zone_index
 from warren.errors import MalformedPacket, OperationFailed, Unreachable
 from warren.linux.peers import peer_of
+from warren.linux.processes import Outliving
 from warren.model.datagrams import ControlEvent
 from warren.model.tunnel import TunnelChange, TunnelStatus
 from warren.proto import uapi
 
-_START_TIMEOUT_S = 20.0  # a loaded machine imports the crypto library in a second or two
 _ANSWER_TIMEOUT_S = 10.0
-_STOP_TIMEOUT_S = 5.0
 _ANSWER_BYTES_MAX = 64 << 20
 _REASONS = {
     errno.ENOENT: "no peer has the key that one is to be renamed from",
@@ -39,14 +35,11 @@ class UserspaceEngine:
     Dropping the object, or killing the process that holds it, leaves the tunnel running; :meth:`attach` finds it again.
     """
 
-    def __init__(
-        self, interface: str, pid: int, child: subprocess.Popen[bytes] | None, sockets: Path | None = None
-    ) -> None:
+    def __init__(self, interface: str, process: Outliving, sockets: Path | None = None) -> None:
         self._interface = interface
         self._sockets = sockets
-        self._child = child
-        self.pid = pid
-        self._pidfd = os.pidfd_open(pid)
+        self._process = process
+        self.pid = process.pid
 
     @classmethod
     async def start(
@@ -70,29 +63,14 @@ class UserspaceEngine:
             command += ["--sockets", str(sockets)]
         if nest is not None:
             command += ["--nest", str(nest)]
-        child = _spawn(command)
-        try:
-            async with asyncio.timeout(_START_TIMEOUT_S):
-                line = await _first_line(child)
-        except (TimeoutError, asyncio.CancelledError) as error:
-            child.kill()
-            child.wait()
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            raise OperationFailed(
-                f"the data plane of {interface} did not start within {_START_TIMEOUT_S:.0f} s"
-            ) from error
-        if line != "ready":
-            child.wait()
-            raise OperationFailed(line.removeprefix("error: ") or f"the data plane of {interface} ended at once")
-        return cls(interface, child.pid, child, sockets)
+        return cls(interface, await Outliving.start(command, f"the data plane of {interface}"), sockets)
 
     @classmethod
     async def attach(cls, interface: str, *, sockets: Path | None = None) -> Self:
         """Take over a data plane that runs already. Raises Unreachable when none answers."""
         with _connected(interface, sockets) as connection:
             pid = peer_of(connection).pid
-        engine = cls(interface, pid, None, sockets)
+        engine = cls(interface, Outliving(pid), sockets)
         await engine.status()
         return engine
 
@@ -116,33 +94,11 @@ class UserspaceEngine:
 
     async def close(self) -> None:
         """Ask the process to end, and end it when it does not."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, number)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_STOP_TIMEOUT_S):
-                    await self.wait_closed()
-                return
+        await self._process.close()
 
     async def wait_closed(self) -> None:
         """Return when the process has ended, for whatever reason."""
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-        watched = os.dup(self._pidfd)  # several may wait at once: each watches a descriptor of its own
-        loop.add_reader(watched, ended.set)
-        try:
-            await ended.wait()
-        finally:
-            loop.remove_reader(watched)
-            os.close(watched)
-        if self._child is not None:
-            self._child.wait()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_pidfd"):
-            os.close(self._pidfd)
-        if getattr(self, "_child", None) is not None and self._child is not None and self._child.poll() is None:
-            self._child.returncode = 0  # it is meant to outlive us: no "still running" warning
+        await self._process.wait_closed()
 
     async def _ask(self, request: bytes) -> uapi.Answer:
         connection = _connected(self._interface, self._sockets)
@@ -169,21 +125,6 @@ def _connected(interface: str, sockets: Path | None) -> socket.socket:
         raise Unreachable(f"no data plane answers for interface {interface}: is it running?") from error
     connection.setblocking(False)
     return connection
-
-
-def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
-    """In a session of its own: a Ctrl-C meant for the controller must not stop the tunnel."""
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
-
-
-async def _first_line(child: subprocess.Popen[bytes]) -> str:
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), child.stdout)
-    try:
-        return (await reader.readline()).decode(errors="replace").strip()
-    finally:
-        transport.close()
 
 
 def _why_refused(interface: str, change: TunnelChange, number: int) -> str:

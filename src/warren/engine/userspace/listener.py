@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import select
 import socket
 from collections import Counter
@@ -20,6 +19,7 @@ from warren.engine.base import SOCKETS_MAX, why_not_handed_over
 from warren.engine.userspace.places import control_path
 from warren.engine.userspace.sockets import Sockets
 from warren.errors import MalformedPacket, OperationFailed
+from warren.linux import unix_sockets
 from warren.linux.peers import is_trusted
 from warren.linux.udp import UdpSocket
 from warren.model.datagrams import ControlDatagram, ControlEvent
@@ -207,14 +207,4 @@ def _open(path: Path) -> socket.socket:
     """Listen at ``path``; one that is left there is of a data plane that ended badly, since this interface is ours."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
-    door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    before = os.umask(0o177)
-    try:
-        door.bind(str(path))
-        door.listen(1)
-    except OSError:
-        door.close()
-        raise
-    finally:
-        os.umask(before)
-    return door
+    return unix_sockets.listen(path, 1, socket.SOCK_SEQPACKET)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-import os
 import select
 import socket
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from warren.engine.userspace.places import socket_path
 from warren.errors import OperationFailed
+from warren.linux import unix_sockets
 from warren.linux.peers import is_trusted
 from warren.proto.uapi import REQUEST_BYTES_MAX
 
@@ -127,29 +127,9 @@ class _Connection:
 def _listen(path: Path) -> socket.socket:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     if path.exists():
-        if answers(path):
+        if unix_sockets.answers(path):
             raise OperationFailed(
                 f"{path} is served already: another process runs interface {path.stem}; stop it first"
             )
         path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
-    before = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-        listener.listen(_CONNECTIONS_MAX)
-    except OSError:
-        listener.close()
-        raise
-    finally:
-        os.umask(before)
-    return listener
-
-
-def answers(path: Path) -> bool:
-    """Whether some process listens on the socket ``path``."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True
+    return unix_sockets.listen(path, _CONNECTIONS_MAX)
