@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from warren.api.varlink_agent import AgentClient
     from warren.proto.control.local import Stream
 
+_AGENT_ENDED = "the agent has ended: this forward does not come back with the next one, as one made with --keep does"
 _MAKE_WITHIN_S = 60.0
 """The stream process is started first, if there is none."""
 
@@ -76,10 +77,18 @@ def command(
 
 def _hold(run: str | None, listen: str, target: str | None, as_json: bool) -> None:
     """Until Ctrl-C, or until somebody removes it."""
+    from warren.errors import Unreachable
 
     async def hold(agent: AgentClient) -> None:
-        async for stream in agent.hold_forward(listen, target):
-            _tell(stream, as_json)
+        told = False
+        try:
+            async for stream in agent.hold_forward(listen, target):
+                _tell(stream, as_json)
+                told = True
+        except Unreachable:
+            if told:
+                raise Unreachable(_AGENT_ENDED) from None
+            raise
 
     access_agent.ask(run, hold, within_s=math.inf)
     if not as_json:

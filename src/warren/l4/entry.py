@@ -130,10 +130,7 @@ class StreamEntry:
         health = self._health
         if health is None:
             return
-        if health.healthy:
-            _log.info("%s: its target can be connected to", self.entry.id)
-        else:
-            _log.warning("%s: takes nothing while its target cannot be connected to: %s", self.entry.id, health.reason)
+        _log.debug("%s: %s", self.entry.id, health.reason or "its target can be connected to")
         await self._place()
         self._tell()
 
@@ -163,7 +160,7 @@ class StreamEntry:
         except (OperationFailed, OSError) as error:
             self._problems[where] = str(error)
             if str(error) != problem:
-                _log.warning("%s: %s", self.entry.id, error)
+                _log.debug("%s: %s", self.entry.id, error)
             return
         self._listeners[where] = listener
         asyncio.get_running_loop().add_reader(listener.sock.fileno(), self._accept, listener)

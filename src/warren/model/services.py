@@ -219,9 +219,9 @@ def parse_target(text: str) -> Target:
     """``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:/PATH``; an address is then in its usual spelling. Raises ValueError,
     saying what it may be.
     """
-    path = _PATH.fullmatch(text)
-    if path is not None:
-        return Target("", 0, path[1])
+    path = _path(text)
+    if path:
+        return Target("", 0, path)
     host, separator, port = text.rpartition(":")
     if not separator or text.startswith("unix:"):
         raise ValueError(f"{text!r} is no target: {_TARGET_FORM}")
@@ -238,9 +238,9 @@ def parse_target(text: str) -> Target:
 
 def parse_listen(text: str) -> Place:
     """``PORT`` (on IPv4's loopback), ``ADDRESS:PORT``, ``*:PORT`` or ``unix:/PATH``. Raises ValueError."""
-    path = _PATH.fullmatch(text)
-    if path is not None:
-        return Place(None, 0, path[1])
+    path = _path(text)
+    if path:
+        return Place(None, 0, path)
     host, separator, port = text.rpartition(":")
     if not separator or host == "localhost":
         return Place(LOOPBACK, _port(port, text))
@@ -258,6 +258,16 @@ def parse_listen(text: str) -> Place:
     if address.is_multicast or (address.version == 6 and address.is_link_local):
         raise ValueError(f"{text!r}: nothing can listen at {address}; choose another address, or * for all")
     return Place(address, _port(port, text))
+
+
+def _path(text: str) -> str:
+    """That of ``unix:/PATH``; empty: it is something else. Raises ValueError for one that no socket can have."""
+    found = _PATH.fullmatch(text)
+    if found is not None:
+        return found[1]
+    if text.startswith("unix:/"):
+        raise ValueError(f"{text!r} is no Unix socket: a path has 107 characters at most, of ASCII, and no spaces")
+    return ""
 
 
 def check_domain(text: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 from warren import cli
 from warren.cli import access_agent
 from warren.cli.status_streams import goal, stream_lines
+from warren.errors import Unreachable
 from warren.proto.control.local import Stream
 
 
@@ -91,6 +92,23 @@ def test_what_is_asked_and_what_is_said(
     assert cli.run(["forward", *arguments]) == 0
     assert agent.asked == [asked]
     assert capsys.readouterr().out.startswith(said)
+
+
+def test_an_agent_that_ends_ends_the_command_which_says_so(
+    agent: FakeAgent, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [stream(origin="held")]
+
+    async def hold_forward(listen: str, target: str | None) -> AsyncIterator[Stream]:
+        while made:
+            yield made.pop()
+        raise Unreachable("the agent closed the connection")
+
+    monkeypatch.setattr(agent, "hold_forward", hold_forward)
+    assert cli.run(["forward", "8080", "db:5432"]) == 3
+    assert capsys.readouterr().err.startswith("warren: the agent has ended: this forward does not come back")
+    assert cli.run(["forward", "8080", "db:5432"]) == 3
+    assert capsys.readouterr().err == "warren: the agent closed the connection\n"
 
 
 def test_json_is_the_value(agent: FakeAgent, capsys: pytest.CaptureFixture[str]) -> None:

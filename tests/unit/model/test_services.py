@@ -203,8 +203,8 @@ def test_a_target_is_read(text: str, target: Target) -> None:
         ("0.0.0.0:80", "is nobody's address"),
         ("[::]:80", "is nobody's address"),
         ("unix:relative", "say HOST:PORT"),
-        ("unix:/a b", "say HOST:PORT"),
-        ("unix:/" + "x" * 107, "say HOST:PORT"),
+        ("unix:/a b", "is no Unix socket"),
+        ("unix:/" + "x" * 107, "a path has 107 characters at most"),
         ("http://h:80", "put the IPv6 address in brackets"),
     ],
 )
@@ -246,6 +246,7 @@ def test_a_place_to_listen_is_read(text: str, place: Place) -> None:
         ("127.1:80", "127.1 is no IPv4 address"),
         ("*:0", "a port is 1 to 65535"),
         ("unix:x", "is no place to listen|a port is 1 to 65535"),
+        (f"unix:/{'x' * 107}", "is no Unix socket: a path has 107 characters at most"),
     ],
 )
 def test_what_is_no_place_to_listen_is_refused_with_a_word_on_how_to_write_it(text: str, why: str) -> None:
