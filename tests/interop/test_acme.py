@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
-import shutil
 import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
 
-from tests.support.certificates import make_certificate
+from tests.support.acme import ENVIRONMENT, MISSING, names_command, pebble_command
 from tests.support.ingress import Gateway, eventually, gateway
 
-pytestmark = pytest.mark.skipif(
-    any(shutil.which(program) is None for program in ("caddy", "pebble", "pebble-challtestsrv")),
-    reason="the Debian packages caddy and pebble are not installed",
-)
+pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
 
 @dataclass
@@ -45,18 +39,12 @@ def free_ports(count: int) -> list[int]:
 async def pebble(directory: Path, ports: list[int], *, http: int, https: int) -> AsyncIterator[Authority]:
     """An authority that finds every name at 127.0.0.1, and there web servers at these two ports."""
     api, management, dns, unused = ports
-    certificate, key = make_certificate("pebble", names=("localhost", IPv4Address("127.0.0.1"))).write(directory, "api")
-    config = directory / "pebble.json"
-    settings = {"httpPort": http, "tlsPort": https, "certificate": str(certificate), "privateKey": str(key)}
-    settings |= {"listenAddress": f"127.0.0.1:{api}", "managementListenAddress": f"127.0.0.1:{management}"}
-    config.write_text(json.dumps({"pebble": settings}))
-    off = ["-http01", "", "-https01", "", "-tlsalpn01", ""]
-    names = ["-dns01", f"127.0.0.1:{dns}", "-management", f"127.0.0.1:{unused}", "-defaultIPv6", ""]
-    commands = [
-        ["pebble-challtestsrv", *off, *names, "-defaultIPv4", "127.0.0.1"],
-        ["pebble", "-config", str(config), "-dnsserver", f"127.0.0.1:{dns}", "-strict"],
-    ]
-    environment = os.environ | {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"}
+    names = f"127.0.0.1:{dns}"
+    command, certificate = pebble_command(
+        directory, "127.0.0.1", api=api, management=management, dns=names, http=http, https=https
+    )
+    commands = [names_command(names, f"127.0.0.1:{unused}", everything="127.0.0.1"), command]
+    environment = os.environ | ENVIRONMENT
     with (directory / "pebble.log").open("wb") as log:
         running = [
             await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)

@@ -220,6 +220,7 @@ def parse(data: bytes, name: str) -> AgentConfig:
 
 
 def _convert(file: _File) -> AgentConfig:
+    addresses = tuple(_stated_address(text) for text in file.public.addresses)
     if file.keys.rotate_days and file.keys.announce_hours >= 24 * file.keys.rotate_days:
         raise Unusable("keys.announce_hours", "a key must be announced for less time than it is used")
     return AgentConfig(
@@ -228,7 +229,7 @@ def _convert(file: _File) -> AgentConfig:
         listen_port=file.listen_port,
         ignored_interfaces=file.ignored_interfaces,
         stated=Stated(
-            tuple(_stated_address(text) for text in file.public.addresses),
+            addresses,
             None if file.public.gateway is None else _gateway(file.public.gateway),
             None if file.public.segment is None else _segment(file.public.segment),
         ),
@@ -239,7 +240,9 @@ def _convert(file: _File) -> AgentConfig:
         relays=file.reach.relays,
         proxy=None if file.proxy is None else _proxy(file.proxy.url),
         relay=OwnRelay(file.relay.udp_port, file.relay.tls_port) if file.relay.enabled else None,
-        streams=stream_config(file.forward, file.socks, file.gateway, file.services),
+        streams=stream_config(
+            file.forward, file.socks, file.gateway, file.services, stated=[address.ip for address in addresses]
+        ),
         dns_of={name: one.dns for name, one in file.network.items() if one.dns is not None},
         listen_port_of={name: one.listen_port for name, one in file.network.items() if one.listen_port is not None},
     )

@@ -24,9 +24,10 @@ allow = ["127.0.0.1:*", "10.0.0.0/8:80", "web.lan:443", "unix:/run/*"]  # defaul
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -36,7 +37,7 @@ from msgspec import Meta
 from warren.agent.forward_text import Forward, Socks, parse_forward, parse_socks
 from warren.model.parts import port_range
 from warren.model.services import Target, check_domain
-from warren.model.tunnel import IPNetwork
+from warren.model.tunnel import IPAddress, IPNetwork
 from warren.toml.settings import Unusable
 
 FORWARDS_MAX: Final = 256
@@ -137,12 +138,18 @@ class StreamConfig:
     gateway: Gateway | None = None
     """None: this node takes nothing from outside."""
     serving: Serving = Serving()
+    known_as: IPv4Address | None = None
+    """By which others know this node, though it may not have it itself."""
 
 
 def stream_config(
-    forwards: tuple[ForwardTable, ...], socks: SocksTable | None, gateway: GatewayTable, services: ServicesTable
+    forwards: tuple[ForwardTable, ...],
+    socks: SocksTable | None,
+    gateway: GatewayTable,
+    services: ServicesTable,
+    stated: Sequence[IPAddress] = (),
 ) -> StreamConfig:
-    """Raises Unusable."""
+    """``stated``: where others reach this node, as the operator says. Raises Unusable."""
     found: dict[str, Forward] = {}
     for number, table in enumerate(forwards):
         try:
@@ -163,6 +170,7 @@ def stream_config(
         serving=Serving(
             services.enabled, None if services.allow is None else tuple(_allowed(text) for text in services.allow)
         ),
+        known_as=next((ip for ip in stated if isinstance(ip, IPv4Address)), None),
     )
 
 

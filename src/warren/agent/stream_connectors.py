@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from warren.agent.stream_challenges import others_of, socket_for, socket_of
@@ -40,6 +41,8 @@ class Surroundings:
     run: Path
     """For the Unix sockets of web sites."""
     gateway: Gateway | None = None
+    known_as: IPv4Address | None = None
+    """By which others know this node, though it may not have it itself."""
     domains: Mapping[str, str] = field(default_factory=dict)
     """Of the domains that were looked up: why they do not lead to this node; empty: they do."""
     ports: Ports | None = None
@@ -96,6 +99,7 @@ def connectors(view: NetworkView, around: Surroundings, orders: Orders) -> Conne
             way=way,
             limits=limits_of(connector),
             proxy_in=connector.accepts_proxy_protocol,
+            known_as=str(around.known_as) if around.known_as is not None and service.helper == "ftp" else "",
         )
         item = _item(view, connector, backends=backends.names, entry=entry, problem=problem or backends.problem)
         if problem:

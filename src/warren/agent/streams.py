@@ -211,6 +211,7 @@ class StreamKeeper:
         return Surroundings(
             run=self._run / SITES,
             gateway=self._config().gateway,
+            known_as=self._config().known_as,
             domains=self._domains.answers,
             ports=self._web.ports,
             caddy_problem=self._web.problem,

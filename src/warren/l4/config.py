@@ -122,6 +122,8 @@ class Entry(_Value, frozen=True, kw_only=True):
     names: tuple[Name, ...] = ()
     owner_uid: int | None = None
     """Of ``socks`` on loopback: whose connections alone are taken (root's are, too); None: everybody's."""
+    known_as: str = ""
+    """Of ``ftp``: the IPv4 address by which clients outside know this host, which has a private one (1:1 NAT)."""
     allowed: tuple[str, ...] = ()
     """Of ``transparent`` and ``socks``: prefixes that may be gone to; without any, nowhere."""
 

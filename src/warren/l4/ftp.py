@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Awaitable, Callable
+from ipaddress import IPv4Address
 from typing import Final
 
 from warren.l4.config import Entry
 from warren.l4.ftp_data import DataConnections, End
 from warren.l4.kinds import Incoming, Refused, Tools
 from warren.l4.listening import transport_address
+from warren.model.tunnel import IPAddress
 from warren.proto.ftp.actions import Action, EndToServer, Join, Note, Offer, Over, ToClient, ToServer, Withdraw
 from warren.proto.ftp.translator import Translator
 
@@ -38,7 +40,12 @@ async def handle(incoming: Incoming, entry: Entry, tools: Tools) -> None:
     except Refused:
         connected.sock.close()
         raise
-    translator = Translator(client=client.address.ip, local=here.address.ip, server=server.address.ip)
+    translator = Translator(
+        client=client.address.ip,
+        local=here.address.ip,
+        server=server.address.ip,
+        announced=announced(entry, here.address.ip, client.address.ip),
+    )
     session = _Session(incoming, connected.sock, translator, tools)
     session.data = DataConnections(
         translator,
@@ -64,6 +71,13 @@ def _ends(sock: socket.socket, side: str) -> tuple[End, End]:
     if own is None or other is None:
         raise Refused("protocol", "FTP needs TCP: a Unix socket has no place for data connections beside it")
     return End(side == "overlay", own), End(side == "overlay", other)
+
+
+def announced(entry: Entry, local: IPAddress, client: IPAddress) -> IPAddress | None:
+    """What ``client`` is told instead of ``local`` where to connect to for data; None: ``local`` itself."""
+    if not entry.known_as or local.version != 4 or local.is_global or not client.is_global:
+        return None
+    return IPv4Address(entry.known_as)
 
 
 class _Gone(Exception):

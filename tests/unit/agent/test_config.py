@@ -54,6 +54,7 @@ def test_everything_can_be_said() -> None:
         StatedAddress(ip_address("2001:db8::8")),
     )
     assert (config.stated.gateway, config.stated.segment) == (ip_address("192.0.2.1"), ip_network("192.0.2.0/24"))
+    assert config.streams.known_as == ip_address("203.0.113.7")
     assert (config.rotate_s, config.announce_s) == (3 * 86_400, 12 * 3600)
     assert (config.wants_dns("home"), config.wants_dns("work")) == (True, False)
     assert (config.port_for("home"), config.port_for("work")) == (51822, 51820)

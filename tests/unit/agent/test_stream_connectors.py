@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address
+
 import pytest
 
 from tests.unit.agent.stream_fakes import RUN, entry, member, problem, view, worked_out
@@ -148,3 +150,14 @@ def test_without_caddy_everything_but_its_sites_works_and_those_say_what_to_inst
 
 def test_a_certificate_that_cannot_be_had_is_told() -> None:
     assert problem(made(site("shop"), problems={"home: connector shop": "no"}), "home: connector shop") == "no"
+
+
+def test_ftp_clients_may_be_told_the_address_that_the_operator_states() -> None:
+    files = Service(name="web", at=("members",), target="localhost:21", port=21, helper="ftp")
+    for service, shown in ((files, "203.0.113.7"), (WEB, "")):
+        where = Surroundings(RUN, GATEWAY, known_as=IPv4Address("203.0.113.7"), ports=PORTS)
+        public = connector("a", listen="*:2121")
+        found = worked_out(
+            view(service, connectors=[public]), wishes=Wishes(StreamConfig(gateway=GATEWAY)), around=where
+        )
+        assert entry(found, "home: connector a").known_as == shown

@@ -8,6 +8,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, contextmanager
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.support.ftp_peers import Client, ScriptedServer, closed, fetched, is_
 from tests.support.ftp_tools import Helper, SmallTools
 from warren.l4 import ftp, ftp_data
 from warren.l4.config import Entry, Listen
-from warren.l4.ftp import handle
+from warren.l4.ftp import announced, handle
 from warren.l4.kinds import Incoming, Refused
 from warren.l4.overlay import HostSockets
 from warren.model.services import DATA_PORTS
@@ -600,3 +601,19 @@ def full_listener() -> Iterator[int]:
             sock.setblocking(False)
             sock.connect_ex(("127.0.0.1", port))
         yield port
+
+
+@pytest.mark.parametrize(
+    ("local", "client", "told"),
+    [
+        ("192.168.1.10", "8.8.8.8", "9.9.9.9"),
+        ("192.168.1.10", "192.168.1.77", None),  # who is inside may not get to the outside and back in
+        ("8.8.4.4", "8.8.8.8", None),
+        ("2001:4860:4860::8888", "2001:4860:4860::8844", None),
+    ],
+)
+def test_only_clients_from_outside_are_told_the_address_outside(local: str, client: str, told: str | None) -> None:
+    entry = Entry(id="files", kind="ftp", listen=(), known_as="9.9.9.9")
+    found = announced(entry, ip_address(local), ip_address(client))
+    assert found == (None if told is None else ip_address(told))
+    assert announced(Entry(id="files", kind="ftp", listen=()), ip_address(local), ip_address(client)) is None
