@@ -19,6 +19,7 @@ from warren.errors import OperationFailed, Unreachable
 from warren.ingress import process
 from warren.ingress.caddy import Caddy
 from warren.l4.config import Name
+from warren.linux import processes
 
 pytestmark = pytest.mark.skipif(shutil.which("caddy") is None, reason="the Debian package caddy is not installed")
 
@@ -273,7 +274,7 @@ def test_a_caddy_that_hangs_is_replaced() -> None:
         async with gateway("a.test") as gate:
             pid = gate.caddy.pid or 0
             patch.setattr(process, "ANSWER_WITHIN_S", 0.2)
-            patch.setattr(process, "STOP_WITHIN_S", 0.2)
+            patch.setattr(processes, "STOP_S", 0.2)
             os.kill(pid, signal.SIGSTOP)
             with pytest.raises(Unreachable, match="Caddy does not answer"):
                 await gate.caddy.keep([gate.site("a.test"), gate.site("b.test")])

@@ -27,6 +27,7 @@ from warren.coordinator.work import Work, key_of, shown, when
 from warren.identity.signing import VerifyKey
 from warren.model.documents import Candidate, NodeRecord, Revocation, sign
 from warren.model.envelope import unpack_envelope_untrusted
+from warren.model.ip import join_host_port
 from warren.proto.control.administration import Actor, Member, MemberChange, MemberStatus, NetworkStatus, Revoked
 from warren.proto.control.messages import Report
 
@@ -256,5 +257,4 @@ def _revoked(row: RevokedRow) -> Revoked:
 
 
 def _candidate(candidate: Candidate) -> str:
-    host = f"[{candidate.address}]" if ":" in candidate.address else candidate.address
-    return f"{host}:{candidate.port}"
+    return join_host_port(candidate.address, candidate.port)

@@ -28,6 +28,7 @@ from warren.coordinator.web.http_connection import HttpConnection
 from warren.coordinator.web.metrics import Metrics
 from warren.coordinator.web.node_connection import NodeConnection
 from warren.errors import OperationFailed, UsageError
+from warren.model.ip import join_host_port
 from warren.proto.control.messages import NODE_MESSAGE_BYTES_MAX
 
 _log = log.get("coordinator.web")
@@ -48,7 +49,7 @@ class Address:
     port: int
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_host_port(self.host, self.port)
 
 
 def parse_address(text: str) -> Address:

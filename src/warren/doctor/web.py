@@ -20,6 +20,7 @@ from warren.doctor.observed import TcpSeen
 from warren.errors import OperationFailed, Unreachable, WarrenError
 from warren.identity.signing import VerifyKey
 from warren.log import printable
+from warren.model.ip import join_host_port
 from warren.reach.bridge_connect import connect
 from warren.reach.proxy import Proxy, proxy_from, proxy_from_environment
 
@@ -77,7 +78,7 @@ def _coordinator(
 
 async def look_at_tls(target: TlsTarget, proxy: str | None = None) -> TcpSeen:
     """Whether a relay answers with its own certificate; proxies as above."""
-    place = f"[{target.host}]:{target.port}" if ":" in target.host else f"{target.host}:{target.port}"
+    place = join_host_port(target.host, target.port)
     try:
         async with asyncio.timeout(_CONNECT_WITHIN_S):
             leaf = await _leaf_of(target, _proxy_for(target.host, proxy))

@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-import signal
 import socket
-import struct
 import subprocess
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, Self
@@ -19,13 +17,14 @@ from warren.errors import OperationFailed, Unreachable
 from warren.ingress.config import ADMIN_HOST, Json, beginning
 from warren.ingress.sites import Settings
 from warren.linux.capabilities import CAP_SETPCAP, effective
+from warren.linux.peers import peer_of
+from warren.linux.processes import Outliving
 
 if TYPE_CHECKING:
     import httpx2
 
 START_WITHIN_S: Final = 20.0
 ANSWER_WITHIN_S: Final = 30.0
-STOP_WITHIN_S: Final = 5.0
 ANSWER_BYTES_MAX: Final = 1 << 20
 HOW_TO_INSTALL: Final = "install it (Debian and Ubuntu: apt install caddy, then systemctl disable --now caddy)"
 
@@ -39,11 +38,10 @@ _KEPT_VARIABLES: Final = frozenset(
 class CaddyProcess:
     """A process in a session of its own, which outlives this object; :meth:`attach` finds it again."""
 
-    def __init__(self, settings: Settings, pid: int, child: subprocess.Popen[bytes] | None) -> None:
+    def __init__(self, settings: Settings, process: Outliving) -> None:
         self._settings = settings
-        self._child = child
-        self._pidfd = os.pidfd_open(pid)
-        self.pid = pid
+        self._process = process
+        self.pid = process.pid
 
     @classmethod
     async def start(cls, settings: Settings) -> Self:
@@ -54,7 +52,7 @@ class CaddyProcess:
         settings.admin.unlink(missing_ok=True)
         words = settings.sockets / "stderr"
         child = _spawn(program, settings, words)
-        process = cls(settings, child.pid, child)
+        process = cls(settings, Outliving(child.pid, child))
         try:
             async with asyncio.timeout(START_WITHIN_S):
                 while not settings.admin.exists():
@@ -76,8 +74,7 @@ class CaddyProcess:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
             try:
                 connection.connect(os.fspath(settings.admin))
-                credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-                process = cls(settings, struct.unpack("3i", credentials)[0], None)
+                process = cls(settings, Outliving(peer_of(connection).pid))
             except OSError as error:
                 raise Unreachable(f"no Caddy answers at {settings.admin}") from error
         await process.config()
@@ -104,35 +101,12 @@ class CaddyProcess:
 
     async def close(self) -> None:
         """End it; what is under way is cut off."""
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, number)
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(STOP_WITHIN_S):
-                    await self.wait_closed()
-                break
+        await self._process.close()
         self._settings.admin.unlink(missing_ok=True)
 
     async def wait_closed(self) -> None:
         """Return when the process has ended, for whatever reason."""
-        loop = asyncio.get_running_loop()
-        ended = asyncio.Event()
-        watched = os.dup(self._pidfd)
-        loop.add_reader(watched, ended.set)
-        try:
-            await ended.wait()
-        finally:
-            loop.remove_reader(watched)
-            os.close(watched)
-        if self._child is not None:
-            self._child.wait()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_pidfd"):
-            os.close(self._pidfd)
-        child = getattr(self, "_child", None)
-        if child is not None and child.poll() is None:
-            child.returncode = 0  # it is meant to outlive us: no "still running" warning
+        await self._process.wait_closed()
 
     async def _ask(self, method: str, path: str, content: Json | None = None) -> httpx2.Response:
         import httpx2

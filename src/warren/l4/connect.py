@@ -22,7 +22,7 @@ from warren.l4.config import Backend, Way
 from warren.l4.kinds import Connected, Refused
 from warren.l4.listening import prepare, transport_address
 from warren.l4.overlay import HostSockets, OverlaySockets
-from warren.model.services import join_host_port
+from warren.model.ip import join_host_port
 from warren.model.tunnel import IPAddress, TransportAddress
 from warren.proto import proxy_protocol
 

@@ -25,6 +25,7 @@ from warren.l4.config import Config, Listen, Status
 from warren.l4.kinds import Refused
 from warren.l4.overlay import HostSockets
 from warren.l4.serve import Server
+from warren.linux.peers import peer_of
 from warren.model.tunnel import IPAddress
 
 VERSION: Final = 1
@@ -111,13 +112,6 @@ async def read(reader: asyncio.StreamReader) -> bytes:
     if length > MESSAGE_BYTES_MAX:
         raise EOFError
     return await reader.readexactly(length)
-
-
-def peer_of(sock: socket.socket) -> tuple[int, int]:
-    """Process and user at the other end of a Unix socket (SO_PEERCRED, unix(7))."""
-    credentials = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    pid, uid, _ = struct.unpack("3i", credentials)
-    return pid, uid
 
 
 class Control:

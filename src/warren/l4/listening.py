@@ -16,7 +16,7 @@ from warren.errors import OperationFailed
 from warren.l4 import own_places
 from warren.l4.config import Listen
 from warren.l4.overlay import HostSockets, OverlaySockets
-from warren.model.services import join_host_port
+from warren.model.ip import join_host_port, unmapped
 from warren.model.tunnel import IPAddress, TransportAddress
 
 BACKLOG: Final = 4096
@@ -94,8 +94,7 @@ def transport_address(name: Any) -> TransportAddress | None:
 
 @lru_cache(maxsize=4096)
 def _parsed(text: str) -> IPAddress:
-    ip = ip_address(text.partition("%")[0])
-    return ip if not isinstance(ip, IPv6Address) else ip.ipv4_mapped or ip
+    return unmapped(ip_address(text.partition("%")[0]))
 
 
 async def _bound(sockets: OverlaySockets, family: int, kind: int, where: Listen, transparent: bool) -> socket.socket:

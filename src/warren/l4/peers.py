@@ -12,9 +12,8 @@ import contextlib
 import os
 import re
 import socket
-import struct
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Final, cast
 
@@ -22,6 +21,8 @@ from warren.errors import MalformedPacket, OperationFailed
 from warren.l4.config import Entry, Way
 from warren.l4.kinds import Incoming, Refused, Tools
 from warren.l4.limits import source_of
+from warren.linux.peers import is_trusted
+from warren.model.ip import unmapped
 from warren.model.tunnel import IPAddress, TransportAddress
 
 CLIENT_HEADER: Final = "X-Warren-Client"
@@ -53,7 +54,7 @@ class PeerTable:
         """The connection from our ``port`` to Caddy's port ``server`` is for ``client`` (None: a program of this host),
         until what is returned is called. Raises Refused (``streams``).
         """
-        address = IPv4Address(_CADDYS) if client is None else _plain(client.ip)
+        address = IPv4Address(_CADDYS) if client is None else unmapped(client.ip)
         source = source_of(address)
         count = self._of_source.get(source, 0)
         if count >= PEERS_OF_ONE_SOURCE:
@@ -181,7 +182,7 @@ class _Asking(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast(asyncio.Transport, transport)
-        if len(self._all) >= ASKING_MAX or _uid(transport.get_extra_info("socket")) not in {0, os.geteuid()}:
+        if len(self._all) >= ASKING_MAX or not is_trusted(transport.get_extra_info("socket")):
             transport.abort()
             return
         self._all.add(self)
@@ -221,13 +222,3 @@ def _answer(client: IPAddress | None) -> bytes:
     if client is None:
         return b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
     return f"HTTP/1.1 200 OK\r\n{CLIENT_HEADER}: {client}\r\nContent-Length: 0\r\n\r\n".encode()
-
-
-def _plain(address: IPAddress) -> IPAddress:
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
-
-
-def _uid(connection: socket.socket) -> int:
-    """Who is at the other end (unix(7))."""
-    uid: int = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[1]
-    return uid

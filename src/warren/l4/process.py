@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,11 +16,11 @@ from warren.errors import OperationFailed, Unreachable, WarrenError
 from warren.l4 import control
 from warren.l4.config import Config, Status
 from warren.l4.control import VERSION, Answer, Ask, Changed, Configure, Hello, Question, Report, Stop, ToAgent
+from warren.linux.peers import peer_of
+from warren.linux.processes import Outliving
 
 _log = log.get("streams")
 
-START_S: Final = 20.0
-"""A loaded machine imports libraries in a second or two."""
 HELLO_S: Final = 5.0
 ANSWER_S: Final = 30.0
 """To configure is to open each entry in turn, some in sockets that another process makes."""
@@ -45,10 +42,9 @@ class StreamProcess:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        pid: int,
-        child: subprocess.Popen[bytes] | None,
+        process: Outliving,
     ) -> None:
-        self.pid = pid
+        self.pid = process.pid
         self.resolver: Resolver = _nobody
         """Answers the process's questions: overlay addresses of a member's or service's name. May raise a
         WarrenError, whose sentence is then the reason why a stream is refused.
@@ -56,8 +52,7 @@ class StreamProcess:
         self.changed = asyncio.Event()
         """Set when the state of an entry did; whoever waits for it clears it."""
         self._writer = writer
-        self._child = child
-        self._pidfd = os.pidfd_open(pid)  # it stays that process, whoever gets its number later
+        self._process = process
         self._number = 0
         self._waiting: dict[int, asyncio.Future[Report]] = {}
         self._gone = False
@@ -77,11 +72,10 @@ class StreamProcess:
                 return process
             _log.info("the stream process that runs is not like this one: it is ended, with its streams")
             await process.close()
-        child = await _start(run, nest)
-        found = await cls._attach(path, child)
+        started = await _start(run, nest)
+        found = await cls._attach(path, started)
         if found is None:
-            child.kill()
-            child.wait()
+            await started.kill()
             raise OperationFailed("the stream process ended at once; the log says more")
         return found[0]
 
@@ -101,21 +95,15 @@ class StreamProcess:
     async def wait_closed(self) -> None:
         """Return when the process is gone, for whatever reason, or listens to another agent."""
         await asyncio.wait([self._reading])
-        await _ended(self._pidfd, GONE_S)
-        if self._child is not None:
-            self._child.poll()
+        await self._process.ended(GONE_S)
 
     async def close(self) -> None:
         """End the process with all its streams; harmless when it is gone."""
         if not self._gone:
             self._writer.write(control.pack(Stop()))
-        if not await _ended(self._pidfd, STOP_S):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-            await _ended(self._pidfd, STOP_S)
+        if not await self._process.ended(STOP_S):
+            await self._process.kill()
         await self.detach()
-        if self._child is not None:
-            self._child.wait()
 
     async def detach(self) -> None:
         """Let go of it: the streams go on."""
@@ -124,21 +112,14 @@ class StreamProcess:
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 
-    def __del__(self) -> None:
-        if hasattr(self, "_pidfd"):
-            os.close(self._pidfd)
-        child = getattr(self, "_child", None)
-        if child is not None and child.poll() is None:
-            child.returncode = 0  # it is meant to outlive us: no "still running" warning
-
     @classmethod
-    async def _attach(cls, path: Path, child: subprocess.Popen[bytes] | None) -> tuple[Self, Hello] | None:
+    async def _attach(cls, path: Path, started: Outliving | None) -> tuple[Self, Hello] | None:
         """None when nobody answers there."""
         try:
             sock = await control.connect(path)
         except OSError:
             return None
-        pid, _ = control.peer_of(sock)
+        pid = peer_of(sock).pid
         reader, writer = await asyncio.open_unix_connection(sock=sock)
         try:
             async with asyncio.timeout(HELLO_S):
@@ -154,7 +135,7 @@ class StreamProcess:
             await _discard(writer)
             raise
         try:
-            return cls(reader, writer, pid, child), hello
+            return cls(reader, writer, started or Outliving(pid)), hello
         except ProcessLookupError:
             await _discard(writer)
             return None
@@ -214,55 +195,13 @@ def _text(nest: Path | None) -> str:
     return "" if nest is None else str(nest)
 
 
-async def _start(run: Path, nest: Path | None) -> subprocess.Popen[bytes]:
-    """Start it, in a session of its own, and wait until it listens. Raises OperationFailed with its reason."""
+async def _start(run: Path, nest: Path | None) -> Outliving:
+    """Start it, and wait until it listens. Raises OperationFailed with its reason."""
     command = [sys.executable, "-m", "warren.l4", "--run", str(run), *(["--nest", str(nest)] if nest else [])]
-    child = _spawn(command)
-    try:
-        async with asyncio.timeout(START_S):
-            line = await _first_line(child)
-    except BaseException as error:
-        child.kill()
-        child.wait()
-        if isinstance(error, TimeoutError):
-            raise OperationFailed(f"the stream process did not start within {START_S:.0f} s") from None
-        raise
-    if line != "ready":
-        child.wait()
-        raise OperationFailed(line.removeprefix("error: ") or "the stream process ended at once; the log says more")
-    return child
-
-
-def _spawn(command: list[str]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True)
-
-
-async def _first_line(child: subprocess.Popen[bytes]) -> str:
-    reader = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), child.stdout)
-    try:
-        return (await reader.readline()).decode(errors="replace").strip()
-    finally:
-        transport.close()
+    return await Outliving.start(command, "the stream process")
 
 
 async def _discard(writer: asyncio.StreamWriter) -> None:
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
-
-
-async def _ended(pidfd: int, within_s: float) -> bool:
-    """Wait for the end of a process; whether it came."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(pidfd, ended.set)
-    try:
-        async with asyncio.timeout(within_s):
-            await ended.wait()
-    except TimeoutError:
-        return False
-    finally:
-        loop.remove_reader(pidfd)
-    return True

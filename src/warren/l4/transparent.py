@@ -22,7 +22,7 @@ from warren.l4.limits import allowed
 from warren.l4.trains import Train, TrainSocket, set_transparent
 from warren.linux.netlink_values import Route, Rule
 from warren.linux.nft import Command
-from warren.model.services import join_host_port
+from warren.model.ip import join_host_port
 from warren.model.tunnel import IPAddress, IPNetwork, TransportAddress
 
 MARK: Final = 0x5E72_0001

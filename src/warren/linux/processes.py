@@ -78,6 +78,12 @@ class Outliving:
             if await self.ended(STOP_S):
                 return
 
+    async def kill(self) -> None:
+        """End it at once."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        await self.ended(STOP_S)
+
     def forget(self) -> None:
         """Let go of it; it goes on."""
         if self._pidfd >= 0:

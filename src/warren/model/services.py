@@ -16,6 +16,7 @@ from typing import Annotated, Final, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from warren.model.ip import join_host_port
 from warren.model.parts import SUFFIX_PATTERN, Comment, Name, Port, Text, canonical_network, check_selector
 from warren.model.tunnel import IPAddress
 
@@ -208,11 +209,6 @@ def place_of(connector: ConnectorTerms, service: ServiceTerms) -> Place:
     if connector.kind == "port":
         return Place(LOOPBACK, service.overlay_port)
     return Place(None, HTTP_PORT if connector.kind == "http" and connector.certificate == "none" else HTTPS_PORT)
-
-
-def join_host_port(host: str, port: int) -> str:
-    """``host:port``, with brackets around an IPv6 address (RFC 3986 §3.2.2)."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def parse_target(text: str) -> Target:

@@ -16,6 +16,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NamedTuple
 
 from warren.errors import MalformedPacket
+from warren.model.ip import unmapped
 from warren.model.tunnel import IPAddress, TransportAddress
 
 SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
@@ -154,7 +155,4 @@ def _as_ipv6(ip: IPAddress) -> bytes:
 
 
 def _ip(packed: bytes) -> IPAddress:
-    if len(packed) == 4:
-        return IPv4Address(packed)
-    made = IPv6Address(packed)
-    return made.ipv4_mapped or made
+    return IPv4Address(packed) if len(packed) == 4 else unmapped(IPv6Address(packed))

@@ -18,6 +18,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, NamedTuple
 
 from warren.errors import MalformedPacket
+from warren.model.ip import unmapped
 from warren.model.tunnel import IPAddress, TransportAddress
 
 VERSION: Final = 5
@@ -145,7 +146,7 @@ def _place(data: bytes, at: int) -> tuple[IPAddress | str, int, int] | None:
     elif kind == _IPV4:
         host = IPv4Address(raw)
     else:
-        host = _plain(IPv6Address(raw))
+        host = unmapped(IPv6Address(raw))
     return host, int.from_bytes(data[end - 2 : end]), end
 
 
@@ -158,15 +159,10 @@ def _name(raw: bytes) -> IPAddress | str:
         pass
     else:
         if isinstance(address, IPv4Address) or address.scope_id is None:
-            return address if isinstance(address, IPv4Address) else _plain(address)
+            return unmapped(address)  # judged as what the kernel would connect to
     if not _HOST_NAME.fullmatch(raw):
         raise MalformedPacket("what stands for a host name is none")
     return text
-
-
-def _plain(address: IPv6Address) -> IPAddress:
-    """The IPv4 address that a mapped one means: it is judged as what the kernel would connect to."""
-    return address.ipv4_mapped or address
 
 
 def _pack(place: TransportAddress) -> bytes:

@@ -17,6 +17,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from warren.errors import OperationFailed, Unreachable, WarrenError
+from warren.model.ip import join_host_port
 from warren.reach.proxy import Proxy, ask_to_connect
 
 CONNECT_S: Final = 10.0
@@ -53,7 +54,7 @@ async def connect(host: str, port: int, *, tls: TlsPin | None, proxy: Proxy | No
 
     Raises OperationFailed when somebody else answers than should, Unreachable when nobody does.
     """
-    where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    where = join_host_port(host, port)
     through = proxy if proxy is not None and proxy.applies_to(host) else None
     try:
         async with asyncio.timeout(CONNECT_S):

@@ -17,6 +17,7 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from warren.errors import OperationFailed, Unreachable, UsageError
+from warren.model.ip import join_host_port
 
 HEAD_BYTES_MAX: Final = 16 << 10
 NO_PROXY_MAX: Final = 256
@@ -39,7 +40,7 @@ class Proxy:
     no_proxy: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return join_host_port(self.host, self.port)
 
     def applies_to(self, host: str) -> bool:
         """Whether ``host`` (a name or an address) is reached through it. This machine itself never is."""

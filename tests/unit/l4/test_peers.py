@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import stat
 import tempfile
@@ -170,7 +169,7 @@ def test_only_its_owner_can_connect() -> None:
 
 def test_another_user_is_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scene(table: PeerTable, path: Path) -> None:
-        monkeypatch.setattr(peers, "_uid", lambda connection: os.geteuid() + 1)
+        monkeypatch.setattr(peers, "is_trusted", lambda connection: False)
         reader, writer = await asyncio.open_unix_connection(path)
         writer.write(ask(1, 80))
         with pytest.raises((asyncio.IncompleteReadError, ConnectionError)):

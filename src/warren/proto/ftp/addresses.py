@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, ip_address
 from typing import Final
 
 from warren.errors import MalformedPacket
-from warren.model.tunnel import IPAddress, TransportAddress
+from warren.model.ip import unmapped
+from warren.model.tunnel import TransportAddress
 
 _NUMBERS: Final = re.compile(rb"([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3}),([0-9]{1,3})")
 _EPSV: Final = re.compile(rb"\(([!-/:-~])\1\1([0-9]{1,5})\1\)")
@@ -41,7 +42,7 @@ def decode_eprt_untrusted(argument: bytes) -> TransportAddress:
         raise MalformedPacket("EPRT: no address") from None
     if address.version != version:
         raise MalformedPacket("EPRT: an address of another protocol")
-    return TransportAddress(plain(address), _port(int(match[4])))
+    return TransportAddress(unmapped(address), _port(int(match[4])))
 
 
 def pasv_reply_untrusted(text: bytes) -> TransportAddress:
@@ -65,11 +66,6 @@ def epsv_reply_untrusted(text: bytes) -> int:
 def encode_pasv(where: TransportAddress) -> bytes:
     """``h1,h2,h3,h4,p1,p2``, for a 227 or PORT; of IPv4 alone."""
     return b",".join(b"%d" % octet for octet in (*where.ip.packed, *divmod(where.port, 256)))
-
-
-def plain(address: IPAddress) -> IPAddress:
-    """IPv4 in place of what a dual-stack socket makes of it (``::ffff:192.0.2.7``)."""
-    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
 def _six(match: re.Match[bytes]) -> TransportAddress:

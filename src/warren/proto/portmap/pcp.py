@@ -20,6 +20,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from warren.errors import MalformedPacket
+from warren.model.ip import unmapped
 from warren.model.tunnel import IPAddress, TransportAddress
 
 VERSION: Final = 2
@@ -198,5 +199,4 @@ def _pack_address(address: IPAddress) -> bytes:
 
 
 def _unpack_address(packed: bytes) -> IPAddress:
-    address = IPv6Address(packed)
-    return address.ipv4_mapped or address
+    return unmapped(IPv6Address(packed))

@@ -7,9 +7,10 @@ A driver that moves data reads these objects itself: channel → peer in :attr:`
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from ipaddress import IPv4Address, ip_address
 from typing import Any, Final, NamedTuple, Protocol
 
+from warren.model.ip import unmapped
 from warren.model.tunnel import IPAddress, TransportAddress
 
 SocketAddress = tuple[Any, ...]
@@ -203,7 +204,4 @@ def socket_address(address: TransportAddress) -> SocketAddress:
 
 def transport_address(address: SocketAddress) -> TransportAddress:
     """Of a numeric socket address. An IPv4 one that an IPv6 socket wrote as ``::ffff:…`` becomes IPv4."""
-    ip = ip_address(address[0].partition("%")[0])
-    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
-    return TransportAddress(ip, address[1])
+    return TransportAddress(unmapped(ip_address(address[0].partition("%")[0])), address[1])

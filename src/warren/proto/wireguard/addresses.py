@@ -18,6 +18,7 @@ import struct
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
+from warren.model.ip import unmapped
 from warren.model.tunnel import PLAIN, IPAddress, TransportAddress, Way
 
 SocketAddress = tuple[Any, ...]
@@ -31,9 +32,7 @@ _pktinfo6 = struct.Struct("=16si")
 
 def socket_address(endpoint: TransportAddress, way: Way = PLAIN) -> SocketAddress:
     """``endpoint`` by ``way``; an IPv4 address written in IPv6 becomes IPv4."""
-    ip = endpoint.ip
-    if isinstance(ip, IPv6Address) and ip.ipv4_mapped is not None:
-        ip = ip.ipv4_mapped
+    ip = unmapped(endpoint.ip)
     if way.channel or way.socket:
         return (str(ip), endpoint.port, 0, endpoint.scope, way.channel, way.socket)
     if isinstance(ip, IPv6Address):

@@ -18,7 +18,6 @@ from warren.proto.ftp.addresses import (
     encode_pasv,
     epsv_reply_untrusted,
     pasv_reply_untrusted,
-    plain,
 )
 
 HERE = TransportAddress(IPv4Address("192.0.2.7"), 51_210)
@@ -132,8 +131,3 @@ def test_whatever_comes_the_decoders_end_in_one_way(data: bytes) -> None:
     for decode in (decode_port_untrusted, decode_eprt_untrusted, pasv_reply_untrusted, epsv_reply_untrusted):
         with suppress(MalformedPacket):
             decode(data)
-
-
-def test_an_ipv4_address_is_the_same_however_a_socket_writes_it() -> None:
-    assert plain(ip_address("::ffff:192.0.2.7")) == HERE.ip
-    assert plain(ip_address("2001:db8::7")) == ip_address("2001:db8::7")
