@@ -47,7 +47,8 @@ class Reflexive:
         """What was seen need not hold any more."""
         self._probes.forget()
         self._mirrored.clear()
-        self._heard.clear()
+        # A mirror shows it once, since what goes to it opens the way back. A global address has its firewall with it.
+        self._heard = {base: heard for base, heard in self._heard.items() if base.address and base.address.is_global}
         self._ask(now, only_new=False)
 
     def again(self, now: float) -> None:

@@ -84,3 +84,21 @@ def test_behind_a_nat64_there_is_an_outside_address_of_ipv4_too() -> None:
 
 def test_nothing_is_known_before_a_server_has_answered() -> None:
     assert Outside({}).run(FOUR) is None
+
+
+def test_what_a_global_address_lets_in_is_kept_when_the_network_changes_and_what_a_nat_does_is_not() -> None:
+    base = host_base(at("45.80.2.2").ip, 2)
+    mapped = TransportAddress(at("45.80.2.2").ip, 41_641)
+    outside = Outside({ONE: mapped, TWO: mapped})
+    assert str(outside.run(base)) == "v4:firewalled"
+    again = Mirrored(base, at("198.51.100.1", 50_000), mapped, heard=True), Mirrored(base, ONE, mapped, heard=False)
+    outside.machine.mirrored(again[0])
+    outside.machine.network_changed(outside.now)
+    outside.machine.mirrored(again[1])
+    assert str(outside.run(base)) == "v4:open"
+
+    inside = Outside({ONE: at("203.0.113.9", 4000), TWO: at("203.0.113.9", 4000)})
+    inside.run(FOUR)
+    inside.machine.mirrored(Mirrored(FOUR, ONE, at("203.0.113.9", 4000), heard=True))
+    inside.machine.network_changed(inside.now)
+    assert str(inside.run(FOUR)) == "v4:eim,apdf,random"
