@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ftp_clients import BIG, HEAD, TAIL, Place, files_of, modes, session
+from tests.support.ftp_clients import BIG, HEAD, TAIL, Mode, Place, files_of, modes, session
 from tests.support.ftp_servers import FtpServer, missing, prepared
 from tests.support.stream_world import GATEWAY, StreamWorld, configure
-from warren.lab import Lab
+from warren.lab import Host, Lab
 from warren.lab.site import Site
 
 pytestmark = [
@@ -43,12 +43,12 @@ class FtpWorld:
             self.cloud, GATEWAY.format(domain="cloud.example.com") + f'[public]\naddresses = ["{self.outside}"]\n'
         )
         world.members.append(self.cloud)
+        self.visitor6 = world.internet.server("visitor6", families="6")
         world.start()
         self.server = self._serve()
         world.service("files", "--at", "member:hidden", "--target", f"127.0.0.1:{PORT}", "--helper", "ftp")
         for name in ("gw1", "cloud"):
             world.connector(f"at-{name}", "--service", "files", "--at", f"member:{name}", "--listen", f"*:{PORT}")
-        self.place = Place(world.address(world.gateways[0]), PORT, self.server.user)
         for host, name in ((world.gateways[0], "gw1"), (self.cloud, "cloud")):
             world.wait_done(host, f"connector at-{name}")
 
@@ -79,27 +79,38 @@ def passive_address(host: str, port: int) -> str:
 @pytest.mark.logs_errors
 def test_files_of_a_hidden_member_are_moved_in_every_mode_of_ftp_from_outside(lab: Lab) -> None:
     made = FtpWorld(lab)
+    a_visitor_with_ipv6_alone_uses_a_server_with_ipv4_alone(made)
     every_mode_of_two_programs_moves_files_intact(made)
     behind_one_to_one_nat_clients_are_told_the_public_address(made)
 
 
 def every_mode_of_two_programs_moves_files_intact(made: FtpWorld) -> None:
-    visitor = made.world.visitor
+    place = Place(made.world.address(made.world.gateways[0]), PORT, made.server.user)
     for client in ("curl", "lftp"):
-        for mode in modes(client, made.place.host):
-            name = f"{client}-{mode.lower()}"
-            directory = visitor.directory / name
-            directory.mkdir(parents=True)
-            files_of(directory)
+        for mode in modes(client, place.host):
+            files_are_moved(made, made.world.visitor, client, mode, place)
 
-            def run(command: Sequence[str], where: Path) -> None:
-                visitor.run(["sh", "-c", 'cd "$0" && exec "$@"', where, *command], env={"HOME": str(where)})
 
-            got = session(client, mode, made.place, name, directory, run)
-            assert got.big == got.resumed == BIG == (made.server.root / f"{name}.big").read_bytes()
-            assert (made.server.root / f"{name}.joined").read_bytes() == HEAD + TAIL
-            assert got.empty == b""
-            assert f"{name}.big" in got.listing
+def a_visitor_with_ipv6_alone_uses_a_server_with_ipv4_alone(made: FtpWorld) -> None:
+    place = Place(made.world.internet.address("gw1", 6), PORT, made.server.user)
+    for client, mode in (("curl", "EPSV"), ("lftp", "EPRT")):
+        files_are_moved(made, made.visitor6, client, mode, place)
+
+
+def files_are_moved(made: FtpWorld, visitor: Host, client: str, mode: Mode, place: Place) -> None:
+    name = f"{visitor.name}-{client}-{mode.lower()}"
+    directory = visitor.directory / name
+    directory.mkdir(parents=True)
+    files_of(directory)
+
+    def run(command: Sequence[str], where: Path) -> None:
+        visitor.run(["sh", "-c", 'cd "$0" && exec "$@"', where, *command], env={"HOME": str(where)})
+
+    got = session(client, mode, place, name, directory, run)
+    assert got.big == got.resumed == BIG == (made.server.root / f"{name}.big").read_bytes()
+    assert (made.server.root / f"{name}.joined").read_bytes() == HEAD + TAIL
+    assert got.empty == b""
+    assert f"{name}.big" in got.listing
 
 
 def behind_one_to_one_nat_clients_are_told_the_public_address(made: FtpWorld) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.support.acme import MISSING, Authority
-from tests.support.stream_traffic import serve_page
 from tests.support.stream_world import GATEWAY, StreamWorld, agent_status, wait
+from tests.support.web_service import serve_web, sha256_of, websocket
 from warren.lab import Host, Lab
 
 pytestmark = [
@@ -14,6 +14,7 @@ pytestmark = [
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
 
+BYTES = 50_000_000
 PAGE = "a page of the hidden member"
 ACME = 'acme_directory = "{directory}"\nacme_ca = "{ca}"\nacme_email = "admin@example.org"\n'
 
@@ -29,8 +30,11 @@ class Gates:
         acme = ACME.format(directory=self.authority.directory, ca=self.authority.certificate)
         world.agent_toml = GATEWAY + acme
         world.start()
-        world.hidden.begin(serve_page, "::1", 8080, PAGE)
-        world.service("page", "--at", "member:hidden", "--target", "[::1]:8080")
+        for address, name in (("::1", "page"), ("127.0.0.1", "page4")):
+            world.hidden.begin(serve_web, address, 8080, PAGE)
+            target = f"[{address}]:8080" if ":" in address else f"{address}:8080"
+            world.service(name, "--at", "member:hidden", "--target", target)
+        self.visitor6 = world.internet.server("visitor6", families="6")
         self.root = self.authority.root()
 
     def fetch(self, name: str, gateway: Host, *options: str) -> str:
@@ -51,8 +55,12 @@ class Gates:
 def test_gateways_get_certificates_by_acme_for_domains_that_lead_to_them(lab: Lab) -> None:
     gates = Gates(lab)
     a_certificate_is_obtained_through_the_front_doors(gates)
-    a_domain_that_leads_elsewhere_is_told_and_taken_up_when_it_leads_here(gates)
+    a_domain_that_leads_elsewhere_is_told(gates)
+    gates.authority.point("later.example.org", gates.world.address(gates.world.gateways[0]))
+    much_and_long_comes_through_whatever_http_it_is(gates)
+    a_visitor_with_ipv6_alone_uses_what_is_served_by_ipv4(gates)
     gateways_of_one_domain_answer_for_each_other(gates)
+    a_domain_that_leads_here_now_is_taken_up(gates)
 
 
 def a_certificate_is_obtained_through_the_front_doors(gates: Gates) -> None:
@@ -64,7 +72,7 @@ def a_certificate_is_obtained_through_the_front_doors(gates: Gates) -> None:
     world.wait_done(gateway, "connector www")
 
 
-def a_domain_that_leads_elsewhere_is_told_and_taken_up_when_it_leads_here(gates: Gates) -> None:
+def a_domain_that_leads_elsewhere_is_told(gates: Gates) -> None:
     world, gateway = gates.world, gates.world.gateways[0]
     gates.authority.point("later.example.org", world.address(world.server))
     at = ["--service", "page", "--at", "member:gw1", "--kind", "http"]
@@ -73,7 +81,10 @@ def a_domain_that_leads_elsewhere_is_told_and_taken_up_when_it_leads_here(gates:
     reason = world.task(gateway, "connector later")["reason"]
     assert f"later.example.org leads to {world.address(world.server)}" in reason
     assert world.address(gateway) in reason
-    gates.authority.point("later.example.org", world.address(gateway))
+
+
+def a_domain_that_leads_here_now_is_taken_up(gates: Gates) -> None:
+    world, gateway = gates.world, gates.world.gateways[0]
     gates.wait_for_page("later.example.org", gateway)
     world.wait_done(gateway, "connector later")
 
@@ -88,3 +99,27 @@ def gateways_of_one_domain_answer_for_each_other(gates: Gates) -> None:
     for gateway in world.gateways:
         gates.wait_for_page("both.example.org", gateway)
         world.wait_done(gateway, "connector both")
+
+
+def much_and_long_comes_through_whatever_http_it_is(gates: Gates) -> None:
+    visitor, gateway = gates.world.visitor, gates.world.address(gates.world.gateways[0])
+    for http in ("--http1.1", "--http2"):
+        command = ["curl", "-sS", http, "--cacert", str(gates.root), "--resolve", f"www.example.org:443:{gateway}"]
+        url = f"https://www.example.org/{BYTES}"
+        program = f"{' '.join(command)} {url} -w '%{{stderr}}%{{http_version}}' | sha256sum"
+        done = visitor.run(["sh", "-c", program])
+        assert done.stdout.split()[0] == sha256_of(BYTES)
+        assert done.stderr == http.removeprefix("--http").removesuffix(".0")
+    texts = [b"one", b"two" * 30]
+    assert visitor.call(websocket, gateway, "www.example.org", str(gates.root), texts) == texts
+
+
+def a_visitor_with_ipv6_alone_uses_what_is_served_by_ipv4(gates: Gates) -> None:
+    world, gateway = gates.world, gates.world.gateways[0]
+    world.connector("page4", "--service", "page4", "--at", "member:gw1", "--listen", "*:8081")
+    world.wait_done(gateway, "connector page4")
+    address = world.internet.address("gw1", 6)
+    assert PAGE in gates.visitor6.run(["curl", "-sS", f"http://[{address}]:8081/"]).stdout
+    at = ["--cacert", str(gates.root), "--resolve", f"www.example.org:443:[{address}]"]
+    page = gates.visitor6.run(["curl", "-sS", *at, "https://www.example.org/"]).stdout
+    assert f"x-forwarded-for: {world.internet.address('visitor6', 6)}\n" in page

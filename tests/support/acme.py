@@ -53,15 +53,15 @@ class Authority:
             host.start(names_command(f"{address}:53", f"{address}:8055"), name="names"),
             host.start(command, name="pebble", env=ENVIRONMENT),
         ]
-        for port in (14000, 8055):
-            host.wait_for(["sh", "-c", f"ss -Hltn 'sport = :{port}' | grep -q ."])
 
     @property
     def log(self) -> str:
         return self.processes[1].output()
 
     def root(self) -> Path:
-        """The file with the root of the certificates that it gives."""
+        """The file with the root of the certificates that it gives, when it runs."""
+        for port in (14000, 15000, 8055):
+            self.host.wait_for(["sh", "-c", f"ss -Hltn 'sport = :{port}' | grep -q ."])
         text = self.host.run(["curl", "-sSk", f"https://{self.address}:15000/roots/0"]).stdout
         path = self.host.directory / "root.pem"
         path.write_text(text)

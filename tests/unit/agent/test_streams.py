@@ -21,7 +21,7 @@ from warren.agent.stream_doors import Doors
 from warren.agent.stream_order import Nearness
 from warren.agent.streams import StreamKeeper
 from warren.errors import OperationFailed, UsageError
-from warren.ingress.sites import Settings
+from warren.ingress.sites import Ports, Settings, Site
 from warren.model.services import Connector, Service
 from warren.model.tunnel import IPAddress
 from warren.proto.control.messages import Task
@@ -65,6 +65,7 @@ class World:
         self.config = StreamConfig()
         self.processes: list[FakeProcess] = []
         self.webs: list[FakeWeb] = []
+        self.make_web = FakeWeb
         self.now = 0.0
         self.broken = ""
         self.starting = False
@@ -93,7 +94,7 @@ class World:
         return self.processes[-1]
 
     def _web(self, settings: Settings, lookup: Path) -> FakeWeb:
-        self.webs.append(FakeWeb(settings))
+        self.webs.append(self.make_web(settings))
         return self.webs[-1]
 
     async def _resolve(self, hosts: Sequence[str]) -> Sequence[IPAddress]:
@@ -384,5 +385,26 @@ def test_one_of_agent_toml_is_removed_there(tmp_path: Path) -> None:
                 await world.forwards.remove("0")
             with pytest.raises(UsageError, match="no place to listen"):
                 await world.forwards.keep("x:1", "bob:80")
+
+    asyncio.run(run())
+
+
+def test_caddy_gets_its_sites_when_the_front_doors_lead_to_it(tmp_path: Path) -> None:
+    """It asks an authority at once, which then comes by them."""
+
+    async def run() -> None:
+        world = World(tmp_path, FakeNetwork(view(WEB, connectors=[SHOP])))
+        world.config = StreamConfig(gateway=Gateway())
+        doors: list[list[str]] = []
+
+        class Late(FakeWeb):
+            async def keep(self, sites: Sequence[Site]) -> Ports | None:
+                doors.append([one.id for one in world.process.config.entries if one.kind in {"sni", "ended"}])
+                return await super().keep(sites)
+
+        world.make_web = Late
+        async with running(world):
+            await world.until(lambda: doors)
+        assert set(doors[0]) == {"gateway *:443", "gateway *:80"}
 
     asyncio.run(run())
