@@ -24,6 +24,7 @@ from warren.l4.control import VERSION, Control, Hello
 from warren.l4.overlay import HostSockets, OverlaySockets
 from warren.l4.serve import Server
 from warren.linux import capabilities
+from warren.linux.ready import say_ready
 
 DESCRIPTORS: Final = 262_144
 """Two for each stream, and some for pipes, as far as the host lets us: 65,536 of one connector, and room for others."""
@@ -66,8 +67,7 @@ async def _run(path: Path, nest: Path | None) -> int:
     )
     gc.collect()
     gc.freeze()  # what lives now lives for ever: keep the collector away from it
-    print("ready", flush=True)
-    _detach_stdout()
+    say_ready()
     _log.info("streams are carried by process %d", os.getpid())
     await stopped.wait()
     await control.close()
@@ -93,13 +93,6 @@ def _raise_limit() -> None:
         with contextlib.suppress(OSError, ValueError):
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, max(wanted, hard)))
             return
-
-
-def _detach_stdout() -> None:
-    """Let go of the pipe that carried ``ready``: its reader may be gone long before this process."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
 
 
 if __name__ == "__main__":

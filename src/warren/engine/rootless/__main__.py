@@ -23,6 +23,7 @@ from warren.engine.rootless.work import Work
 from warren.errors import OperationFailed, WarrenError
 from warren.linux import capabilities, netns, userns
 from warren.linux.inotify import RemovalWatch
+from warren.linux.ready import say_ready
 
 _KEPT = frozenset({capabilities.CAP_NET_ADMIN, capabilities.CAP_NET_RAW, capabilities.CAP_NET_BIND_SERVICE})
 _OWN_FILES = 16
@@ -110,8 +111,7 @@ async def _run(path: Path) -> int:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal of an agent that is gone
-        print("ready", flush=True)
-        _detach_stdout()
+        say_ready()
         await stopping.wait()
     return 0
 
@@ -135,13 +135,6 @@ def _raise_file_limit() -> int:
 def _connections_max(files: int) -> int:
     """Half of the files that may be open are for the sockets that are made, and some for the helper itself."""
     return max(_CONNECTIONS_MIN, min(CONNECTIONS_MAX, (files - _OWN_FILES) // 2))
-
-
-def _detach_stdout() -> None:
-    """Let go of the pipe that carried ``ready``: its reader may be gone long before this process."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from warren.engine.userspace.timestamps import TimestampFloor
 from warren.errors import OperationFailed, WarrenError
 from warren.linux import capabilities
 from warren.linux.link import LinkWatch
+from warren.linux.ready import say_ready
 from warren.linux.tun import Tun
 from warren.linux.udp import TRAIN_BYTES_MAX, TRAIN_DATAGRAMS_MAX
 from warren.linux.unix_sockets import answers
@@ -49,8 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
         signal.signal(number, lambda received, _: plane.stop(signal.Signals(received).name))
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal of a controller that is gone
     gc.freeze()  # what lives now lives for ever: keep the collector away from it
-    print("ready", flush=True)
-    _detach_stdout()
+    say_ready()
     try:
         why = plane.run()
     finally:
@@ -144,13 +144,6 @@ def _clock(rate: float) -> Callable[[], float]:
         return boottime
     start = boottime()
     return lambda: start + (boottime() - start) * rate
-
-
-def _detach_stdout() -> None:
-    """Let go of the pipe that carried ``ready``: its reader may be gone long before this process."""
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
-    os.close(null)
 
 
 if __name__ == "__main__":
