@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.overlay import Underlay, data_plane_pids, wait_pinged
 from warren.lab import Host, Lab, Process
-from warren.lab.network import Network, environment, warren_command
+from warren.lab.network import environment, warren_command
 
 SEED = 20261121
 
@@ -20,18 +20,6 @@ SEED = 20261121
 @pytest.fixture
 def underlay(lab: Lab) -> Underlay:
     return Underlay(lab)
-
-
-def started(underlay: Underlay, *names: str) -> tuple[Network, list[Host]]:
-    network = underlay.network()
-    network.start()
-    hosts = [underlay.host(name) for name in names]
-    ticket = network.ticket("--uses", str(len(hosts)))
-    for host in hosts:
-        network.join(host, ticket=ticket, wait=False)
-    for host in hosts:
-        network.wait_up(host)
-    return network, hosts
 
 
 def pinging(host: Host, target: str) -> Process:
@@ -62,7 +50,7 @@ def left_behind(host: Host) -> list[str]:
 
 @pytest.mark.timeout(200)
 def test_an_agent_killed_at_any_moment_leaves_traffic_running_and_the_next_takes_over(underlay: Underlay) -> None:
-    network, (alice, bob) = started(underlay, "alice", "bob")
+    network, (alice, bob) = underlay.started("alice", "bob")
     wait_pinged(alice, network.address(bob))
     (plane,) = data_plane_pids(alice)
     before = network.status(alice)
@@ -85,7 +73,7 @@ def test_an_agent_killed_at_any_moment_leaves_traffic_running_and_the_next_takes
 
 @pytest.mark.timeout(200)
 def test_an_agent_killed_while_it_comes_up_leaves_nothing_that_the_next_does_not_clear(underlay: Underlay) -> None:
-    network, (alice, bob) = started(underlay, "alice", "bob")
+    network, (alice, bob) = underlay.started("alice", "bob")
     rng = random.Random(SEED)
     assert network.nodes["alice"].process.stop(timeout=20) == 0
     for _ in range(8):
@@ -103,7 +91,7 @@ def test_an_agent_killed_while_it_comes_up_leaves_nothing_that_the_next_does_not
 @pytest.mark.timeout(120)
 def test_a_host_whose_agent_is_dead_keeps_its_own_network(underlay: Underlay) -> None:
     """F-KA2: the agent and its data plane are gone, and nobody cleans up."""
-    network, (alice, bob) = started(underlay, "alice", "bob")
+    network, (alice, bob) = underlay.started("alice", "bob")
     network.nodes["alice"].process.kill()
     for pid in data_plane_pids(alice):
         alice.run(["kill", "-9", str(pid)])
@@ -136,7 +124,7 @@ def test_keys_are_rotated_under_traffic_without_a_loss(underlay: Underlay) -> No
 
 @pytest.mark.timeout(120)
 def test_a_second_agent_with_the_same_state_is_refused(underlay: Underlay) -> None:
-    _, (alice,) = started(underlay, "alice")
+    _, (alice,) = underlay.started("alice")
     done = alice.run(
         [*warren_command(), "up"], check=False, env={**environment(alice), "WARREN_RUN": "/run/warren-2"}, timeout=20
     )
@@ -147,7 +135,7 @@ def test_a_second_agent_with_the_same_state_is_refused(underlay: Underlay) -> No
 
 @pytest.mark.timeout(120)
 def test_a_second_network_is_joined_through_the_agent_that_runs(underlay: Underlay) -> None:
-    network, (alice,) = started(underlay, "alice")
+    network, (alice,) = underlay.started("alice")
     network.warren(underlay.server, "network", "create", "work", "--ipv4", "10.77.0.0/24")
     said = network.warren(underlay.server, "network", "invite", "work", "--json").stdout
     ticket = re.search(r"warren-ticket:[A-Za-z0-9_-]+", said)

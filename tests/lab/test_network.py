@@ -24,14 +24,7 @@ def underlay(lab: Lab) -> Underlay:
 
 def started(underlay: Underlay, *names: str) -> tuple[Network, list[Host]]:
     """A network with dual-stack members that know of each other."""
-    network = underlay.network()
-    network.start()
-    hosts = [underlay.host(name) for name in names]
-    ticket = network.ticket("--uses", str(len(hosts)))
-    for host in hosts:
-        network.join(host, ticket=ticket, wait=False)
-    for host in hosts:
-        network.wait_up(host)
+    network, hosts = underlay.started(*names)
     for host in hosts:
         host.wait_for(lambda host=host: network.knows(host, [one for one in hosts if one is not host]), 30)
     return network, hosts

@@ -25,18 +25,6 @@ def underlay(lab: Lab) -> Underlay:
     return Underlay(lab)
 
 
-def started(underlay: Underlay, *names: str) -> tuple[Network, list[Host]]:
-    network = underlay.network()
-    network.start()
-    hosts = [underlay.host(name) for name in names]
-    ticket = network.ticket("--uses", str(len(hosts)))
-    for host in hosts:
-        network.join(host, ticket=ticket, wait=False)
-    for host in hosts:
-        network.wait_up(host)
-    return network, hosts
-
-
 def keys_of(network: Network, host: Host) -> tuple[KeyStore, VerifyKey]:
     store = KeyStore.open(Path(environment(host)["WARREN_STATE"]) / "keys")
     return store, VerifyKey.from_text(network.status(host)["network_id"])
@@ -46,7 +34,7 @@ def keys_of(network: Network, host: Host) -> tuple[KeyStore, VerifyKey]:
 
 
 def test_an_insider_takes_nobodys_place_whatever_its_record_says(underlay: Underlay) -> None:
-    network, (alice, bob) = started(underlay, "alice", "bob")
+    network, (alice, bob) = underlay.started("alice", "bob")
     to_alice, to_bob = network.address(alice), network.address(bob)
     wait_pinged(alice, to_bob)
     victim = network.status(bob)["wireguard_key"]
@@ -76,7 +64,7 @@ def host_log(network: Network, host: Host) -> str:
 
 
 def test_a_packet_with_the_source_of_another_member_is_not_delivered(underlay: Underlay) -> None:
-    network, (alice, bob, mallory) = started(underlay, "alice", "bob", "mallory")
+    network, (alice, bob, mallory) = underlay.started("alice", "bob", "mallory")
     to_alice = network.address(alice)
     for host in (bob, mallory):
         wait_pinged(host, to_alice)
@@ -101,7 +89,7 @@ def test_a_packet_with_the_source_of_another_member_is_not_delivered(underlay: U
 
 @pytest.mark.timeout(90)
 def test_who_was_revoked_while_away_stays_out_on_every_way_back(underlay: Underlay) -> None:
-    network, (alice, bob) = started(underlay, "alice", "bob")
+    network, (alice, bob) = underlay.started("alice", "bob")
     to_alice = network.address(alice)
     wait_pinged(bob, to_alice)
     store, key = keys_of(network, bob)

@@ -45,6 +45,18 @@ class Underlay:
     def network(self, name: str = "home", *, prefix4: str | None = "10.77.0.0/16") -> Network:
         return Network(self.server, name, url=f"https://{_SERVER4}:8443", prefix4=prefix4)
 
+    def started(self, *names: str) -> tuple[Network, list[Host]]:
+        """A network, and a member of it on a new host of each of ``names``."""
+        network = self.network()
+        network.start()
+        hosts = [self.host(name) for name in names]
+        ticket = network.ticket("--uses", str(len(hosts)))
+        for host in hosts:
+            network.join(host, ticket=ticket, wait=False)
+        for host in hosts:
+            network.wait_up(host)
+        return network, hosts
+
     @property
     def second_url(self) -> list[str]:
         """The option that adds the coordinator's IPv6 address."""

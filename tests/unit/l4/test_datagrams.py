@@ -8,10 +8,11 @@ import struct
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
+from tests.support.l4_parties import Party
 from tests.support.l4_tools import FakeTools
 from warren.l4 import datagram_flow
 from warren.l4.config import Backend, Entry, Health, Limits, Listen, Way
@@ -21,24 +22,11 @@ from warren.l4.kinds import Refused
 V4, V6 = "127.0.0.1", "::1"
 
 
-class Peer:
+class Peer(Party):
     """A client or a backend."""
 
-    def __init__(self, address: str = V4, port: int = 0) -> None:
-        self.sock = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.setblocking(False)
-        self.sock.bind((address, port))
-
-    @property
-    def place(self) -> Any:
-        return self.sock.getsockname()[:2]
-
-    async def send(self, data: bytes, to: Any) -> None:
-        await asyncio.get_running_loop().sock_sendto(self.sock, data, to)
-
     async def receive(self) -> tuple[bytes, Any]:
-        async with asyncio.timeout(10):
-            data, source = await asyncio.get_running_loop().sock_recvfrom(self.sock, 65535)
+        data, source = await self.hear()
         return data, source[:2]
 
     async def answer(self, data: bytes = b"answer") -> bytes:
@@ -46,19 +34,6 @@ class Peer:
         asked, source = await self.receive()
         await self.send(data, source)
         return asked
-
-    def has_nothing(self) -> bool:
-        try:
-            self.sock.recv(65535)
-        except BlockingIOError:
-            return True
-        return False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.sock.close()
 
 
 def to(*peers: Peer, **more: Any) -> Way:

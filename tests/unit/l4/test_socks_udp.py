@@ -9,10 +9,11 @@ import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from ipaddress import ip_address
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
+from tests.support import l4_parties
 from tests.support.l4_tools import FakeTools
 from warren.l4 import socks as server
 from warren.l4 import socks_udp
@@ -42,38 +43,13 @@ class _Overlay:
         return _InOverlay(family, kind | socket.SOCK_NONBLOCK, protocol)
 
 
-class Party:
-    """Somebody with a UDP socket."""
-
-    def __init__(self, host: str = "127.0.0.1") -> None:
-        self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.setblocking(False)
-        self.sock.bind((host, 0))
+class Party(l4_parties.Party):
+    """Its place is as those in the overlay see it."""
 
     @property
     def place(self) -> TransportAddress:
-        host, port = self.sock.getsockname()[:2]
+        host, port = super().place
         return TransportAddress(ip_address(host.replace("127.77.", "10.77.")), port)
-
-    async def send(self, data: bytes, to: Any) -> None:
-        await asyncio.get_running_loop().sock_sendto(self.sock, data, to)
-
-    async def hear(self) -> tuple[bytes, Any]:
-        async with asyncio.timeout(10):
-            return await asyncio.get_running_loop().sock_recvfrom(self.sock, 65535)
-
-    def has_nothing(self) -> bool:
-        try:
-            self.sock.recv(65535)
-        except BlockingIOError:
-            return True
-        return False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.sock.close()
 
 
 class Association:

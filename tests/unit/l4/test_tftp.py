@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Self
 
 import pytest
 
+from tests.support.l4_parties import Party
 from tests.support.l4_tools import FakeTools
 from warren.l4.config import Backend, Entry, Listen, Way
 from warren.l4.datagrams import DatagramEntry
@@ -25,37 +24,6 @@ def data(block: int, content: bytes = b"content") -> bytes:
 
 def ack(block: int) -> bytes:
     return b"\0\4" + block.to_bytes(2)
-
-
-class Party:
-    def __init__(self, host: str = HERE) -> None:
-        self.sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
-        self.sock.setblocking(False)
-        self.sock.bind((host, 0))
-
-    @property
-    def place(self) -> Any:
-        return self.sock.getsockname()[:2]
-
-    async def send(self, content: bytes, to: Any) -> None:
-        await asyncio.get_running_loop().sock_sendto(self.sock, content, to)
-
-    async def hear(self) -> tuple[bytes, Any]:
-        async with asyncio.timeout(10):
-            return await asyncio.get_running_loop().sock_recvfrom(self.sock, 65535)
-
-    def has_nothing(self) -> bool:
-        try:
-            self.sock.recv(65535)
-        except BlockingIOError:
-            return True
-        return False
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.sock.close()
 
 
 class Helper:
