@@ -45,27 +45,27 @@ class SplitDns(Protocol):
         """Undo everything."""
 
 
-async def choose(forward: Forward, *, etc: Path = ETC, run: Path = RUN) -> SplitDns:
-    """What this host has to offer. Call :func:`recover` before, with the same directories.
+async def choose(forward: Forward, *, run: Path = RUN) -> SplitDns:
+    """What this host has to offer. Call :func:`recover` before, with the same ``run``.
 
     ``run`` is the agent's run directory, which exists.
     """
     if not await resolved_is_running():
         reason = "there is no systemd-resolved on the system's D-Bus"
-    elif resolved_is_asked(etc):
+    elif resolved_is_asked(ETC):
         return ResolvedDns()
     else:
         reason = "systemd-resolved runs, but this host's programs do not ask it"
-    return ResolvConfDns(forward, ResolvConf(etc, run), reason)
+    return ResolvConfDns(forward, ResolvConf(ETC, run), reason)
 
 
-async def recover(*, etc: Path = ETC, run: Path = RUN) -> str | None:
+async def recover(*, run: Path = RUN) -> str | None:
     """Undo what a killed agent has left behind; a sentence for the log when there was something.
 
     Only /etc/resolv.conf outlives an agent: what systemd-resolved was told ends with the interface or is told anew.
     Raises OperationFailed when it cannot be undone.
     """
-    file = ResolvConf(etc, run)
+    file = ResolvConf(ETC, run)
     if not file.has_traces():
         return None
     match file.give_back():

@@ -41,13 +41,13 @@ def _pack(first: str, host: str, headers: tuple[str, ...], body: bytes) -> bytes
     return "\r\n".join(lines).encode("ascii") + body
 
 
-def unpack_head_untrusted(data: bytes, *, first: bytes = b"HTTP/1.") -> tuple[int, dict[str, str]]:
+def unpack_head_untrusted(data: bytes) -> tuple[int, dict[str, str]]:
     """Status and headers out of everything before the empty line; also of an SSDP answer. Raises MalformedPacket."""
     if len(data) > HEAD_BYTES_MAX:
         raise MalformedPacket(f"an HTTP head of {len(data)} bytes")
     lines = data.replace(b"\r\n", b"\n").split(b"\n")
     words = lines[0].split(None, 2)
-    if len(words) < 2 or not words[0].startswith(first) or not (len(words[1]) == 3 and words[1].isdigit()):
+    if len(words) < 2 or not words[0].startswith(b"HTTP/1.") or not (len(words[1]) == 3 and words[1].isdigit()):
         raise MalformedPacket("an HTTP answer without a status")
     if len(lines) > HEADERS_MAX:
         raise MalformedPacket(f"{len(lines)} lines of HTTP headers")
