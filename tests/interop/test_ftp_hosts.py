@@ -129,7 +129,11 @@ def control(host: Host, to: str = GATEWAY4) -> Iterator[Callable[[str], str]]:
 def connected(host: Host, to: str, port: int) -> socket.socket:
     sock = host.socket(socket.AF_INET6 if ":" in to else socket.AF_INET)
     sock.settimeout(PATIENCE_S)
-    sock.connect((to, port))
+    try:
+        sock.connect((to, port))
+    except OSError:
+        sock.close()
+        raise
     return sock
 
 
@@ -164,8 +168,7 @@ def test_files_go_up_and_down_through_connector_and_service(scene: Scene) -> Non
 def test_who_else_is_there_can_neither_take_a_data_connection_nor_be_made_to_get_one(scene: Scene) -> None:
     with control(scene.client) as say:
         port = int(say("EPSV").split("|")[3])
-        stranger = connected(scene.stranger, GATEWAY4, port)
-        with stranger, pytest.raises(ConnectionResetError):
+        with pytest.raises(ConnectionResetError), connected(scene.stranger, GATEWAY4, port) as stranger:
             stranger.recv(1)
         with listening(scene.stranger) as victim:
             numbers = ",".join(map(str, (*map(int, STRANGER4.split(".")), *divmod(victim.getsockname()[1], 256))))

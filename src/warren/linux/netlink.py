@@ -30,6 +30,7 @@ _SCOPE_LINK, _SCOPE_HOST = 253, 254
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _IFA_TEMPORARY = 0x01  # of IPv6; of IPv4 it says "secondary"
 _IFA_PASSING = 0x08 | 0x20 | 0x40  # duplicate, deprecated, tentative
+_IFA_F_NODAD = 0x02  # RFC 4862 §5.4: duplicate address detection
 _NO_SUPPRESSION = 0xFFFFFFFF
 _FOREVER = 0xFFFFFFFF
 _FULL_MASK = 0xFFFFFFFF
@@ -143,8 +144,11 @@ class KernelNetlink:
 
     async def add_address(self, address: Address) -> None:
         request = await self._address_request(address)
-        if not address.lasting and address.value.version == 6:
-            request |= {"preferred_lft": 0, "valid_lft": _FOREVER}  # deprecated: the kernel then prefers others
+        if address.value.version == 6:
+            # A tunnel has nobody to ask whether the address is taken, and until it has asked the kernel lets none bind.
+            request["flags"] = _IFA_F_NODAD
+            if not address.lasting:
+                request |= {"preferred_lft": 0, "valid_lft": _FOREVER}  # deprecated: the kernel then prefers others
         with _refusals(f"adding the {address}"):
             await self._ask(partial(self._iproute.addr, "add", **request))
 
