@@ -9,7 +9,7 @@ import socket
 import ssl
 import tempfile
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +18,8 @@ from tests.support.acme import ENVIRONMENT, MISSING, names_command, pebble_comma
 from tests.support.ingress import Gateway, eventually, gateway
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
+
+CHALLENGE = "/.well-known/acme-challenge/token"
 
 
 @dataclass
@@ -121,6 +123,51 @@ def test_a_certificate_that_is_not_to_be_had_is_a_problem_of_its_connector() -> 
             said = gate.caddy.problems()["shop"]
             assert said.startswith("no certificate for acme.test: the authority's ")
             assert said.endswith("whose ports 80 and 443 have to be open to everybody")
+
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(scene(Path(directory)))
+
+
+def test_what_other_gateways_are_asked_ends_there_and_opens_nothing_else() -> None:
+    """The other gateways are this one itself, and one that is gone."""
+
+    async def scene(directory: Path) -> None:
+        asked: list[bytes] = []
+        async with gateway("a.test", acme_directory="https://127.0.0.1:1/dir") as gate:
+
+            async def lead_back(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                asked.append(await reader.readuntil(b"\r\n\r\n"))
+                back, forth = await asyncio.open_connection("127.0.0.1", gate.ports.http)
+                forth.write(asked[-1].replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
+                writer.write(await back.read())
+                for one in (forth, writer):
+                    one.close()
+                    await one.wait_closed()
+
+            others = [directory / name for name in ("gone", "one", "two")]
+            servers = [await asyncio.start_unix_server(lead_back, path) for path in others[1:]]
+            shared = replace(gate.site("shop.test", certificate="acme"), others=tuple(others))
+            await gate.keep([gate.site("a.test"), gate.site("plain.test", certificate="none"), shared])
+
+            async def status(host: str, path: str, *, way: Path | None = None) -> bytes:
+                request = f"GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n".encode()
+                if way is None:
+                    return (await gate.say(host, request, tls=False))[9:12]
+                reader, writer = await asyncio.open_unix_connection(way)
+                writer.write(request)
+                said = await reader.read()
+                writer.close()
+                await writer.wait_closed()
+                return said[9:12]
+
+            assert await status("shop.test", CHALLENGE) == b"404"
+            assert [b"X-Warren-Challenge: 1" in one for one in asked] == [True, True]
+            assert await status("a.test", CHALLENGE) == await status("shop.test", "/other") == b"308"
+            assert await status("plain.test", "/") == b"200"
+            assert await status("plain.test", "/", way=others[1]) == b"403"
+            for server in servers:
+                server.close()
+                await server.wait_closed()
 
     with tempfile.TemporaryDirectory() as directory:
         asyncio.run(scene(Path(directory)))
