@@ -8,7 +8,6 @@ answer for the host, lead nowhere.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import shutil
 import signal
@@ -21,14 +20,12 @@ from warren.agent.places import Places
 from warren.engine.rootless.blocking import close_all
 from warren.engine.rootless.now import join, namespaces_now
 from warren.errors import OperationFailed
-from warren.linux import netns
+from warren.linux import capabilities, netns
 
 RESOLV_CONF: Final = Path("/etc/resolv.conf")
 HOST_ANSWERS: Final = (Path("/run/systemd/resolve/io.systemd.Resolve"), Path("/run/nscd/socket"))
 """Where nss-resolve(8) and nscd(8) ask, before any name server."""
 _OWN_NETWORK: Final = Path("/proc/self/ns/net")
-_PR_SET_SECUREBITS: Final = 28  # linux/prctl.h
-_NO_ROOT: Final = 0b11  # linux/securebits.h: executing a program as root brings no capabilities; locked
 
 _log = log.get("exec")
 
@@ -62,7 +59,8 @@ def enter_overlay(where: Places) -> None:
         for path in HOST_ANSWERS:
             if path.exists():
                 netns.mount(os.devnull, path, flags=netns.MS_BIND)
-        _give_up_root()
+        # Who is root outside, and so in the nest, would have all powers over it after executing a program.
+        capabilities.give_up_root()
     except OSError as error:
         raise OperationFailed(f"the overlay cannot be entered as a program needs it: {error}") from None
     finally:
@@ -91,11 +89,3 @@ def _use(resolv_conf: Path) -> None:
         netns.mount(str(resolv_conf), RESOLV_CONF.resolve(strict=True), flags=netns.MS_BIND)
         return
     _log.warning("there is no %s to put ours over, so names do not resolve here; make an empty one", RESOLV_CONF)
-
-
-def _give_up_root() -> None:
-    """Who is root outside, and so in the nest, would have all powers over it after executing a program."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_SECUREBITS, _NO_ROOT, 0, 0, 0):
-        number = ctypes.get_errno()
-        raise OSError(number, f"prctl(PR_SET_SECUREBITS): {os.strerror(number)}")

@@ -14,6 +14,8 @@ CAP_NET_RAW = 13
 _LINUX_CAPABILITY_VERSION_3 = 0x20080522
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAPBSET_DROP = 24
+_PR_SET_SECUREBITS = 28
+_NO_ROOT = 0b11  # linux/securebits.h: SECBIT_NOROOT and its lock
 _CAP_LAST = 63
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -55,6 +57,11 @@ def keep_only(capabilities: frozenset[int]) -> None:
     low, high = bits & 0xFFFFFFFF, bits >> 32
     data = (_Data * 2)(_Data(low, low, 0), _Data(high, high, 0))
     _check(_libc.capset(ctypes.byref(header), data), "capset")
+
+
+def give_up_root() -> None:
+    """From now on executing a program as root brings no capabilities, for good. Raises OSError."""
+    _check(_libc.prctl(_PR_SET_SECUREBITS, _NO_ROOT, 0, 0, 0), "prctl(PR_SET_SECUREBITS)")
 
 
 def _check(result: int, call: str) -> None:
