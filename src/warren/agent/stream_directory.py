@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 from typing import Literal
 
 from warren.agent.desired import State, Wanted
 from warren.agent.stream_order import Near, Nearness, ordered
+from warren.l4.config import Ruled
 from warren.model.documents import NetworkSpec
 from warren.model.members import Member
-from warren.model.policy import Flow, Judge
+from warren.model.policy import Flow, Judge, ResolvedRule, resolve
 from warren.model.services import SERVICE_LABEL, Service
 from warren.model.serving import service_named, serving
 from warren.model.tunnel import IPAddress, IPNetwork
@@ -129,6 +130,23 @@ class Directory:
     def has(self, address: IPAddress) -> bool:
         """Whether ``address`` is of the overlay, or behind a member."""
         return any(address in prefix for prefix in (*self.prefixes, *self.behind))
+
+    @cached_property
+    def _rules(self) -> tuple[ResolvedRule, ...]:
+        return resolve(self.spec, self.members)
+
+    def clients(self, address: IPv6Address, protocol: Protocol, port: int) -> tuple[Ruled, ...]:
+        """Whom the policy lets reach this node there, itself first."""
+        found = [Ruled(allow=True, sources=(str(self.own.prefix6),))]
+        for rule in self._rules:
+            if (
+                rule.protocol in {"any", protocol}
+                and (not rule.ports or any(low <= port <= high for low, high in rule.ports))
+                and any(address in network for network in rule.destinations)
+            ):
+                sources = tuple(str(network) for network in rule.sources if network.version == 6)
+                found.append(Ruled(allow=rule.action == "allow", sources=sources))
+        return tuple(found)
 
     def objection(self, destination: IPAddress, protocol: Protocol, port: int) -> str:
         """Why the policy does not let this node reach it; empty: it does."""

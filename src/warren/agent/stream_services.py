@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from ipaddress import IPv6Address
 from typing import Final
 
 from warren.agent.stream_config import Serving
 from warren.agent.stream_directory import Directory, NetworkView
 from warren.agent.stream_order import Orders
 from warren.agent.stream_values import Backends, Item
-from warren.l4.config import Backend, Entry, Health, Listen, Way
+from warren.l4.config import Backend, Entry, Health, Listen, Ruled, Way
 from warren.model.members import Member
 from warren.model.services import CONNECTOR_PORT, Service, parse_target
 from warren.model.serving import selected, service_addresses, services_of
@@ -38,6 +39,7 @@ def service_items(view: NetworkView, serving: Serving) -> Iterator[Item]:
             listen=_listens(service, str(address)),
             way=way,
             health=Health(every_s=float(service.health_s)) if service.health_s and service.protocol == "tcp" else None,
+            clients=_clients(directory, service, address),
             proxy_in_from=_connecting(directory, service) if service.proxy_protocol else (),
         )
         yield Item(
@@ -49,6 +51,12 @@ def service_items(view: NetworkView, serving: Serving) -> Iterator[Item]:
             entry=None if problem else entry,
             problem=problem,
         )
+
+
+def _clients(directory: Directory, service: Service, address: IPv6Address) -> tuple[Ruled, ...] | None:
+    if service.protocol == "udp" or directory.state == "expired":  # streams may go on when the lease is renewed
+        return None
+    return directory.clients(address, "tcp", service.overlay_port)
 
 
 def subnet_items(view: NetworkView) -> Iterator[Item]:

@@ -63,6 +63,14 @@ class Limits(_Value, frozen=True, kw_only=True):
     streams_max: int = 4096
 
 
+class Ruled(_Value, frozen=True, kw_only=True):
+    """What a rule of the policy says of those sources."""
+
+    allow: bool
+    sources: tuple[str, ...]
+    """Prefixes."""
+
+
 class Way(_Value, frozen=True, kw_only=True):
     """Where streams go that have come in, best backend first; the next one is tried when one cannot be connected to."""
 
@@ -119,6 +127,10 @@ class Entry(_Value, frozen=True, kw_only=True):
     """Clients begin with PROXY protocol v2."""
     proxy_in_from: tuple[str, ...] = ()
     """Prefixes that may listen in with PROXY protocol v2 at a :class:`Listen` whose port is CONNECTOR_PORT."""
+    clients: tuple[Ruled, ...] | None = None
+    """Of a service: whom the policy lets use it, the first rule that fits decides. The firewall asks the same of each
+    packet, so this is for streams that are open when it changes. None: not known.
+    """
     names: tuple[Name, ...] = ()
     owner_uid: int | None = None
     """Of ``socks`` on loopback: whose connections alone are taken (root's are, too); None: everybody's."""
@@ -130,7 +142,8 @@ class Entry(_Value, frozen=True, kw_only=True):
 
 class Config(_Value, frozen=True, kw_only=True):
     """All there is to do; what is not in it any more ends, with its streams. Entries that are unchanged are untouched;
-    of one whose ``way``, ``limits`` or ``health`` alone changed the listeners and streams stay.
+    of one whose ``way``, ``limits`` or ``health`` alone changed the listeners stay, and so do streams but those whose
+    backend in the overlay is no more in the way, or whose client is no more among ``clients``.
     """
 
     entries: tuple[Entry, ...] = ()

@@ -17,6 +17,7 @@ from warren.l4.config import Entry, EntryState, Listen
 from warren.l4.health import Health
 from warren.l4.kinds import Incoming, Refused, StreamKind
 from warren.l4.limits import allowed
+from warren.l4.permitted import Change
 from warren.l4.pump import reset
 from warren.l4.tools import EntryTools
 from warren.model.services import CONNECTOR_PORT
@@ -77,6 +78,7 @@ class StreamEntry:
 
     async def update(self, entry: Entry) -> None:
         before, self.entry = self.entry, entry
+        await self._tools.end_forbidden(Change.of(before, entry))
         if before.limits != entry.limits:
             self._tools.admission.forget()
         if before.health != entry.health or (entry.health is not None and before.way != entry.way):
@@ -174,7 +176,7 @@ class StreamEntry:
 
     def _try_again(self) -> None:
         self._retry = None
-        self._begin(self._retried())
+        _ = self._begin(self._retried())
 
     async def _retried(self) -> None:
         before = self.state()
@@ -182,10 +184,11 @@ class StreamEntry:
         if self.state() != before:
             self._tell()
 
-    def _begin(self, work: Any) -> None:
+    def _begin(self, work: Any) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
     def _accept(self, listener: _Listener) -> None:
         for _ in range(ACCEPTS_PER_TURN):
@@ -232,7 +235,7 @@ class StreamEntry:
             sock.close()
             return
         self._tools.accepted(sock)
-        self._begin(self._serve(Incoming(sock, peer, local, where), told))
+        self._tools.attended(sock, self._begin(self._serve(Incoming(sock, peer, local, where), told)))
 
     def _is_told(self, where: Listen) -> bool:
         """Whether streams that come in there begin with a PROXY header."""

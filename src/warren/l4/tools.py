@@ -6,6 +6,7 @@ import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from weakref import WeakKeyDictionary
 
 from warren.l4 import listening
 from warren.l4.config import EntryState, Limits, Listen, Way
@@ -14,6 +15,7 @@ from warren.l4.counters import Counters
 from warren.l4.kinds import Connected, Incoming, Refused
 from warren.l4.limits import Admission
 from warren.l4.overlay import OverlaySockets
+from warren.l4.permitted import Change
 from warren.l4.pump import Pump, reset
 from warren.l4.stream import Stream
 from warren.model.tunnel import IPAddress, TransportAddress
@@ -47,16 +49,22 @@ class EntryTools:
         self._transparent = transparent
         self._streams: set[Stream] = set()
         self._accepted: dict[socket.socket, Callable[[], None]] = {}
+        self._attended: WeakKeyDictionary[socket.socket, asyncio.Task[None]] = WeakKeyDictionary()
+        """Clients that are not carried (yet), and who sees to them."""
+        self._connected: WeakKeyDictionary[socket.socket, asyncio.Task[None] | None] = WeakKeyDictionary()
+        """The same of backends."""
 
     async def connect(
         self, way: Way, client: TransportAddress | None, local: TransportAddress | None = None
     ) -> Connected:
         try:
-            return await self._shared.dialler.connect(way, client, local)
+            found = await self._shared.dialler.connect(way, client, local)
         except Refused as refused:
             if self.unreachable is not None and refused.reason in {"connect", "timeout", "unresolved"}:
                 self.unreachable(str(refused))
             raise
+        self._connected[found.sock] = asyncio.current_task()
+        return found
 
     async def check(self, way: Way) -> None:
         """Connect, and let go at once. Raises Refused."""
@@ -73,6 +81,8 @@ class EntryTools:
         ended: Callable[[], None] | None = None,
     ) -> None:
         counted = self._accepted.pop(incoming, None)
+        self._attended.pop(incoming, None)
+        self._connected.pop(outgoing, None)
         stream: Stream | None = None
 
         def over() -> None:
@@ -93,8 +103,13 @@ class EntryTools:
         """A stream came in: it is open until :meth:`carry` has ended it, or :meth:`settled` is called before that."""
         self._accepted[sock] = self.counters.begin()
 
+    def attended(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
+        """Who sees to a stream that came in."""
+        self._attended[sock] = task
+
     def settled(self, sock: socket.socket) -> None:
         """Its kind is done with it: if it was not handed to :meth:`carry`, it is over."""
+        self._attended.pop(sock, None)
         counted = self._accepted.pop(sock, None)
         if counted is not None:
             counted()
@@ -125,6 +140,20 @@ class EntryTools:
     def fill(self, state: EntryState) -> EntryState:
         """``state`` with the counts."""
         return self.counters.fill(state)
+
+    async def end_forbidden(self, change: Change) -> None:
+        """Reset the streams that may not go on, and end those that are not carried (yet)."""
+        if not change:
+            return
+        for count, stream in enumerate(list(self._streams)):
+            if not stream.closed and change.ends(stream.inward.source, stream.outward.source):
+                self._shared.pump.end(stream, aborted=True)
+            if count % 256 == 255:  # the others go on meanwhile
+                await asyncio.sleep(0)
+        attending = [task for sock, task in self._attended.items() if change.ends_client(sock)]
+        attending += [task for sock, task in self._connected.items() if task and change.ends_backend(sock)]
+        for task in attending:
+            task.cancel()
 
     async def end_all(self) -> None:
         """Reset the streams that are carried."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
 from tests.unit.agent.stream_fakes import entry, member, problem, view, worked_out
 from warren.agent.stream_config import Allowed, Serving
 from warren.agent.stream_order import Class, Nearness, Orders
 from warren.agent.stream_services import service_backends
+from warren.l4.permitted import admits
 from warren.model.documents import Rule
 from warren.model.policy import DEFAULT_POLICY
 from warren.model.services import CONNECTOR_PORT, Connector, Service
@@ -119,7 +121,8 @@ def test_a_service_that_nobody_serves_and_one_that_only_a_gateway_does() -> None
 def test_while_the_nodes_own_lease_has_ended_it_reaches_nobody_and_its_entries_stay() -> None:
     expired = view(WEB, state="expired")
     assert "lease of this node has ended" in service_backends(expired, WEB, Orders({})).refusal
-    assert entry(worked_out(expired), "home: service web") == entry(worked_out(view(WEB)), "home: service web")
+    stays = structs.replace(entry(worked_out(view(WEB)), "home: service web"), clients=None)
+    assert entry(worked_out(expired), "home: service web") == stays  # and its streams, which may go on later
 
 
 def test_subnets_behind_a_node_without_root_are_taken_transparently() -> None:
@@ -130,3 +133,22 @@ def test_subnets_behind_a_node_without_root_are_taken_transparently() -> None:
     assert [one.protocol for one in (*by_tcp.listen, *by_udp.listen)] == ["tcp", "udp"]
     assert all(one.side == "overlay" and one.port == 20_001 for one in by_tcp.listen)
     assert worked_out(view()).config.entries == ()
+
+
+def test_whom_the_policy_lets_use_a_service_is_known_to_its_entry() -> None:
+    deny = Rule(action="deny", sources=("member:bob",), destinations=("service:web",))
+    made = view(WEB, policy=(deny, *DEFAULT_POLICY))
+    clients = entry(worked_out(made), "home: service web").clients
+    assert clients is not None
+    own = made.directory.own
+    bob = next(one for one in made.directory.members if one.name == "bob")
+    assert admits(clients, own.address6)
+    assert not admits(clients, bob.address6)
+    others = [one for one in made.directory.members if one not in {own, bob}]
+    assert all(admits(clients, one.address6) for one in others)
+    other_port = Rule(
+        action="deny", sources=("member:bob",), destinations=("service:web",), protocol="tcp", ports=("81",)
+    )
+    clients = entry(worked_out(view(WEB, policy=(other_port, *DEFAULT_POLICY))), "home: service web").clients
+    assert clients is not None
+    assert admits(clients, bob.address6)
