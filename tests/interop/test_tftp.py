@@ -95,19 +95,20 @@ async def listening(address: str, port: int) -> None:
 @asynccontextmanager
 async def two_helpers(address: str, files: Path) -> AsyncIterator[Through]:
     async with tftpd(address, files) as port:
-        server = Server(HostSockets(), no_names, lambda: None)
-        entries: list[Entry] = []
+        servers: list[Server] = []  # as on two nodes: what a process listens on is no target of its own
         try:
             for name in ("service", "connector"):
                 backend = Backend(name=name, side="host", host=address, port=port)
                 listen = Listen(protocol="udp", address=address)
-                entries.append(Entry(id=name, kind="tftp", listen=(listen,), way=Way(backends=(backend,))))
-                status = await server.configure(Config(entries=tuple(entries)))
+                entry = Entry(id=name, kind="tftp", listen=(listen,), way=Way(backends=(backend,)))
+                servers.append(Server(HostSockets(), no_names, lambda: None))
+                status = await servers[-1].configure(Config(entries=(entry,)))
                 port = int(status.entries[-1].places[0].rpartition(":")[2])
             yield Through(address, port, files)
-            assert all(entry.refused == {} for entry in server.status().entries)
+            assert all(entry.refused == {} for server in servers for entry in server.status().entries)
         finally:
-            await server.close()
+            for server in servers:
+                await server.close()
 
 
 async def no_names(name: str) -> tuple[()]:
