@@ -17,8 +17,7 @@ from typing import NamedTuple
 import pytest
 
 from warren.l4.config import Backend, Config, Entry, Listen, Way
-from warren.l4.overlay import HostSockets
-from warren.l4.serve import Server
+from warren.l4.process import StreamProcess
 
 PROGRAMS = ("in.tftpd", "tftp", "curl")
 MISSING = [program for program in PROGRAMS if shutil.which(program) is None]
@@ -95,24 +94,23 @@ async def listening(address: str, port: int) -> None:
 @asynccontextmanager
 async def two_helpers(address: str, files: Path) -> AsyncIterator[Through]:
     async with tftpd(address, files) as port:
-        servers: list[Server] = []  # as on two nodes: what a process listens on is no target of its own
+        processes: list[StreamProcess] = []  # two, as on two nodes: what one listens on is no target of its own
         try:
             for name in ("service", "connector"):
                 backend = Backend(name=name, side="host", host=address, port=port)
                 listen = Listen(protocol="udp", address=address)
                 entry = Entry(id=name, kind="tftp", listen=(listen,), way=Way(backends=(backend,)))
-                servers.append(Server(HostSockets(), no_names, lambda: None))
-                status = await servers[-1].configure(Config(entries=(entry,)))
+                run = files / f"{name}.run"
+                run.mkdir(mode=0o700)
+                processes.append(await StreamProcess.attach_or_start(run, nest=None))
+                status = await processes[-1].configure(Config(entries=(entry,)))
                 port = int(status.entries[-1].places[0].rpartition(":")[2])
             yield Through(address, port, files)
-            assert all(entry.refused == {} for server in servers for entry in server.status().entries)
+            for process in processes:
+                assert [entry.refused for entry in (await process.status()).entries] == [{}]
         finally:
-            for server in servers:
-                await server.close()
-
-
-async def no_names(name: str) -> tuple[()]:
-    raise AssertionError(name)
+            for process in processes:
+                await process.close()
 
 
 def carried(address: str, files: Path, test: Callable[[Through], Awaitable[None]]) -> None:
