@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import subprocess
+from functools import partial
 from pathlib import Path
 from signal import SIGKILL
 
@@ -139,12 +141,16 @@ def when_one_of_two_gateways_is_killed_the_other_serves_the_same_name(world: Str
     world.connector("www", "--service", "page", "--at", "member:gw1", "--at", "member:gw2", *passed)
     for gateway in world.gateways:
         world.wait_done(gateway, "connector www")
-    addresses = f"www.example.org:443:{world.address(first)},{world.address(second)}"
-    both = ["-k", "--connect-timeout", "3", "--resolve", addresses]
-    wait(visitor, lambda: fetched(visitor, "https://www.example.org/", *both), lambda: str(agent_status(first)))
+
+    def served(*gateways: Host) -> bool:
+        at = f"www.example.org:443:{','.join(map(world.address, gateways))}"
+        return fetched(visitor, "https://www.example.org/", "-k", "--connect-timeout", "3", "--resolve", at)
+
+    for gateway in world.gateways:
+        wait(visitor, partial(served, gateway), partial(json.dumps, agent_status(gateway)))
     kill(first, "warren")
     kill(first, "caddy")
-    assert fetched(visitor, "https://www.example.org/", *both)
+    assert served(first, second)
 
 
 def a_gateway_whose_processes_are_killed_serves_again(world: StreamWorld) -> None:
