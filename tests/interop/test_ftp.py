@@ -119,6 +119,9 @@ def _through(service: str) -> Backend:
     return Backend(name="service", side="overlay", host=service, port=2121, connector_port=CONNECTOR_PORT)
 
 
+GONE_S = 10.0
+
+
 async def _start(run: Path, config: Config) -> tuple[StreamProcess, dict[str, int]]:
     """And the ports that the entries listen at."""
     process = await StreamProcess.attach_or_start(run, nest=None)
@@ -128,10 +131,14 @@ async def _start(run: Path, config: Config) -> tuple[StreamProcess, dict[str, in
 
 
 async def _stop(process: StreamProcess) -> None:
-    status = await process.status()
-    await process.close()
-    await process.wait_closed()
-    assert [one.id for one in status.entries if one.open] == []
+    try:
+        async with asyncio.timeout(GONE_S):  # servers take their time to hang up
+            while any(one.open for one in (await process.status()).entries):
+                await asyncio.sleep(0.05)
+        status = await process.status()
+    finally:
+        await process.close()
+        await process.wait_closed()
     refused = sum((Counter(one.refused) for one in status.entries), Counter())
     assert refused in ({}, {"protocol": 1}), [
         one.last_refusal for one in status.entries
