@@ -23,6 +23,7 @@ from warren.l4.serve import Server
 
 PATIENCE_S: Final = 10.0
 QUIET_S: Final = 0.25
+HEAD_BYTES_MAX: Final = 1 << 17  # more than Caddy lets through, in however many pieces it comes
 """What should not come has not come by then."""
 CLIENT: Final = "127.0.0.2"
 """Where the tests' clients come from: not where Caddy's connections come from."""
@@ -67,7 +68,7 @@ class WebServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._writers.add(writer)
-        connection = h11.Connection(h11.SERVER)
+        connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
         try:
             while await self._one(connection, reader, writer):
                 connection.start_next_cycle()
