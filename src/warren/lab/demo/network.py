@@ -66,15 +66,15 @@ def run() -> Iterator[Step]:
         yield _transfer(network, alice, bob)
         capture.stop()
         yield _wire(capture.packets())
+        through = flow_bits_per_s(alice, bob, network.address(bob))
+        relayed = flow_bits_per_s(carol, bob, network.address(bob))
+        yield speeds("One TCP flow", {"alice → bob, direct": through, "carol → bob, over TLS and a relay": relayed})
         yield streams.rootless_member(world)
         yield streams.page_for_everybody(world)
         yield streams.forwarded_port(world)
         yield faults.relay_dies(world)
         yield faults.uplink_dies(world)
         yield _policy(network, alice, bob)
-        through = flow_bits_per_s(alice, bob, network.address(bob))
-        relayed = flow_bits_per_s(carol, bob, network.address(bob))
-        yield speeds("One TCP flow", {"alice → bob, direct": through, "carol → bob, over TLS and a relay": relayed})
         yield faults.without_coordinator(network, alice, bob)
 
 
