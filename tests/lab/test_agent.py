@@ -6,12 +6,12 @@ import json
 import random
 import re
 import time
-from signal import Signals
 
 import pytest
 
 from tests.support.overlay import Underlay, data_plane_pids, wait_pinged
-from warren.lab import Host, Lab, Process
+from tests.support.pings import answers, pinging
+from warren.lab import Host, Lab
 from warren.lab.network import environment, warren_command
 
 SEED = 20261121
@@ -20,20 +20,6 @@ SEED = 20261121
 @pytest.fixture
 def underlay(lab: Lab) -> Underlay:
     return Underlay(lab)
-
-
-def pinging(host: Host, target: str) -> Process:
-    """Ten pings a second until SIGINT; then :func:`lost` counts."""
-    return host.start(["ping", "-n", "-i", "0.1", "-W", "2", target], name="ping")
-
-
-def lost(ping: Process) -> tuple[int, int]:
-    """How many of how many were not answered."""
-    ping.signal(Signals.SIGINT)
-    ping.wait(10)
-    match = re.search(r"(\d+) packets transmitted, (\d+) received", ping.output())
-    assert match is not None, ping.output()
-    return int(match[1]) - int(match[2]), int(match[1])
 
 
 def left_behind(host: Host) -> list[str]:
@@ -61,8 +47,8 @@ def test_an_agent_killed_at_any_moment_leaves_traffic_running_and_the_next_takes
         network.up(alice, wait=False)
         time.sleep(rng.uniform(0.0, 2.5))
     network.wait_up(alice)
-    missing, sent = lost(ping)
-    assert (missing, sent > 50) == (0, True), f"seed {SEED}"
+    pings = answers(ping)
+    assert (pings.lost, pings.sent > 50) == (0, True), f"seed {SEED}"
     assert data_plane_pids(alice) == [plane]
     after = network.status(alice)
     for what in ("interface", "addresses", "listen_port", "wireguard_key", "node_id"):
@@ -118,8 +104,8 @@ def test_keys_are_rotated_under_traffic_without_a_loss(underlay: Underlay) -> No
     for host in (alice, bob):
         host.wait_for(lambda host=host: network.status(host)["wireguard_key"] != first[host.name], 60)
     wait_pinged(bob, network.address(alice))
-    missing, sent = lost(ping)
-    assert missing == 0, f"{missing} of {sent}"
+    pings = answers(ping)
+    assert pings.lost == 0, f"{pings.lost} of {pings.sent}"
 
 
 @pytest.mark.timeout(120)

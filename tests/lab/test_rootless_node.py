@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
-from signal import Signals
 
 import pytest
 
 from tests.support.labs import IS_ROOT
 from tests.support.overlay import Underlay, data_plane_pids, wait_pinged
+from tests.support.pings import answers, pinging
 from tests.support.rootless import USER, OrdinaryUser
-from warren.lab import Host, Lab, Process
+from warren.lab import Host, Lab
 from warren.lab.network import Network
 
 HELPER, DATA_PLANE = "warren.engine.rootless", "warren.engine.userspace"
@@ -49,20 +48,6 @@ def seen_of(host: Host) -> list[object]:
             ["sh", "-c", "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/ip_unprivileged_port_start"]
         ).stdout,
     ]
-
-
-def pinging(host: Host, target: str) -> Process:
-    """Ten pings a second until SIGINT; then :func:`lost` counts."""
-    return host.start(["ping", "-n", "-i", "0.1", "-W", "2", target], name="ping")
-
-
-def lost(ping: Process) -> int:
-    ping.signal(Signals.SIGINT)
-    ping.wait(10)
-    match = re.search(r"(\d+) packets transmitted, (\d+) received", ping.output())
-    assert match is not None, ping.output()
-    assert int(match[2]) > 0
-    return int(match[1]) - int(match[2])
 
 
 def refusals_are_one_line(bob: OrdinaryUser) -> None:
@@ -183,7 +168,7 @@ def test_what_is_killed_is_healed_and_the_tunnel_goes_on(pair: Pair) -> None:
     bob.agent.kill()  # both: the data plane alone holds the nest
     bob.kill(helper)
     bob.up()
-    assert lost(ping) == 0
+    assert answers(ping).lost == 0
     assert bob.pids(DATA_PLANE) == [plane]
     assert bob.exec("ping", "-c1", "-W2", "alice.home.internal").returncode == 0
 
