@@ -27,7 +27,7 @@ BENCH_PACKAGES := libnginx-mod-stream nebula nginx-light socat
 SPEEDUPS := $(wildcard hatch_build.py src/warren/_speed/*.pyx src/warren/_speed/*.pxd src/warren/_speed/*.h)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench fuzz format lock clean packages unpacked bench-packages
+.PHONY: help demo test check bench fuzz format lock clean packages unpacked bench-packages bytecode
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
@@ -36,10 +36,10 @@ help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F '\t' '{ printf "make %-8s %s\n", $$1, $$2 }'
 	@echo; echo 'PURE=1 does without the compiled speedups, PYTHON=path takes another Python, ARGS="…" is passed on.'
 
-demo: packages $(STAMPS)/project ## set up, then show a network at work in the lab (about a minute)
+demo: packages $(STAMPS)/project bytecode ## set up, then show a network at work in the lab (about a minute)
 	@$(VENV)/bin/warren demo $(ARGS)
 
-test: packages unpacked $(STAMPS)/project $(STAMPS)/dev ## set up, then run all tests; ARGS="tests/unit -k name" runs some
+test: packages unpacked $(STAMPS)/project $(STAMPS)/dev bytecode ## set up, then run all tests; ARGS="tests/unit -k name" runs some
 	@tools/run-tests.sh $(VENV)/bin/python --numprocesses=$(WORKERS) $(ARGS)
 
 check: $(STAMPS)/dev ## lint, formatting and types
@@ -47,7 +47,7 @@ check: $(STAMPS)/dev ## lint, formatting and types
 	@$(VENV)/bin/ruff format --quiet --check .
 	@$(VENV)/bin/mypy
 
-bench: packages bench-packages $(STAMPS)/project ## measure side by side with wireguard-go and nebula (long)
+bench: packages bench-packages $(STAMPS)/project bytecode ## measure side by side with wireguard-go and nebula (long)
 	@$(VENV)/bin/python -m benchmarks.run $(ARGS)
 
 fuzz: packages $(STAMPS)/project $(STAMPS)/fuzz ## fuzz every decoder; ARGS="stun_message --seconds 600" one for longer
@@ -72,6 +72,10 @@ unpacked: packages
 
 bench-packages:
 	@tools/debian-packages.sh $(BENCH_PACKAGES)
+
+# As pip does for what it installs: where Python is told to write no bytecode, each process would compile all its modules again.
+bytecode: $(STAMPS)/project
+	@$(VENV)/bin/python -m compileall -q src
 
 $(STAMPS)/venv: | $(STAMPS)
 	@tools/install.sh $(VENV) venv
