@@ -1,15 +1,19 @@
-"""A process that writes to a coordinator's database until it is killed, and says what was acknowledged.
+"""Processes that write to a coordinator's database until they are killed, and say what was acknowledged.
 
-``python -m tests.support.coordinator_writer DATABASE SEED``: for each acknowledged write one line on stdout, whole.
+``python -m tests.support.coordinator_writer`` starts one for each line ``DATABASE SEED`` on stdin. A writer says
+``ready PID``, then for each acknowledged write one line, whole; when it was killed, and all it said is said, ``gone``
+follows. They are forked off one process, so that what a writer needs is imported once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import random
 import sys
 import time
+from typing import NoReturn
 
 from tests.support.coordinators import ADMIN_S, URL, Node
 from warren.coordinator.problems import Problem
@@ -21,13 +25,14 @@ from warren.proto.control.administration import InviteRequest, NetworkRequest
 
 OPERATIONS_MAX = 100_000
 """Nobody waits for a writer that was not killed for ever."""
+_LATE_IMPORTS = ("warren.coordinator.store_sqlite", "warren.coordinator.migrations.run")
 
 
 def say(line: str) -> None:
     os.write(1, f"{line}\n".encode())
 
 
-async def main(path: str, seed: int) -> None:
+async def write(path: str, seed: int) -> None:
     chance = random.Random(seed)
     service = Service(
         await open_store(f"sqlite:///{path}"),
@@ -41,7 +46,7 @@ async def main(path: str, seed: int) -> None:
     if not await service.networks(admin):
         await service.create_network(admin, NetworkRequest(name="home", prefix4="10.0.0.0/8"))
     network = VerifyKey.from_text((await service.network(admin, "home")).id).raw
-    say("ready")
+    say(f"ready {os.getpid()}")
 
     async def one() -> None:
         invite = await service.create_invite(admin, "home", InviteRequest(uses=1))
@@ -62,5 +67,24 @@ async def main(path: str, seed: int) -> None:
         await asyncio.gather(*(one() for _ in range(chance.randint(1, 4))))
 
 
+def be_writer(path: str, seed: int) -> NoReturn:
+    try:
+        asyncio.run(write(path, seed))
+    finally:
+        os._exit(1)  # it should have been killed; the line loop is its parent's
+
+
+def main() -> None:
+    for module in _LATE_IMPORTS:
+        importlib.import_module(module)
+    for line in sys.stdin:
+        path, seed = line.split()
+        writer = os.fork()
+        if writer == 0:
+            be_writer(path, int(seed))
+        os.waitpid(writer, 0)
+        say("gone")
+
+
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], int(sys.argv[2])))
+    main()

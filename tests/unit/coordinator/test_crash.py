@@ -28,33 +28,49 @@ KILLS = 30
 ROOT = Path(__file__).parents[3]
 
 
-def killed(path: Path, seed: int, after_s: float) -> list[list[str]]:
-    """What a writer acknowledged that was killed so long after it began to write."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.coordinator_writer", str(path), str(seed)],
+class Writers:
+    """One writer after the other, each killed in the middle of its work."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        self._orders = process.stdin
+        self._said = process.stdout
+        self._lines = _lines(process.stdout.fileno())
+
+    def killed(self, path: Path, seed: int, after_s: float) -> list[list[str]]:
+        """What a writer acknowledged that was killed so long after it began to write."""
+        self._orders.write(f"{path} {seed}\n".encode())
+        self._orders.flush()
+        ready, pid = next(self._lines)
+        assert ready == "ready"
+        heard = [next(self._lines)]
+        kill_at = time.monotonic() + after_s
+        while (left := kill_at - time.monotonic()) > 0:
+            if select.select([self._said], [], [], left)[0]:
+                heard.append(next(self._lines))
+        os.kill(int(pid), signal.SIGKILL)
+        return heard + list(iter(lambda: next(self._lines), ["gone"]))
+
+
+@pytest.fixture
+def writers() -> Iterator[Writers]:
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.support.coordinator_writer"],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=ROOT,
         env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT}/src"},
-    )
-    assert process.stdout is not None
-    lines = _lines(process.stdout.fileno())
-    try:
-        assert next(lines) == ["ready"]
-        heard = [next(lines)]
-        kill_at = time.monotonic() + after_s
-        while (left := kill_at - time.monotonic()) > 0:
-            if select.select([process.stdout], [], [], left)[0]:
-                heard.append(next(lines))
-    finally:
-        process.send_signal(signal.SIGKILL)
-    heard += lines
-    process.stdout.close()
-    process.wait(10)
-    return heard
+        start_new_session=True,
+    ) as process:
+        try:
+            yield Writers(process)
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _lines(fd: int) -> Iterator[list[str]]:
-    """Whole lines only, split in words, until the writer is gone."""
+    """Whole lines only, split in words, until nobody writes any more."""
     rest = b""
     while True:
         while b"\n" in rest:
@@ -113,11 +129,13 @@ async def check(path: Path, acknowledged: list[list[str]]) -> None:
 
 
 @pytest.mark.timeout(240)
-def test_a_writer_killed_at_any_moment_loses_nothing_and_leaves_nothing_half_done(tmp_path: Path) -> None:
+def test_a_writer_killed_at_any_moment_loses_nothing_and_leaves_nothing_half_done(
+    writers: Writers, tmp_path: Path
+) -> None:
     path = tmp_path / "coordinator.db"
     chance = random.Random(20261121)
     acknowledged: list[list[str]] = []
     for round_ in range(KILLS):
-        acknowledged += killed(path, round_, chance.uniform(0.0, 0.12))
+        acknowledged += writers.killed(path, round_, chance.uniform(0.0, 0.12))
         asyncio.run(check(path, acknowledged))
     assert {what for what, *_ in acknowledged} >= {"invite", "member", "record", "revoked"}
