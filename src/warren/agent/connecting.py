@@ -7,16 +7,12 @@ from collections.abc import Callable, Sequence
 
 from warren import log
 from warren.agent.candidates import Surroundings, outside
-from warren.agent.coordination import Coordination
 from warren.agent.desired import Wanted, WantedPeer
-from warren.agent.keyring import Keyring
+from warren.agent.ground import Ground
 from warren.agent.peering import Peering
-from warren.agent.plane import Plane
 from warren.agent.relay_places import relay_places
-from warren.agent.shared import Shared
 from warren.errors import WarrenError
 from warren.identity.keys import PublicKey
-from warren.identity.signing import VerifyKey
 from warren.model.netmap import Member
 from warren.model.tunnel import IPAddress, TransportAddress
 from warren.paths import values as paths
@@ -36,27 +32,17 @@ _log = log.get("agent")
 
 
 class Connecting:
-    """Single owner. ``wake`` makes the network's next turn come soon."""
+    """Single owner."""
 
-    def __init__(
-        self,
-        network: VerifyKey,
-        node: VerifyKey,
-        shared: Shared,
-        coordination: Coordination,
-        keyring: Keyring,
-        plane: Plane,
-        wake: Callable[[], None],
-        *,
-        returns: bool,
-    ) -> None:
-        self._node = node
-        self._shared = shared
-        self._coordination = coordination
-        self._keyring = keyring
-        self._plane = plane
-        self.wake = wake
-        self._check_keys = CheckKeys(network.raw)
+    def __init__(self, ground: Ground, *, returns: bool) -> None:
+        """``returns``: the node was a member before, so that others may know where it was."""
+        self.wake = ground.wake
+        self._node = ground.key.verify_key
+        self._shared = shared = ground.shared
+        self._coordination = ground.coordination
+        self._keyring = ground.keyring
+        self._plane = ground.plane
+        self._check_keys = CheckKeys(ground.network.raw)
         self._surroundings = Surroundings()
         self._facts: tuple[object, ...] = ()
         self._port = 0
@@ -81,8 +67,9 @@ class Connecting:
             enabled=lambda: shared.config.port_mapping and self._port > 0,
         )
         self._mapping_for: object = None
-        self.reach = Reach(coordination.name, node.raw, doors, self, settings)
-        self.peering = Peering(coordination.name, self.reach, returns=returns)
+        name = self._coordination.name
+        self.reach = Reach(name, self._node.raw, doors, self, settings)
+        self.peering = Peering(name, self.reach, returns=returns)
 
     # Each turn
 

@@ -10,6 +10,7 @@ from typing import Final
 
 from warren import log
 from warren.agent import naming
+from warren.agent.ground import Enrolment
 from warren.agent.network import NetworkRunner
 from warren.agent.runners import Runners
 from warren.agent.shared import Shared
@@ -76,17 +77,11 @@ class Joining:
 
     def _enrolling(self, network: VerifyKey, ticket: Ticket, name: str) -> NetworkRunner:
         try:
-            enrol = EnrolRequest(ticket.secret, _checked(name))
+            request = EnrolRequest(ticket.secret, _checked(name))
         except ValueError as error:
             raise UsageError(str(error)) from None
-        return NetworkRunner(
-            network,
-            self._shared,
-            self._runners.state(network),
-            name=ticket.name,
-            coordinators=ticket.coordinators,
-            enrol=enrol,
-        )
+        enrolment = Enrolment(ticket.name, ticket.coordinators, request)
+        return NetworkRunner(network, self._shared, self._runners.state(network), enrolment)
 
     async def _joined(self, network: VerifyKey, runner: NetworkRunner, ticket: Ticket, wall_s: float) -> Joined:
         try:

@@ -10,21 +10,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from warren import log
 from warren.agent import naming
 from warren.agent.coordination import why
+from warren.agent.ground import Enrolment
 from warren.agent.network_parts import NetworkParts
 from warren.agent.reaching import AUDIT_S, RETRY_S
 from warren.agent.shared import Shared
 from warren.agent.state import NetworkState
 from warren.agent.world import Link
-from warren.api.node import EnrolRequest, Event, SignalReceived
+from warren.api.node import Event, SignalReceived
 from warren.errors import OperationFailed, Unreachable, WarrenError
 from warren.identity.signing import VerifyKey
-from warren.model.documents import Coordinator
 from warren.model.netmap import Member
 from warren.proto.control.local import Joined
 
@@ -42,17 +42,9 @@ class NetworkRunner(NetworkParts):
     """:meth:`run` it as a task; it ends after :meth:`stop`, or when an enrolment was refused."""
 
     def __init__(
-        self,
-        network: VerifyKey,
-        shared: Shared,
-        state: NetworkState,
-        *,
-        name: str = "",
-        coordinators: Sequence[Coordinator] = (),
-        enrol: EnrolRequest | None = None,
+        self, network: VerifyKey, shared: Shared, state: NetworkState, enrolment: Enrolment | None = None
     ) -> None:
-        """``enrol``: become a member first, of the network that is called ``name`` and known by ``coordinators``."""
-        super().__init__(network, shared, state, name=name, coordinators=coordinators, enrol=enrol)
+        super().__init__(network, shared, state, enrolment)
         self.stopping = asyncio.Event()
         """:meth:`run` is to end, and not to be run again."""
         self.turned: Callable[[], None] = _nothing

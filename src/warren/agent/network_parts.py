@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from ipaddress import ip_network
 
-from warren.agent.apply import Ledger
 from warren.agent.candidates import Surroundings, own_places
 from warren.agent.connecting import Connecting
-from warren.agent.coordination import Coordination
 from warren.agent.desired import Wanted
 from warren.agent.due import Due
 from warren.agent.explaining import explanation
-from warren.agent.keyring import Keyring
-from warren.agent.plane import Plane
+from warren.agent.ground import Enrolment, Ground
 from warren.agent.reaching import Reaching
-from warren.agent.saving import Saver
 from warren.agent.shared import Shared
 from warren.agent.state import NetworkState
 from warren.agent.status import membership, report
@@ -24,9 +19,7 @@ from warren.agent.stream_directory import Directory
 from warren.agent.stream_order import Class, Nearness, nearness
 from warren.agent.telling import Telling
 from warren.agent.wanting import Wanting
-from warren.api.node import EnrolRequest
 from warren.identity.signing import VerifyKey
-from warren.model.documents import Coordinator
 from warren.model.netmap import Member
 from warren.model.tunnel import IPAddress
 from warren.proto.control.local import Explanation, Joined, Membership
@@ -34,72 +27,35 @@ from warren.proto.control.messages import Report, Task
 
 
 class NetworkParts:
-    """Single owner. ``wake``, which a subclass has, makes the next turn come soon."""
+    """Single owner: the runner that is made of them (:mod:`warren.agent.network`)."""
 
     def __init__(
-        self,
-        network: VerifyKey,
-        shared: Shared,
-        state: NetworkState,
-        *,
-        name: str = "",
-        coordinators: Sequence[Coordinator] = (),
-        enrol: EnrolRequest | None = None,
+        self, network: VerifyKey, shared: Shared, state: NetworkState, enrolment: Enrolment | None = None
     ) -> None:
-        """``enrol``: become a member first, of the network that is called ``name`` and known by ``coordinators``."""
         self.network = network
         self.state = state
         self.joined: asyncio.Future[Joined] = asyncio.get_running_loop().create_future()
         """The node is a member and its interface is up; or WarrenError, why it will not be one."""
         self._shared = shared
         self._world = shared.world
-        self._enrol = enrol
-        self._key = shared.keys.node_key(network)
-        name = name or state.settings.name or network.short
-        self._coordination = Coordination(network, shared.world, state, name, coordinators)
-        self._keyring = Keyring(network, shared.keys, lambda: self._coordination.network_s)
-        self._ledger = Ledger(self.name)
-        self._saver = Saver(state, self._ledger)
-        self._plane = Plane(self.name, self._world, self.wake)
-        self._connecting = Connecting(
-            network,
-            self._key.verify_key,
-            shared,
-            self._coordination,
-            self._keyring,
-            self._plane,
-            self.wake,
-            returns=enrol is None,
-        )
+        self._enrol = None if enrolment is None else enrolment.request
+        self._wake = asyncio.Event()
+        ground = Ground.of(network, shared, state, enrolment, self.wake)
+        self._key = ground.key
+        self._coordination = ground.coordination
+        self._keyring = ground.keyring
+        self._ledger = ground.ledger
+        self._saver = ground.saver
+        self._plane = ground.plane
+        self._connecting = Connecting(ground, returns=enrolment is None)
         self._peering = self._connecting.peering
-        self._reaching = Reaching(
-            network,
-            shared,
-            state,
-            self._coordination,
-            self._keyring,
-            self._ledger,
-            self._saver,
-            self._plane,
-            self._connecting,
-        )
-        self._telling = Telling(
-            network,
-            shared,
-            self._key,
-            state,
-            self._coordination,
-            self._keyring,
-            self._ledger,
-            self._saver,
-            self._reaching,
-        )
-        self._wanting = Wanting(network, self._key.verify_key, shared, self._coordination, self._keyring, self._peering)
+        self._reaching = Reaching(ground, self._connecting)
+        self._telling = Telling(ground, self._reaching)
+        self._wanting = Wanting(ground, self._peering)
         self._directory: Directory | None = None
         self._directory_of: tuple[object, ...] = (None, None, None)
         self._surroundings = Surroundings()
         self._due = Due()
-        self._wake = asyncio.Event()
         shared.claim(network, self.name, [ip_network(text) for text in state.settings.claims])
         if state.settings.interface:
             shared.interfaces[network] = state.settings.interface

@@ -5,24 +5,18 @@ from __future__ import annotations
 from typing import Final
 
 from warren import log
-from warren.agent.apply import Host, Ledger
+from warren.agent.apply import Host
 from warren.agent.candidates import Reachability, Surroundings, candidates, reachability
 from warren.agent.connecting import Connecting
-from warren.agent.coordination import Coordination
 from warren.agent.desired import Wanted
 from warren.agent.due import Due
-from warren.agent.keyring import Keyring
+from warren.agent.ground import Ground
 from warren.agent.peering import Here
 from warren.agent.plan import Item, Mtu, PathMtu, Policy, Up
-from warren.agent.plane import Plane
 from warren.agent.relay_places import may_relay
 from warren.agent.relaying import Relaying
-from warren.agent.saving import Saver
-from warren.agent.shared import Shared
-from warren.agent.state import NetworkState
 from warren.agent.subnets import Subnets, transparent_port
 from warren.errors import OperationFailed, WarrenError
-from warren.identity.signing import VerifyKey
 from warren.l3.firewall import ruleset
 from warren.l3.table import PolicyTable
 from warren.model.documents import Candidate
@@ -52,39 +46,30 @@ _NOT_PUBLIC: Final = (
 class Reaching:
     """Single owner; used while there is a data plane."""
 
-    def __init__(
-        self,
-        network: VerifyKey,
-        shared: Shared,
-        state: NetworkState,
-        coordination: Coordination,
-        keyring: Keyring,
-        ledger: Ledger,
-        saver: Saver,
-        plane: Plane,
-        connecting: Connecting,
-    ) -> None:
-        self.plane = plane
+    def __init__(self, ground: Ground, connecting: Connecting) -> None:
+        self.plane = ground.plane
         self.connecting = connecting
         self.peering = connecting.peering
-        self._network = network
-        self._shared = shared
-        self._world = shared.world
-        self._state = state
-        self._coordination = coordination
-        self._keyring = keyring
-        self._ledger = ledger
-        self._saver = saver
+        self._network = ground.network
+        self._shared = ground.shared
+        self._world = ground.shared.world
+        self._state = ground.state
+        self._coordination = ground.coordination
+        self._keyring = ground.keyring
+        self._ledger = ground.ledger
+        self._saver = ground.saver
         self._host: Host | None = None
         rootless = self._world.choice.engine == "rootless"
-        self._subnets = Subnets(self._world.inside, self._world.nft, transparent_port(network)) if rootless else None
+        self._subnets = (
+            Subnets(self._world.inside, self._world.nft, transparent_port(ground.network)) if rootless else None
+        )
         self._served: object = None
         self.relaying = Relaying(
-            coordination.name,
-            shared.state / "relay",
+            self._coordination.name,
+            self._shared.state / "relay",
             self._world.make_relay,
-            ledger,
-            connecting.wake,
+            self._ledger,
+            ground.wake,
             self._world.clock,
         )
         self._mtus: tuple[PathMtu, ...] = ()

@@ -5,20 +5,14 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import Final
 
-from warren.agent.apply import Ledger
 from warren.agent.candidates import Surroundings, disagreements
-from warren.agent.coordination import Coordination
 from warren.agent.desired import Wanted
 from warren.agent.due import Due
-from warren.agent.keyring import Keyring
+from warren.agent.ground import Ground
 from warren.agent.reaching import Reaching
 from warren.agent.records import Content, OwnRecord
-from warren.agent.saving import Saver
-from warren.agent.shared import Shared
-from warren.agent.state import NetworkState
 from warren.agent.status import View, report
 from warren.errors import OperationFailed
-from warren.identity.signing import SigningKey, VerifyKey
 from warren.model.documents import Candidate, NodeRecord
 from warren.model.envelope import pack_envelope
 from warren.model.netmap import Member
@@ -33,29 +27,18 @@ REPORT_SOON_S: Final = 1.0
 class Telling:
     """Single owner."""
 
-    def __init__(
-        self,
-        network: VerifyKey,
-        shared: Shared,
-        key: SigningKey,
-        state: NetworkState,
-        coordination: Coordination,
-        keyring: Keyring,
-        ledger: Ledger,
-        saver: Saver,
-        reaching: Reaching,
-    ) -> None:
-        self._network = network
-        self._shared = shared
-        self._world = shared.world
-        self._key = key
-        self._state = state
-        self._coordination = coordination
-        self._keyring = keyring
-        self._ledger = ledger
-        self._saver = saver
+    def __init__(self, ground: Ground, reaching: Reaching) -> None:
+        self._network = ground.network
+        self._shared = ground.shared
+        self._world = ground.shared.world
+        self._key = ground.key
+        self._state = ground.state
+        self._coordination = ground.coordination
+        self._keyring = ground.keyring
+        self._ledger = ground.ledger
+        self._saver = ground.saver
         self._reaching = reaching
-        self._record = OwnRecord(key, network, state.settings.record_version)
+        self._record = OwnRecord(ground.key, ground.network, ground.state.settings.record_version)
         self._surroundings = Surroundings()
         self._reported: object = None
         self._started = self._world.clock()

@@ -5,35 +5,24 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from warren.agent.candidates import Surroundings
-from warren.agent.coordination import Coordination
 from warren.agent.desired import Wanted, wanted
-from warren.agent.keyring import Keyring
+from warren.agent.ground import Ground
 from warren.agent.peering import Peering
-from warren.agent.shared import Shared
-from warren.identity.signing import VerifyKey
 
 
 class Wanting:
     """Single owner."""
 
-    def __init__(
-        self,
-        network: VerifyKey,
-        node: VerifyKey,
-        shared: Shared,
-        coordination: Coordination,
-        keyring: Keyring,
-        peering: Peering,
-    ) -> None:
+    def __init__(self, ground: Ground, peering: Peering) -> None:
         self.now = Wanted("starting")
         """What is wanted, as of the last time that it was worked out."""
         self.until: float | None = None
         """When, by the network's clock, it is to be worked out again at the latest; None: it does not expire."""
-        self._network = network
-        self._node = node
-        self._shared = shared
-        self._coordination = coordination
-        self._keyring = keyring
+        self._network = ground.network
+        self._node = ground.key.verify_key
+        self._shared = ground.shared
+        self._coordination = ground.coordination
+        self._keyring = ground.keyring
         self._peering = peering
         self._facts: object = None
         self._at = 0.0

@@ -14,6 +14,7 @@ from typing import Self
 
 from warren.agent.agent import Agent
 from warren.agent.config import AgentConfig
+from warren.agent.ground import Enrolment
 from warren.agent.network import NetworkRunner
 from warren.agent.shared import Shared
 from warren.agent.state import NetworkState
@@ -438,17 +439,11 @@ class FakeNode:
         self.coordinator = coordinator
         host.open_link = coordinator.open_link
         self.shared = shared or host.shared()
-        enrol = EnrolRequest(bytes(16), name) if new else None
-        self.runner = NetworkRunner(
-            coordinator.key,
-            self.shared,
-            NetworkState(host.directory, coordinator.key),
-            name=coordinator.name if new else "",
-            coordinators=coordinator.coordinators if new else (),
-            enrol=enrol,
-        )
+        enrolment = Enrolment(coordinator.name, coordinator.coordinators, EnrolRequest(bytes(16), name))
+        state = NetworkState(host.directory, coordinator.key)
+        self.runner = NetworkRunner(coordinator.key, self.shared, state, enrolment if new else None)
         self.key = self.shared.keys.node_key(coordinator.key).verify_key
-        self.link = FakeLink(coordinator, self.key, coordinator.coordinators, enrol)
+        self.link = FakeLink(coordinator, self.key, coordinator.coordinators, enrolment.request if new else None)
         self.runner.use_link(self.link)
 
     @property
