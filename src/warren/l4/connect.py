@@ -12,6 +12,7 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -38,11 +39,15 @@ _NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.EN
 _HOST: Final = HostSockets()
 
 
-class _Candidate(NamedTuple):
+class Candidate(NamedTuple):
+    """One place to connect to."""
+
     backend: Backend
     family: int
     place: Any
     """As ``connect`` takes it."""
+    ip: IPAddress | None
+    """None for Unix sockets."""
 
 
 _Failure = tuple[str, str]
@@ -83,33 +88,89 @@ class Dialler:
             found = await self._race(candidates, way.connect_timeout_s)
         if not isinstance(found, Connected):
             raise Refused(*found)
-        backend = found.backend
-        if backend.connector_port or backend.proxy_out:
-            try:
-                # A fresh socket has room for the 52 bytes.
-                found.sock.send(proxy_protocol.encode(client, local, local=own))
-            except OSError as error:
-                found.sock.close()
-                raise Refused("connect", f"{_named(backend)} closed at once: {error.strerror}") from None
+        try:
+            _say_who(found.sock, found.backend, client, local, own=own)
+        except BaseException:
+            found.sock.close()
+            raise
         return found
 
-    async def _candidates(self, way: Way) -> tuple[list[_Candidate], _Failure]:
+    def only(self, way: Way) -> Candidate | None:
+        """The one place of ``way`` that a connection can be begun to without waiting for anybody; None: there are
+        several, or none, or somebody is to be asked first.
+        """
+        if way.refusal or len(way.backends) != 1:
+            return None
+        backend = way.backends[0]
+        if backend.path:
+            return _at_path(backend)
+        if backend.side == "overlay" and not isinstance(self._overlay, HostSockets):
+            return None
+        ip = _literal(backend.host)
+        return None if ip is None else _at(backend, ip)
+
+    def begin(self, only: Candidate) -> tuple[socket.socket, bool]:
+        """A socket that is being connected to it, and whether it is already; the caller owns it. Raises Refused."""
+        sock: socket.socket | None = None
+        try:
+            self._check(only)
+            sock = _HOST.make(only.family, socket.SOCK_STREAM)
+            if only.ip is not None:
+                prepare(sock)
+            return sock, _begun(sock, only.place)
+        except (OSError, OperationFailed, Refused) as error:
+            if sock is not None:
+                sock.close()
+            raise self._failure(only, error) from None
+
+    def finish(
+        self,
+        only: Candidate,
+        sock: socket.socket,
+        number: int,
+        client: TransportAddress | None,
+        local: Callable[[], TransportAddress | None],
+    ) -> None:
+        """The attempt has ended with this error, if not 0. Raises Refused, and ``sock`` stays the caller's."""
+        try:
+            if number:
+                raise OSError(number, os.strerror(number))
+            self._check(only, sock)
+        except (OSError, Refused) as error:
+            raise self._failure(only, error) from None
+        if self._failed:
+            self._failed.pop(_key(only), None)
+        backend = only.backend
+        if backend.connector_port or backend.proxy_out:
+            _say_who(sock, backend, client, local())
+
+    def late(self, only: Candidate, timeout_s: float) -> Refused:
+        """Why a stream is refused whose backend has not answered in time."""
+        return self._failure(only, TimeoutError(), timeout_s)
+
+    def _failure(self, candidate: Candidate, error: Exception, timeout_s: float = 0.0) -> Refused:
+        self._remember_failure(candidate)
+        return Refused(*(_explained(error, candidate.backend, timeout_s) or ("connect", str(error))))
+
+    def _remember_failure(self, candidate: Candidate) -> None:
+        if len(self._failed) >= REMEMBERED_MAX:
+            self._failed.clear()
+        self._failed[_key(candidate)] = self._clock()
+
+    async def _candidates(self, way: Way) -> tuple[list[Candidate], _Failure]:
         """All addresses of all backends in the order in which to try them; why there is none."""
-        made: list[_Candidate] = []
+        made: list[Candidate] = []
         failure = ("unresolved", "")
         for backend in way.backends:
             if backend.path:
-                made.append(_Candidate(backend, socket.AF_UNIX, backend.path))
+                made.append(_at_path(backend))
                 continue
             try:
                 ips = await self._addresses(backend, way.connect_timeout_s)
             except Refused as refused:
                 failure = (refused.reason, str(refused))
                 continue
-            port = backend.connector_port or backend.port
-            for ip in ips:
-                six = ip.version == 6
-                made.append(_Candidate(backend, socket.AF_INET6 if six else socket.AF_INET, (str(ip), port)))
+            made += [_at(backend, ip) for ip in ips]
         if len(made) > 1 and self._failed:
             now = self._clock()
             made.sort(key=lambda one: now - self._failed.get(_key(one), -FAILED_S) < FAILED_S)
@@ -117,10 +178,9 @@ class Dialler:
 
     async def _addresses(self, backend: Backend, timeout_s: float) -> Sequence[IPAddress]:
         """Raises Refused (``unresolved``)."""
-        try:
-            return (ip_address(backend.host),)
-        except ValueError:
-            pass
+        literal = _literal(backend.host)
+        if literal is not None:
+            return (literal,)
         now = self._clock()
         until, found = self._names.get(backend.host, (0.0, ()))
         if now < until:
@@ -144,7 +204,7 @@ class Dialler:
         self._names[backend.host] = (now + NAME_S, ips)
         return ips
 
-    async def _race(self, candidates: Sequence[_Candidate], timeout_s: float) -> Connected | _Failure:
+    async def _race(self, candidates: Sequence[Candidate], timeout_s: float) -> Connected | _Failure:
         """Staggered attempts; the first to succeed wins, the others are given up."""
         failure = ("connect", "")
         waiting = list(reversed(candidates))
@@ -171,7 +231,7 @@ class Dialler:
         finally:
             await _give_up(running)
 
-    async def _attempt(self, candidate: _Candidate, timeout_s: float) -> Connected | _Failure:
+    async def _attempt(self, candidate: Candidate, timeout_s: float) -> Connected | _Failure:
         """One connection, or why not."""
         backend = candidate.backend
         sock: socket.socket | None = None
@@ -187,25 +247,23 @@ class Dialler:
             failure = _explained(error, backend, timeout_s)
             if failure is None:
                 raise
-            if len(self._failed) >= REMEMBERED_MAX:
-                self._failed.clear()
-            self._failed[_key(candidate)] = self._clock()
+            self._remember_failure(candidate)
             return failure
         self._failed.pop(_key(candidate), None)
         return Connected(sock, backend)
 
-    def _check(self, candidate: _Candidate, sock: socket.socket | None = None) -> None:
+    def _check(self, candidate: Candidate, sock: socket.socket | None = None) -> None:
         """Before and after connecting. Raises Refused for what no stream may lead to."""
-        if candidate.family == socket.AF_UNIX:
+        if candidate.ip is None:
             if own_places.is_closed(str(candidate.place), self._closed):
                 raise Refused("connect", f"{_named(candidate.backend)} is Warren's own and serves nobody else")
-        elif candidate.backend.side == "host":
-            host, port = candidate.place
+        elif candidate.backend.side == "host" and own_places.listens(socket.SOCK_STREAM, candidate.place[1]):
             here = None if sock is None else transport_address(sock.getsockname())
-            if own_places.leads_back(socket.SOCK_STREAM, ip_address(host), port, None if here is None else here.ip):
+            local = None if here is None else here.ip
+            if own_places.leads_back(socket.SOCK_STREAM, candidate.ip, candidate.place[1], local):
                 raise Refused("connect", f"{_named(candidate.backend)} is where Warren itself listens: a loop")
 
-    async def _socket(self, candidate: _Candidate) -> socket.socket:
+    async def _socket(self, candidate: Candidate) -> socket.socket:
         if candidate.family == socket.AF_UNIX:
             return await _HOST.open(socket.AF_UNIX, socket.SOCK_STREAM)
         sockets = self._overlay if candidate.backend.side == "overlay" else _HOST
@@ -216,14 +274,9 @@ class Dialler:
 
 
 async def _connected(sock: socket.socket, place: Any) -> None:
-    """Wait until it is, or raises OSError. Many connections on one host are there at once."""
-    number = sock.connect_ex(place)
-    if number == 0:
+    """Wait until it is, or raises OSError."""
+    if _begun(sock, place):
         return
-    if number == errno.EAGAIN and sock.family == socket.AF_UNIX:  # its backlog is full, and nothing says when not
-        raise OSError(number, "its queue is full")
-    if number != errno.EINPROGRESS:
-        raise OSError(number, errno.errorcode.get(number, "?")) from None
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
     loop.add_writer(sock.fileno(), _set, ready)
@@ -236,9 +289,56 @@ async def _connected(sock: socket.socket, place: Any) -> None:
         raise OSError(number, errno.errorcode.get(number, "?"))
 
 
+def _begun(sock: socket.socket, place: Any) -> bool:
+    """Begin to connect; returns whether it is done, as it is at once with Unix sockets. Raises OSError."""
+    number = sock.connect_ex(place)
+    if number == 0:
+        return True
+    if number == errno.EINPROGRESS:
+        return False
+    if number == errno.EAGAIN and sock.family == socket.AF_UNIX:  # its backlog is full, and nothing says when not
+        raise OSError(number, "its queue is full")
+    raise OSError(number, errno.errorcode.get(number, "?"))
+
+
 def _set(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
+
+
+def _say_who(
+    sock: socket.socket,
+    backend: Backend,
+    client: TransportAddress | None,
+    local: TransportAddress | None,
+    *,
+    own: bool = False,
+) -> None:
+    """Send the header that is due, if one is. Raises Refused."""
+    if not backend.connector_port and not backend.proxy_out:
+        return
+    try:
+        sock.send(proxy_protocol.encode(client, local, local=own))  # a fresh socket has room for the 52 bytes
+    except OSError as error:
+        raise Refused("connect", f"{_named(backend)} closed at once: {error.strerror}") from None
+
+
+def _at_path(backend: Backend) -> Candidate:
+    return Candidate(backend, socket.AF_UNIX, backend.path, None)
+
+
+def _at(backend: Backend, ip: IPAddress) -> Candidate:
+    family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
+    return Candidate(backend, family, (str(ip), backend.connector_port or backend.port), ip)
+
+
+@lru_cache(maxsize=REMEMBERED_MAX)
+def _literal(host: str) -> IPAddress | None:
+    """None for a name."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
 
 
 async def _give_up(running: set[asyncio.Task[Connected | _Failure]]) -> None:
@@ -283,7 +383,7 @@ def _named(backend: Backend) -> str:
     return target if backend.name in {"", target} else f"{backend.name} ({target})"
 
 
-def _key(candidate: _Candidate) -> Any:
+def _key(candidate: Candidate) -> Any:
     return (candidate.backend.side, candidate.place)
 
 

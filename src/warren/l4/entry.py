@@ -12,13 +12,14 @@ from typing import Any, Final
 
 from warren import log
 from warren.errors import MalformedPacket, OperationFailed
-from warren.l4 import listening
+from warren.l4 import listening, plain
 from warren.l4.config import Entry, EntryState, Listen
 from warren.l4.health import Health
 from warren.l4.kinds import Incoming, Refused, StreamKind
 from warren.l4.limits import allowed
 from warren.l4.permitted import Change
 from warren.l4.pump import reset
+from warren.l4.straight import local_of
 from warren.l4.tools import EntryTools
 from warren.model.services import CONNECTOR_PORT
 from warren.model.tunnel import TransportAddress
@@ -60,6 +61,9 @@ class StreamEntry:
         self._tools = tools
         self._kind = kind
         self._tell = changed
+        self._straight = tools.straight() if kind is plain.handle else None
+        if self._straight is not None:
+            self._straight.plan(entry.way)
         self._listeners: dict[Listen, _Listener] = {}
         self._problems: dict[Listen, str] = {}
         self._health: Health | None = None
@@ -78,7 +82,11 @@ class StreamEntry:
 
     async def update(self, entry: Entry) -> None:
         before, self.entry = self.entry, entry
-        await self._tools.end_forbidden(Change.of(before, entry))
+        change = Change.of(before, entry)
+        if self._straight is not None:
+            self._straight.plan(entry.way)
+            self._straight.end_forbidden(change)
+        await self._tools.end_forbidden(change)
         if before.limits != entry.limits:
             self._tools.admission.forget()
         if before.health != entry.health or (entry.health is not None and before.way != entry.way):
@@ -110,6 +118,8 @@ class StreamEntry:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._straight is not None:
+            self._straight.close()
         await self._tools.end_all()
 
     def _watch_health(self, *, trusted: bool) -> None:
@@ -226,15 +236,14 @@ class StreamEntry:
                 if self.entry.proxy_in:
                     admission.check_source(peer, limits.sources)
                 admission.check_open(limits)
-            local = listening.transport_address(sock.getsockname())
         except Refused as refused:
             self._tools.count(refused, peer)
             reset(sock)
             return
-        except OSError:  # it is gone already
-            sock.close()
-            return
         self._tools.accepted(sock)
+        if not told and self._straight is not None and self._straight.carry(sock, peer):
+            return
+        local = local_of(sock)
         self._tools.attended(sock, self._begin(self._serve(Incoming(sock, peer, local, where), told)))
 
     def _is_told(self, where: Listen) -> bool:

@@ -22,6 +22,10 @@ class HostSockets:
     """For engines whose interface is in the host's own network namespace."""
 
     async def open(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        return self.make(family, kind, protocol)
+
+    def make(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        """:meth:`open` without waiting."""
         try:
             return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, protocol)
         except OSError as error:

@@ -32,6 +32,11 @@ def remember(listener: socket.socket) -> None:
     known.add(listener)
 
 
+def listens(kind: int, port: int) -> bool:
+    """Whether this process listens at ``port`` of any address; if not, nothing leads back there."""
+    return bool(_listeners.get((kind, port)))
+
+
 def leads_back(kind: int, ip: IPAddress, port: int, local: IPAddress | None = None) -> bool:
     """Whether this process listens at ``ip`` and ``port``. ``local``: from where the kernel goes there, which tells
     whether it is an address of this host.

@@ -65,9 +65,14 @@ class Pump:
         head: bytes = b"",
         answer: bytes = b"",
         ended: Callable[[], None] | None = None,
+        opened: Callable[[int], bool] | None = None,
     ) -> Stream:
-        """See :meth:`warren.l4.kinds.Tools.carry`."""
-        stream = Stream(incoming, outgoing, counters, idle_s, ended)
+        """See :meth:`warren.l4.kinds.Tools.carry`.
+
+        With ``opened``, ``outgoing`` is still being connected, and nothing moves until it is: then ``opened`` is called
+        with the error of connect(2), or 0, and says whether the stream goes on; if not, both sides are reset.
+        """
+        stream = Stream(incoming, outgoing, counters, idle_s, ended, opened)
         inward, outward = stream.inward, stream.outward
         if head:
             inward.unsent = memoryview(head)
@@ -81,9 +86,8 @@ class Pump:
         except OSError:  # no memory for it
             self.end(stream, aborted=True)
             return stream
-        if idle_s is not None:
-            stream.moved_at = self._loop.time()
-            stream.timer = self._loop.call_at(stream.moved_at + idle_s, self._look_whether_idle, stream)
+        if idle_s is not None and opened is None:
+            self._watch_idle(stream, idle_s)
         return stream
 
     def end(self, stream: Stream, *, aborted: bool) -> None:
@@ -107,6 +111,7 @@ class Pump:
             else:
                 source.close()
         del stream.inward, stream.outward  # no cycle is left for the garbage collector
+        stream.opened = None
         ended, stream.ended = stream.ended, None
         if ended is not None:
             ended()
@@ -126,6 +131,8 @@ class Pump:
             if pair is None:
                 continue
             outof, into = pair
+            if outof.stream.opened is not None and not outof.inbound and not self._opened(outof, events):
+                continue
             if events & select.EPOLLERR:
                 broken.append(outof)
             if events & _READ:
@@ -146,6 +153,19 @@ class Pump:
                 self.end(direction.stream, aborted=True)
         if not self._called:
             self._work()
+
+    def _opened(self, outof: Direction, events: int) -> bool:
+        """The outgoing socket is connected, or never will be; returns whether the stream goes on."""
+        stream = outof.stream
+        opened, stream.opened = stream.opened, None
+        failed = events & (select.EPOLLERR | select.EPOLLHUP)
+        number = outof.source.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) if failed else 0
+        if opened is not None and not opened(number):
+            self.end(stream, aborted=True)
+            return False
+        if stream.idle_s is not None:
+            self._watch_idle(stream, stream.idle_s)
+        return True
 
     def _work_on(self) -> None:
         self._called = False
@@ -182,6 +202,10 @@ class Pump:
         if stream.inward.over and stream.outward.over:
             self.end(stream, aborted=False)
         return more
+
+    def _watch_idle(self, stream: Stream, idle_s: float) -> None:
+        stream.moved_at = self._loop.time()
+        stream.timer = self._loop.call_at(stream.moved_at + idle_s, self._look_whether_idle, stream)
 
     def _look_whether_idle(self, stream: Stream) -> None:
         if stream.closed or stream.idle_s is None:

@@ -53,7 +53,7 @@ class Direction:
 class Stream:
     """Two sockets and what moves between them. ``incoming`` is the client's side."""
 
-    __slots__ = ("closed", "counters", "ended", "idle_s", "inward", "moved_at", "outward", "timer")
+    __slots__ = ("closed", "counters", "ended", "idle_s", "inward", "moved_at", "opened", "outward", "timer")
 
     def __init__(
         self,
@@ -62,10 +62,13 @@ class Stream:
         counters: Counters,
         idle_s: float | None,
         ended: Callable[[], None] | None,
+        opened: Callable[[int], bool] | None = None,
     ) -> None:
         self.counters = counters
         self.idle_s = idle_s
         self.ended = ended
+        self.opened = opened
+        """Until the outgoing socket is connected."""
         self.closed = False
         self.moved_at = 0.0
         self.timer: asyncio.TimerHandle | None = None

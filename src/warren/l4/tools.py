@@ -17,6 +17,7 @@ from warren.l4.limits import Admission
 from warren.l4.overlay import OverlaySockets
 from warren.l4.permitted import Change
 from warren.l4.pump import Pump, reset
+from warren.l4.straight import Straight
 from warren.l4.stream import Stream
 from warren.model.tunnel import IPAddress, TransportAddress
 
@@ -60,8 +61,7 @@ class EntryTools:
         try:
             found = await self._shared.dialler.connect(way, client, local)
         except Refused as refused:
-            if self.unreachable is not None and refused.reason in {"connect", "timeout", "unresolved"}:
-                self.unreachable(str(refused))
+            self._tell_unreachable(refused)
             raise
         self._connected[found.sock] = asyncio.current_task()
         return found
@@ -80,6 +80,20 @@ class EntryTools:
         answer: bytes = b"",
         ended: Callable[[], None] | None = None,
     ) -> None:
+        self.begin_carrying(incoming, outgoing, idle_s=idle_s, head=head, answer=answer, ended=ended)
+
+    def begin_carrying(
+        self,
+        incoming: socket.socket,
+        outgoing: socket.socket,
+        *,
+        idle_s: float | None = None,
+        head: bytes = b"",
+        answer: bytes = b"",
+        ended: Callable[[], None] | None = None,
+        opened: Callable[[int], bool] | None = None,
+    ) -> Stream:
+        """:meth:`carry`; ``outgoing`` may still be being connected, see ``opened`` of the pump."""
         counted = self._accepted.pop(incoming, None)
         self._attended.pop(incoming, None)
         self._connected.pop(outgoing, None)
@@ -94,10 +108,15 @@ class EntryTools:
                 ended()
 
         stream = self._shared.pump.carry(
-            incoming, outgoing, self.counters, idle_s=idle_s, head=head, answer=answer, ended=over
+            incoming, outgoing, self.counters, idle_s=idle_s, head=head, answer=answer, ended=over, opened=opened
         )
         if not stream.closed:
             self._streams.add(stream)
+        return stream
+
+    def straight(self) -> Straight:
+        """For streams of the entry that need no task of their own."""
+        return Straight(self._shared.dialler, self._shared.pump, self)
 
     def accepted(self, sock: socket.socket) -> None:
         """A stream came in: it is open until :meth:`carry` has ended it, or :meth:`settled` is called before that."""
@@ -119,6 +138,11 @@ class EntryTools:
         reset(incoming.sock)
 
     def count(self, why: Refused, client: TransportAddress | None) -> None:
+        self.counters.refuse(why, client)
+
+    def count_failure(self, why: Refused, client: TransportAddress | None) -> None:
+        """:meth:`count` of a connection to the backends that failed."""
+        self._tell_unreachable(why)
         self.counters.refuse(why, client)
 
     def count_opened(self, name: str = "") -> Callable[[], None]:
@@ -161,3 +185,7 @@ class EntryTools:
             self._shared.pump.end(stream, aborted=True)
             if count % 256 == 255:  # the others go on meanwhile
                 await asyncio.sleep(0)
+
+    def _tell_unreachable(self, why: Refused) -> None:
+        if self.unreachable is not None and why.reason in {"connect", "timeout", "unresolved"}:
+            self.unreachable(str(why))

@@ -28,6 +28,7 @@ from tests.support.l4_ends import (
 )
 from warren.l4 import entry as module
 from warren.l4.config import Backend, Config, Entry, EntryState, Health, Limits, Listen, Way
+from warren.l4.connect import Dialler
 from warren.l4.serve import Server
 from warren.model.services import CONNECTOR_PORT
 from warren.model.tunnel import TransportAddress
@@ -456,12 +457,21 @@ def test_a_bug_in_a_kind_ends_one_stream_alone(monkeypatch: pytest.MonkeyPatch) 
         async def broken(*_: object) -> None:
             raise ZeroDivisionError
 
+        def broken_at_once(*_: object) -> None:
+            raise ZeroDivisionError
+
         async with listening(echo) as target, running(forward(way_to(target))) as server:
             running_entry = server._work["forward x"].running
-            kind = running_entry._kind  # type: ignore[attr-defined]
-            monkeypatch.setattr(running_entry, "_kind", broken)
-            assert await is_reset(port_of(server.status()))
-            monkeypatch.setattr(running_entry, "_kind", kind)
+            with monkeypatch.context() as patched:
+                patched.setattr(running_entry, "_straight", None)
+                patched.setattr(running_entry, "_kind", broken)
+                assert await is_reset(port_of(server.status()))
+            with monkeypatch.context() as patched:
+                patched.setattr(Dialler, "begin", broken_at_once)
+                assert await is_reset(port_of(server.status()))
+            with monkeypatch.context() as patched:
+                patched.setattr(Dialler, "finish", broken_at_once)
+                assert await is_reset(port_of(server.status()))
             assert await exchange(port_of(server.status()), b"x") == b"x"
             await until(lambda: state(server).open == 0)
 
