@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from warren.errors import OperationFailed
-from warren.lab import Host, Lab
+from warren.lab import Host, Impairment, Lab
 from warren.lab.network import Network, environment
 from warren.lab.site import Internet
 
@@ -28,13 +28,21 @@ GATEWAY: Final = '[gateway]\nenabled = true\ndomain = "{domain}"\n'
 class StreamWorld:
     """Hosts are made at once, and join when :meth:`start` is called; ``network`` is called home."""
 
-    def __init__(self, lab: Lab, *, gateways: Sequence[str] = ("gw1",), members: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        *,
+        gateways: Sequence[str] = ("gw1",),
+        members: Sequence[str] = (),
+        home: Impairment | None = None,
+    ) -> None:
+        """``home``: what the uplink of the hidden member's site does to packets; it can be changed later."""
         self.lab = lab
         self.internet = Internet(lab)
         self.server = self.internet.server("server")
         self.gateways = [self.internet.server(name) for name in gateways]
         self.members = [self.internet.server(name) for name in members]
-        self.hidden = self.internet.site("home", "port-restricted").host("hidden")
+        self.hidden = self.internet.site("home", "port-restricted", impairment=home).host("hidden")
         self.visitor = self.internet.server("visitor", families="4")
         self.network = Network(self.server, "home", url=f"https://{self.internet.address('server')}:8443")
         self.agent_toml = GATEWAY
