@@ -6,6 +6,7 @@ stderr.
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -46,14 +47,13 @@ _SECTIONS: Final = {
     },
 }
 _INTERRUPTED = 128 + 2  # a shell's status of a program that SIGINT ended
+_NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 
 @click.group(
     cls=LazyGroup,
     sections=_SECTIONS,
     context_settings={"help_option_names": ["-h", "--help"]},
-    no_args_is_help=False,
-    subcommand_metavar="COMMAND …",
 )
 @click.version_option(__version__, prog_name="warren", message="%(prog)s %(version)s")
 def program() -> None:
@@ -80,7 +80,7 @@ def run(arguments: list[str]) -> int:
     except click.UsageError as error:
         command = error.ctx.command_path if error.ctx else "warren"
         what = " ".join(error.format_message().split()).rstrip(".")  # click lists choices on lines of their own
-        _complain(f"{what}; see `{command} --help`", as_json)
+        _complain(f"{what}{' See' if what.endswith('?') else '; see'} `{command} --help`", as_json)
         return 2
     except click.ClickException as error:
         _complain(error.format_message(), as_json)
@@ -91,13 +91,21 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return _INTERRUPTED
     except BrokenPipeError:
-        # Whoever read our output has gone; nothing is left to say, and the interpreter must not try at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()  # whoever read our output has gone; nothing is left to say
         return 1
     except Exception as error:  # noqa: BLE001 - the last door: a bug is told in one line too
-        _complain(_report(error), as_json)
+        if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+            _print_no_more()
+            _complain(f"what this prints cannot be written ({error.strerror}); make room, or print elsewhere", as_json)
+        else:
+            _complain(_report(error), as_json)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _print_no_more() -> None:
+    """What stdout still holds must not be tried again at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _complain(message: str, as_json: bool) -> None:

@@ -110,7 +110,7 @@ def login(access: str | None, as_json: bool) -> None:
     \b
     Example:
       warren login 'warren-access:…'
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     from warren import files
     from warren.cli import output
     from warren.model.tickets import access_text, read_access
@@ -150,10 +150,11 @@ def logout(as_json: bool) -> None:
         removed = False
     except OSError as error:
         raise OperationFailed(f"{path} cannot be removed ({_reason(error)})") from None
-    if as_json:
-        output.emit({"file": str(path), "removed": removed})
-    else:
-        click.echo(f"{path} is removed." if removed else "There was no access string.")
+    output.answer(
+        {"file": str(path), "removed": removed},
+        f"{path} is removed." if removed else "There was no access string.",
+        as_json=as_json,
+    )
 
 
 def _count(networks: int) -> str:

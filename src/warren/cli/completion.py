@@ -18,7 +18,7 @@ def command(shell: str, as_json: bool) -> None:
     zsh   warren completion zsh > a file named _warren in a directory of $fpath
     fish  warren completion fish > ~/.config/fish/completions/warren.fish
     once  eval "$(warren completion bash)"
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     import json
 
     from click.shell_completion import ShellComplete, get_completion_class

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from warren.cli import access as access_
-from warren.cli import output
+from warren.cli import entries, output
 from warren.cli.completion_names import CONNECTOR, NETWORK, SELECTORS, SERVICE
+from warren.cli.groups import Group
 from warren.cli.network_values import COMMENT, DOMAIN, LISTEN, NAME, PREFIX, made_of
-from warren.cli.service import warn
 
 if TYPE_CHECKING:
     from warren.proto.control.administration import ConnectorEntry
@@ -19,7 +19,7 @@ _RATE: Final = click.FloatRange(0, 1_000_000, min_open=True)
 _STREAMS: Final = click.IntRange(1, 65_536)
 
 
-@click.group("connector", no_args_is_help=False, subcommand_metavar="COMMAND …")
+@click.group("connector", cls=Group)
 def command() -> None:
     """Where streams to a service come in: at a port of a member's host, for TLS names, or as web sites.
 
@@ -94,7 +94,7 @@ def add(
     Examples:
       warren connector add home db --service db --at members --listen 5432
       warren connector add home shop --service shop --at tag:gateway --kind http --domain shop.example.com
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     from warren.proto.control.administration import ConnectorRequest
 
     request = made_of(
@@ -114,13 +114,11 @@ def add(
         comment=comment,
     )
     entry = access_.ask(access, lambda client: client.add_connector(network, request))
-    if as_json:
-        output.emit(entry)
-        return
-    who = ", ".join(entry.taken_by) + (" …" if entry.taken_by_count > len(entry.taken_by) else "")
-    where = f"{_what(entry)} of {who or 'nobody yet'}"
-    click.echo(f"{network} has connector {entry.name} to service {entry.service}: {where}.")
-    warn(entry.warnings)
+    where = f"{_what(entry)} of {entries.members(entry.taken_by, entry.taken_by_count)}"
+    text = f"{network} has connector {entry.name} to service {entry.service}: {where}."
+    output.answer(entry, text, as_json=as_json)
+    if not as_json:
+        entries.warn(entry.warnings)
 
 
 @command.command("list")
@@ -130,17 +128,12 @@ def add(
 def list_(network: str, access: str | None, as_json: bool) -> None:
     """List the connectors of NETWORK."""
     found = access_.ask(access, lambda client: client.connectors(network))
-    if as_json:
-        output.emit(found)
-        return
-    if not found:
-        click.echo(f"There is no connector; `warren connector add {network} NAME --service … --at …` makes one.")
-        return
     rows = [[one.name, one.service, one.kind, one.listen, ", ".join(one.domains), _at(one)] for one in found]
     titles = ["NAME", "SERVICE", "KIND", "LISTENS", "DOMAINS", "AT"]
-    for line in output.table(titles, rows, flexible=("DOMAINS", "AT")):
-        click.echo(line)
-    warn(f"{one.name}: {warning}" for one in found for warning in one.warnings)
+    nothing = f"There is no connector; `warren connector add {network} NAME --service … --at …` makes one."
+    output.listing(found, titles, rows, flexible=("DOMAINS", "AT"), nothing=nothing, as_json=as_json)
+    if not as_json:
+        entries.warn(f"{one.name}: {warning}" for one in found for warning in one.warnings)
 
 
 @command.command("remove")
@@ -151,15 +144,11 @@ def list_(network: str, access: str | None, as_json: bool) -> None:
 def remove(network: str, name: str, access: str | None, as_json: bool) -> None:
     """Have the members of NETWORK take streams for the connector NAME no longer."""
     entry = access_.ask(access, lambda client: client.remove_connector(network, name))
-    if as_json:
-        output.emit(entry)
-    else:
-        click.echo(f"{network} has connector {entry.name} no longer.")
+    output.answer(entry, f"{network} has connector {entry.name} no longer.", as_json=as_json)
 
 
 def _at(entry: ConnectorEntry) -> str:
-    """``tag:gateway (2)``: selectors, and how many members they pick."""
-    return f"{', '.join(entry.at)} ({entry.taken_by_count})"
+    return entries.selected(entry.at, entry.taken_by_count)
 
 
 def _what(entry: ConnectorEntry) -> str:

@@ -12,6 +12,7 @@ import click
 
 from warren.cli import output
 from warren.cli.access import json_option
+from warren.cli.groups import Group
 from warren.errors import OperationFailed, UsageError
 from warren.proto.control.spans import TOKEN_S_MAX
 
@@ -48,7 +49,7 @@ def _place(function: Callable[..., None]) -> Callable[..., None]:
     return state(database(function))
 
 
-@click.group("coordinator", no_args_is_help=False, subcommand_metavar="COMMAND …")
+@click.group("coordinator", cls=Group)
 def command() -> None:
     """Run a coordinator: it admits machines to networks and tells them of each other."""
 
@@ -114,7 +115,7 @@ def run(
     \b
     Example:
       warren coordinator run --url https://warren.example.com:8443 --network home
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     from warren import log
 
     if as_json:
@@ -156,7 +157,7 @@ def _serve(
     asyncio.run(app.run(app.Configuration(**settings, relay=relay, limits=limits), announce))
 
 
-@command.group("token", no_args_is_help=False, subcommand_metavar="COMMAND …")
+@command.group("token", cls=Group)
 def token() -> None:
     """Tokens of administrators, straight in the database: for when the last one is lost."""
 
@@ -246,10 +247,7 @@ def revoke(*, state: Path, database: str | None, token_id: str, as_json: bool) -
         return await revoke_token(service, token_id)
 
     revoked = _with_database(state, database, work)
-    if as_json:
-        output.emit({"id": revoked.id, "revoked": True})
-    else:
-        click.echo(f"Token {revoked.id} is revoked.")
+    output.answer({"id": revoked.id, "revoked": True}, f"Token {revoked.id} is revoked.", as_json=as_json)
 
 
 def _with_database(state: Path, database: str | None, work: Callable[[Service, Store], Awaitable[T]]) -> T:

@@ -32,7 +32,7 @@ def command(network: str | None, leave: bool, run: str | None, as_json: bool) ->
     Example:
       warren down
       warren down home --leave
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     import json
 
     from warren.agent.places import places

@@ -23,7 +23,7 @@ def command(command: tuple[str, ...], run: str | None) -> None:
     Example:
       warren exec curl http://web.home.internal/
       warren exec -- ssh -6 alice.home.internal
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     from warren.agent.entering import enter_overlay, execute
     from warren.agent.places import places
     from warren.errors import Unreachable

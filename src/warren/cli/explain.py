@@ -41,7 +41,7 @@ def command(a: str, b: str | None, run: str | None, as_json: bool) -> None:
     Example:
       warren explain bob
       warren explain alice bob --json
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     peer = a if b is None else _other(access_agent.status(run), a, b)
     found = access_agent.ask(run, lambda agent: agent.explain(peer))
     if as_json:

@@ -52,7 +52,7 @@ def command(
       warren forward '*:5353' dns.home:53/udp
       warren forward overlay:80 localhost:8080 --keep
       warren forward --socks 1080
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     manners = [listen is not None, socks is not None, listed, remove is not None]
     if sum(manners) != 1 or (target is None) == (listen is not None) or (keep and (listed or remove is not None)):
         raise UsageError(

@@ -22,7 +22,7 @@ def command(now: bool, print_only: bool, as_json: bool) -> None:
     Example:
       warren up 'warren-ticket:…'      join first, Ctrl-C when it works
       warren install --now             and from then on at every boot
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     import json
 
     from warren.agent import unit

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from warren.cli import output
+from warren.cli.groups import Group
 
 if TYPE_CHECKING:
     from warren.lab.scene_build import Stage
@@ -17,7 +18,7 @@ _STARTUP_S: Final = 300.0
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group("lab", no_args_is_help=False, subcommand_metavar="COMMAND …")
+@click.group("lab", cls=Group)
 def command() -> None:
     """Rehearse networks: sites, NATs, firewalls and bad links inside this machine, with the real programs on them.
 
@@ -56,7 +57,7 @@ def up(scene: str, background: bool, as_json: bool) -> None:
       warren lab up two-homes -d
       warren lab exec two-homes alice -- ping bob.home.internal
       warren lab down two-homes
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     from warren.cli import lab_scenes
     from warren.lab.scene_record import records
 
@@ -127,7 +128,7 @@ def exec_(scene: str, host: str, words: tuple[str, ...]) -> None:
     \b
     Example:
       warren lab exec two-homes alice -- warren status
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     from warren.cli import lab_scenes
     from warren.lab.scene_record import records
     from warren.lab.scene_stand import enter_and_run
@@ -157,10 +158,7 @@ def down(scene: str, as_json: bool) -> None:
         if time.monotonic() > deadline:
             raise OperationFailed(f"the scene {name} (process {record.pid}) does not end; look into {known.log(name)}")
         time.sleep(0.05)
-    if as_json:
-        output.emit({"scene": name, "ended": True})
-    else:
-        click.echo(f"The scene {name} is gone.")
+    output.answer({"scene": name, "ended": True}, f"The scene {name} is gone.", as_json=as_json)
 
 
 def _standing(known: Records, name: str, *, ready: bool = True) -> Record:

@@ -34,7 +34,7 @@ _SECTIONS: Final = {
 }
 
 
-@click.group("network", cls=LazyGroup, sections=_SECTIONS, no_args_is_help=False, subcommand_metavar="COMMAND …")
+@click.group("network", cls=LazyGroup, sections=_SECTIONS)
 def command() -> None:
     """Create networks, invite machines, plan and apply policies, revoke members.
 

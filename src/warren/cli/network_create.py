@@ -39,7 +39,7 @@ def create(name: str, prefix4: str | None, suffix: str, lease_s: int, access: st
     \b
     Example:
       warren network create home --ipv4 10.77.0.0/16
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     from warren.proto.control.administration import NetworkRequest
 
     request = NetworkRequest(name=name, prefix4=prefix4, suffix=suffix, lease_s=lease_s)
@@ -57,12 +57,6 @@ def create(name: str, prefix4: str | None, suffix: str, lease_s: int, access: st
 def list_(access: str | None, as_json: bool) -> None:
     """List the networks of the coordinator."""
     networks = access_.ask(access, lambda client: client.networks())
-    if as_json:
-        output.emit(networks)
-        return
-    if not networks:
-        click.echo("There is no network yet; `warren network create NAME` makes one.")
-        return
     rows = [
         [
             network.name,
@@ -76,8 +70,9 @@ def list_(access: str | None, as_json: bool) -> None:
         for network in networks
     ]
     titles = ["NAME", "MEMBERS", "IPV6", "IPV4", "SUFFIX", "LEASE", "MADE"]
-    for line in output.table(titles, rows, right=("MEMBERS",), flexible=("NAME", "SUFFIX")):
-        click.echo(line)
+    nothing = "There is no network yet; `warren network create NAME` makes one."
+    wide = ("NAME", "SUFFIX")
+    output.listing(networks, titles, rows, right=("MEMBERS",), flexible=wide, nothing=nothing, as_json=as_json)
 
 
 @click.command("show")
@@ -91,7 +86,7 @@ def show(network: str, as_toml: bool, access: str | None, as_json: bool) -> None
     \b
     Example:
       warren network show home --toml > home.toml
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     from warren.cli.network_render import render
 
     async def question(client: AdminClient) -> tuple[Network, DesiredState]:

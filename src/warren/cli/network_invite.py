@@ -50,7 +50,7 @@ def invite(
     Example:
       warren network invite home
       warren network invite home --uses 20 --ttl 7d --tag web
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     from warren.proto.control.administration import InviteRequest
 
     request = InviteRequest(uses=uses, ttl_s=ttl_s, tags=tags, ephemeral=ephemeral)
@@ -72,18 +72,13 @@ def invite(
 def invites(network: str, access: str | None, as_json: bool) -> None:
     """List the invites of NETWORK. Their tickets are not kept anywhere and cannot be shown again."""
     found = access_.ask(access, lambda client: client.invites(network))
-    if as_json:
-        output.emit(found)
-        return
-    if not found:
-        click.echo(f"There is no invite; `warren network invite {network}` makes one.")
-        return
     rows = [
         [invite.id, f"{invite.used} of {invite.uses}", _state(invite), ", ".join(invite.tags), _kind(invite)]
         for invite in found
     ]
-    for line in output.table(["ID", "USED", "STATE", "TAGS", "KIND"], rows, flexible=("TAGS",)):
-        click.echo(line)
+    titles = ["ID", "USED", "STATE", "TAGS", "KIND"]
+    nothing = f"There is no invite; `warren network invite {network}` makes one."
+    output.listing(found, titles, rows, flexible=("TAGS",), nothing=nothing, as_json=as_json)
 
 
 @click.command("uninvite")
@@ -94,10 +89,11 @@ def invites(network: str, access: str | None, as_json: bool) -> None:
 def uninvite(network: str, invite: str, access: str | None, as_json: bool) -> None:
     """Make an invite worth nothing. INVITE is its id, as `invites` shows it. Who joined with it stays a member."""
     revoked = access_.ask(access, lambda client: client.revoke_invite(network, invite))
-    if as_json:
-        output.emit(revoked)
-    else:
-        click.echo(f"Nobody can join with invite {revoked.id} any more; it was used {revoked.used} times.")
+    output.answer(
+        revoked,
+        f"Nobody can join with invite {revoked.id} any more; it was used {revoked.used} times.",
+        as_json=as_json,
+    )
 
 
 def _code(ticket: str, asked: bool | None) -> list[str]:

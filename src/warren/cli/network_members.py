@@ -25,12 +25,6 @@ if TYPE_CHECKING:
 def members(network: str, access: str | None, as_json: bool) -> None:
     """List the members of NETWORK, as the coordinator knows them."""
     found = access_.ask(access, lambda client: client.members(network))
-    if as_json:
-        output.emit(found)
-        return
-    if not found:
-        click.echo(f"Nobody is in {network} yet; `warren network invite {network}` prints a ticket.")
-        return
     now = output.utc_now()
     rows = [
         [
@@ -45,8 +39,8 @@ def members(network: str, access: str | None, as_json: bool) -> None:
         for member in found
     ]
     titles = ["NAME", "STATE", "SINCE", "IPV6", "IPV4", "LEASE", "TAGS"]
-    for line in output.table(titles, rows, flexible=("NAME", "TAGS")):
-        click.echo(line)
+    nothing = f"Nobody is in {network} yet; `warren network invite {network}` prints a ticket."
+    output.listing(found, titles, rows, flexible=("NAME", "TAGS"), nothing=nothing, as_json=as_json)
 
 
 @click.command("rename")
@@ -61,10 +55,7 @@ def rename(network: str, old: str, new: str, access: str | None, as_json: bool) 
 
     change = MemberChange(name=new)
     member = access_.ask(access, lambda client: client.change_member(network, old, change))
-    if as_json:
-        output.emit(member)
-    else:
-        click.echo(f"{old} is {member.name} now.")
+    output.answer(member, f"{old} is {member.name} now.", as_json=as_json)
 
 
 @click.command("tag")
@@ -80,17 +71,14 @@ def tag(network: str, member: str, tags: tuple[str, ...], none: bool, access: st
     \b
     Example:
       warren network tag home web1 web public
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     from warren.proto.control.administration import MemberChange
 
     if bool(tags) == none:
         raise UsageError("say which tags it is to have, or --none")
     change = MemberChange(tags=tags)
     changed = access_.ask(access, lambda client: client.change_member(network, member, change))
-    if as_json:
-        output.emit(changed)
-    else:
-        click.echo(f"{changed.name} has {_tags(changed)}.")
+    output.answer(changed, f"{changed.name} has {_tags(changed)}.", as_json=as_json)
 
 
 @click.command("revoke")
@@ -129,12 +117,6 @@ def revoke(network: str, member: str, yes: bool, access: str | None, as_json: bo
 def events(network: str | None, after: int | None, limit: int, access: str | None, as_json: bool) -> None:
     """Show who changed what, and when: in NETWORK, or everywhere."""
     found = access_.ask(access, lambda client: client.events(network, after=after, limit=limit))
-    if as_json:
-        output.emit(found)
-        return
-    if not found:
-        click.echo("Nothing happened." if after is None else f"Nothing happened after event {after}.")
-        return
     rows = [
         [
             str(event.sequence),
@@ -144,8 +126,9 @@ def events(network: str | None, after: int | None, limit: int, access: str | Non
         for event in found
     ]
     titles = ["N", "WHEN", "WHO", "WHAT", "WHOM", "DETAIL"]
-    for line in output.table(titles, rows, right=("N",), flexible=("WHO", "WHOM", "DETAIL")):
-        click.echo(line)
+    nothing = "Nothing happened." if after is None else f"Nothing happened after event {after}."
+    wide = ("WHO", "WHOM", "DETAIL")
+    output.listing(found, titles, rows, right=("N",), flexible=wide, nothing=nothing, as_json=as_json)
 
 
 def _bound(moment: datetime) -> str:

@@ -41,7 +41,7 @@ def plan(file: str | None, network: str | None, access: str | None, as_json: boo
       $EDITOR home.toml
       warren network plan home.toml
       warren network apply home.toml
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     if file is None:
         _print_present(access, network, as_json)
         return
@@ -74,7 +74,7 @@ def apply(file: str | None, yes: bool, access: str | None, as_json: bool) -> Non
     \b
     Example:
       warren network apply home.toml
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     if file is None:
         raise UsageError("say which file; `warren network plan` prints one to begin with")
     from warren.proto.control.administration import ApplyRequest
@@ -185,10 +185,7 @@ def _print_present(access: str | None, network: str | None, as_json: bool) -> No
         return name, await client.desired_state(name)
 
     name, state = access_.ask(access, question)
-    if as_json:
-        output.emit({"network": name, "state": state})
-    else:
-        click.echo(render(name, state), nl=False)
+    output.answer({"network": name, "state": state}, render(name, state).removesuffix("\n"), as_json=as_json)
 
 
 # The plan

@@ -11,6 +11,7 @@ import click
 from warren.cli import access as access_
 from warren.cli import output
 from warren.cli.completion_names import NETWORK
+from warren.cli.groups import Group
 from warren.cli.network_values import NAME
 from warren.errors import UsageError
 
@@ -21,7 +22,7 @@ _PORT: Final = click.IntRange(1, 65_535)
 _SECRET_CHARACTERS: Final = range(16, 257)
 
 
-@click.group("relay", no_args_is_help=False, subcommand_metavar="COMMAND …")
+@click.group("relay", cls=Group)
 def command() -> None:
     """Which relays the members may use when there is no direct way: `warren relay run`, or coturn."""
 
@@ -67,7 +68,7 @@ def add(
     \b
     Example:
       warren network relay add home frankfurt relay.example.com --tls-port 443 --secret-file relay.secret
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     from warren.proto.control.administration import RelayRequest
 
     request = RelayRequest(
@@ -80,10 +81,9 @@ def add(
         secret=_secret(secret_file),
     )
     entry = access_.ask(access, lambda client: client.add_relay(network, request))
-    if as_json:
-        output.emit(entry)
-    else:
-        click.echo(f"The members of {network} may use relay {entry.name} at {', '.join(entry.hosts)}.")
+    output.answer(
+        entry, f"The members of {network} may use relay {entry.name} at {', '.join(entry.hosts)}.", as_json=as_json
+    )
 
 
 @command.command("list")
@@ -93,15 +93,10 @@ def add(
 def list_(network: str, access: str | None, as_json: bool) -> None:
     """List the relays that the members of NETWORK may use."""
     found = access_.ask(access, lambda client: client.relays(network))
-    if as_json:
-        output.emit(found)
-        return
-    if not found:
-        click.echo("There is no relay; `warren coordinator run` brings one, and `warren relay run` is one.")
-        return
     rows = [[one.name, ", ".join(one.hosts), _ports(one), "coordinator" if one.own else "operator"] for one in found]
-    for line in output.table(["NAME", "HOSTS", "PORTS", "FROM"], rows, flexible=("HOSTS",)):
-        click.echo(line)
+    titles = ["NAME", "HOSTS", "PORTS", "FROM"]
+    nothing = "There is no relay; `warren coordinator run` brings one, and `warren relay run` is one."
+    output.listing(found, titles, rows, flexible=("HOSTS",), nothing=nothing, as_json=as_json)
 
 
 @command.command("remove")
@@ -112,10 +107,7 @@ def list_(network: str, access: str | None, as_json: bool) -> None:
 def remove(network: str, name: str, access: str | None, as_json: bool) -> None:
     """Have the members of NETWORK use the relay NAME no longer."""
     entry = access_.ask(access, lambda client: client.remove_relay(network, name))
-    if as_json:
-        output.emit(entry)
-    else:
-        click.echo(f"The members of {network} use relay {entry.name} no longer.")
+    output.answer(entry, f"The members of {network} use relay {entry.name} no longer.", as_json=as_json)
 
 
 def _host(text: str) -> str:

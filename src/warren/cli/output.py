@@ -35,6 +35,34 @@ def emit(value: object) -> None:
     click.echo(data.decode())
 
 
+def answer(value: object, text: str, *, as_json: bool) -> None:
+    """What a command has done: ``value`` as JSON, or the sentence ``text``."""
+    if as_json:
+        emit(value)
+    else:
+        click.echo(text)
+
+
+def listing(
+    found: Sequence[object],
+    titles: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    as_json: bool,
+    nothing: str,
+    right: Collection[str] = (),
+    flexible: Collection[str] = (),
+) -> None:
+    """What a command has found: ``found`` as JSON, or a :func:`table` of it, or the sentence ``nothing``."""
+    if as_json:
+        emit(found)
+    elif not found:
+        click.echo(nothing)
+    else:
+        for line in table(titles, rows, right=right, flexible=flexible):
+            click.echo(line)
+
+
 def terminal_width() -> int | None:
     """Columns of the terminal that stdout is; None: it is no terminal, and lines may be as long as they are."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from warren.cli import output
+from warren.cli.groups import Group
 from warren.errors import UsageError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 _STATE = "/var/lib/warren-relay"
 
 
-@click.group("relay", no_args_is_help=False, subcommand_metavar="COMMAND …")
+@click.group("relay", cls=Group)
 def command() -> None:
     """Run a relay: a TURN server for members that cannot reach each other directly."""
 
@@ -65,7 +66,7 @@ def run(
     \b
     Example:
       warren relay run --secret-file /etc/warren/relay.secret --tls-port 443
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     from warren import log
     from warren.relay import serve
     from warren.relay.config import with_ports, with_secret_file

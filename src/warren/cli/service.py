@@ -7,19 +7,18 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from warren.cli import access as access_
-from warren.cli import output
+from warren.cli import entries, output
 from warren.cli.completion_names import NETWORK, SELECTORS, SERVICE
+from warren.cli.groups import Group
 from warren.cli.network_values import COMMENT, CONNECT_TIMEOUT, HEALTH, IDLE, NAME, TARGET, made_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from warren.proto.control.administration import ServiceEntry
 
 _PORT: Final = click.IntRange(1, 65_535)
 
 
-@click.group("service", no_args_is_help=False, subcommand_metavar="COMMAND …")
+@click.group("service", cls=Group)
 def command() -> None:
     """What members of a network serve to others: a host and port that they reach, under one name.
 
@@ -99,7 +98,7 @@ def add(
     \b
     Example:
       warren service add home shop --at member:web1 --target localhost:8080 --port 80
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     from warren.proto.control.administration import ServiceRequest
 
     request = made_of(
@@ -118,13 +117,11 @@ def add(
         comment=comment,
     )
     entry = access_.ask(access, lambda client: client.add_service(network, request))
-    if as_json:
-        output.emit(entry)
-        return
-    who = ", ".join(entry.served_by) + (" …" if entry.served_by_count > len(entry.served_by) else "")
-    where = f"{entry.full_name}, {entry.protocol} {entry.port}"
-    click.echo(f"{network} has service {entry.name}: {where}, at {who or 'nobody yet'}.")
-    warn(entry.warnings)
+    at_whom = entries.members(entry.served_by, entry.served_by_count)
+    text = f"{network} has service {entry.name}: {entry.full_name}, {entry.protocol} {entry.port}, at {at_whom}."
+    output.answer(entry, text, as_json=as_json)
+    if not as_json:
+        entries.warn(entry.warnings)
 
 
 @command.command("list")
@@ -134,16 +131,12 @@ def add(
 def list_(network: str, access: str | None, as_json: bool) -> None:
     """List the services of NETWORK."""
     found = access_.ask(access, lambda client: client.services(network))
-    if as_json:
-        output.emit(found)
-        return
-    if not found:
-        click.echo(f"There is no service; `warren service add {network} NAME --at … --target …` makes one.")
-        return
     rows = [[one.name, f"{one.protocol} {one.port}", _at(one), one.target, ", ".join(one.connectors)] for one in found]
-    for line in output.table(["NAME", "PORT", "AT", "TARGET", "CONNECTORS"], rows, flexible=("AT", "TARGET")):
-        click.echo(line)
-    warn(f"{one.name}: {warning}" for one in found for warning in one.warnings)
+    titles = ["NAME", "PORT", "AT", "TARGET", "CONNECTORS"]
+    nothing = f"There is no service; `warren service add {network} NAME --at … --target …` makes one."
+    output.listing(found, titles, rows, flexible=("AT", "TARGET"), nothing=nothing, as_json=as_json)
+    if not as_json:
+        entries.warn(f"{one.name}: {warning}" for one in found for warning in one.warnings)
 
 
 @command.command("remove")
@@ -154,18 +147,8 @@ def list_(network: str, access: str | None, as_json: bool) -> None:
 def remove(network: str, name: str, access: str | None, as_json: bool) -> None:
     """Have the members of NETWORK serve NAME no longer. Connectors that lead to it go first."""
     entry = access_.ask(access, lambda client: client.remove_service(network, name))
-    if as_json:
-        output.emit(entry)
-    else:
-        click.echo(f"{network} has service {entry.name} no longer.")
-
-
-def warn(warnings: Iterable[str]) -> None:
-    """What is perhaps not meant goes to stderr: what was asked for is done."""
-    for warning in warnings:
-        click.echo(click.style(output.clean(f"warning: {warning}"), fg="yellow"), err=True)
+    output.answer(entry, f"{network} has service {entry.name} no longer.", as_json=as_json)
 
 
 def _at(entry: ServiceEntry) -> str:
-    """``tag:web (2)``: selectors, and how many members they pick."""
-    return f"{', '.join(entry.at)} ({entry.served_by_count})"
+    return entries.selected(entry.at, entry.served_by_count)

@@ -28,7 +28,7 @@ def command(config: str, name: str | None, check: bool, as_json: bool) -> None:
     Example:
       warren tunnel ./home.conf
       wg show home
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     from warren import log
     from warren.tunnel.files import locate
 

@@ -55,7 +55,7 @@ def command(
     Example:
       warren up 'warren-ticket:…'
       warren status
-    """  # noqa: D301 - \b keeps click from rewrapping a paragraph
+    """
     from warren import log
     from warren.agent.places import places
 

@@ -54,7 +54,10 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["tunel"], "warren: No such command 'tunel'; see `warren --help`\n"),
+        (["tunel"], "warren: No such command 'tunel'. Did you mean 'tunnel'? See `warren --help`\n"),
+        (["zzz"], "warren: No such command 'zzz'; see `warren --help`\n"),
+        (["network", "crate", "x"], "No such command 'crate'. Did you mean 'create'? See `warren network --help`\n"),
+        (["lab", "lst"], "No such command 'lst'. Did you mean 'list'? See `warren lab --help`\n"),
         ([], "warren: Missing command; see `warren --help`\n"),
         (["coordinator"], "warren: Missing command; see `warren coordinator --help`\n"),
         (["coordinator", "token"], "warren: Missing command; see `warren coordinator token --help`\n"),
@@ -190,6 +193,23 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     os.close(writer)
     assert done.returncode == 1
     assert done.stderr == b""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["completion", "bash"]])
+def test_output_that_finds_no_room_is_told_in_one_line(arguments: list[str]) -> None:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-m", "warren", *arguments]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False, env=environment, text=True)
+    why = "No space left on device"
+    expected = f"warren: what this prints cannot be written ({why}); make room, or print elsewhere\n"
+    assert (done.returncode, done.stderr) == (1, expected)
+
+
+def test_a_group_says_of_each_command_a_whole_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run(["connector", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "add Have members of NETWORK take streams for a service, and call that NAME. list" in text
 
 
 def test_ctrl_c_while_modules_are_being_loaded_leaves_no_traceback() -> None:
