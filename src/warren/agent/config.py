@@ -33,7 +33,8 @@ Everything is optional::
     listen_port = 51821
     dns = false
 
-:mod:`warren.agent.stream_config` has ``[[forward]]``, ``[socks]``, ``[gateway]`` and ``[services]``.
+:mod:`warren.agent.stream_config` has ``[[forward]]``, ``[socks]``, ``[gateway]``, ``[services]`` and
+``[connectors]``.
 
 An error names the file, the line and the key, and nothing of the file is then used.
 """
@@ -55,11 +56,11 @@ from warren.agent.stream_config import (
     FORWARDS_MAX,
     ForwardTable,
     GatewayTable,
-    ServicesTable,
     SocksTable,
     StreamConfig,
     stream_config,
 )
+from warren.agent.stream_permits import PermitTable
 from warren.errors import UsageError
 from warren.model.parts import NAME_PATTERN
 from warren.model.tunnel import IPAddress, IPNetwork, TransportAddress
@@ -126,7 +127,8 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     forward: Annotated[tuple[ForwardTable, ...], Meta(max_length=FORWARDS_MAX)] = ()
     socks: SocksTable | None = None
     gateway: GatewayTable = GatewayTable()
-    services: ServicesTable = ServicesTable()
+    services: PermitTable = PermitTable()
+    connectors: PermitTable = PermitTable()
     network: dict[Name, _Network] = {}
 
 
@@ -241,7 +243,12 @@ def _convert(file: _File) -> AgentConfig:
         proxy=None if file.proxy is None else _proxy(file.proxy.url),
         relay=OwnRelay(file.relay.udp_port, file.relay.tls_port) if file.relay.enabled else None,
         streams=stream_config(
-            file.forward, file.socks, file.gateway, file.services, stated=[address.ip for address in addresses]
+            file.forward,
+            file.socks,
+            file.gateway,
+            file.services,
+            file.connectors,
+            stated=[address.ip for address in addresses],
         ),
         dns_of={name: one.dns for name, one in file.network.items() if one.dns is not None},
         listen_port_of={name: one.listen_port for name, one in file.network.items() if one.listen_port is not None},

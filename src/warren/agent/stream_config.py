@@ -19,6 +19,10 @@ acme_ca = "/etc/ssl/acme-root.pem"  # who signed the directory's certificate, if
 [services]  # what this node may serve, whatever the network says
 enabled = true
 allow = ["127.0.0.1:*", "10.0.0.0/8:80", "web.lan:443", "unix:/run/*"]  # default: all but unix:
+
+[connectors]  # where this node may listen for the network's connectors
+enabled = true
+allow = ["127.0.0.1:8000-8999", "*:443"]  # default: loopback from port 1024 on; with [gateway] every address and port
 """
 
 from __future__ import annotations
@@ -26,8 +30,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, ip_address, ip_network
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -35,16 +38,15 @@ import msgspec
 from msgspec import Meta
 
 from warren.agent.forward_text import Forward, Socks, parse_forward, parse_socks
-from warren.model.parts import port_range
-from warren.model.services import Target, check_domain
-from warren.model.tunnel import IPAddress, IPNetwork
+from warren.agent.stream_permits import PermitTable, Serving, Taking, serving_of, taking_of
+from warren.model.services import check_domain
+from warren.model.tunnel import IPAddress
 from warren.toml.settings import Unusable
 
 FORWARDS_MAX: Final = 256
 """In the file, and as many by command: each is a listener, and a line of status."""
 DOMAIN_CHARACTERS_MAX: Final = 189
 """Of a gateway's domain: with a connector's name and a dot before it, 253 are the most that DNS takes."""
-_ALLOW_FORM: Final = "say ADDRESS:PORT, PREFIX:PORT, NAME:PORT or unix:/PATH, with * for any port or part of a name"
 
 _Short = Annotated[str, Meta(min_length=1, max_length=512)]
 
@@ -66,11 +68,6 @@ class GatewayTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     acme_ca: _Short | None = None
 
 
-class ServicesTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    enabled: bool = True
-    allow: Annotated[tuple[_Short, ...], Meta(max_length=256)] | None = None
-
-
 @dataclass(frozen=True, slots=True)
 class Gateway:
     """That this node takes streams from outside."""
@@ -83,53 +80,6 @@ class Gateway:
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
-    """Targets of services that the operator lets this node serve. A name is matched as it is written, not by the
-    addresses that it has.
-    """
-
-    text: str
-    network: IPNetwork | None
-    pattern: str
-    """Of names or paths, where ``network`` is None."""
-    ports: tuple[int, int] = (1, 65_535)
-
-    def covers(self, target: Target) -> bool:
-        if target.path:
-            return self.pattern.startswith("/") and fnmatchcase(target.path, self.pattern)
-        if not self.ports[0] <= target.port <= self.ports[1]:
-            return False
-        if self.network is None:
-            return fnmatchcase(target.host.rstrip(".").lower(), self.pattern)
-        try:
-            return ip_address(target.host) in self.network
-        except ValueError:
-            return False
-
-
-@dataclass(frozen=True, slots=True)
-class Serving:
-    """What this node serves of what the network wants of it."""
-
-    enabled: bool = True
-    allow: tuple[Allowed, ...] | None = None
-    """None: everything but Unix sockets."""
-
-    def objection(self, target: Target) -> str:
-        """Why ``target`` is not served, with what to do; empty: it may be."""
-        if not self.enabled:
-            return "the operator of this node has switched services off (agent.toml, [services] enabled)"
-        if self.allow is None and target.path:  # often whoever connects there as this user has the user's power
-            return (
-                f"a Unix socket is served only if the operator of this node names it: agent.toml, [services] "
-                f'allow = ["{target}"]'
-            )
-        if self.allow is not None and not any(one.covers(target) for one in self.allow):
-            return f"the operator of this node does not allow {target}; agent.toml, [services] allow, can add it"
-        return ""
-
-
-@dataclass(frozen=True, slots=True)
 class StreamConfig:
     """All of it."""
 
@@ -137,7 +87,8 @@ class StreamConfig:
     socks: Socks | None = None
     gateway: Gateway | None = None
     """None: this node takes nothing from outside."""
-    serving: Serving = Serving()
+    serving: Serving = Serving()  # noqa: RUF009 - frozen
+    taking: Taking = Taking()  # noqa: RUF009 - frozen
     known_as: IPv4Address | None = None
     """By which others know this node, though it may not have it itself."""
 
@@ -146,7 +97,8 @@ def stream_config(
     forwards: tuple[ForwardTable, ...],
     socks: SocksTable | None,
     gateway: GatewayTable,
-    services: ServicesTable,
+    services: PermitTable,
+    connectors: PermitTable,
     stated: Sequence[IPAddress] = (),
 ) -> StreamConfig:
     """``stated``: where others reach this node, as the operator says. Raises Unusable."""
@@ -167,9 +119,8 @@ def stream_config(
         forwards=tuple(found.values()),
         socks=server,
         gateway=taking if gateway.enabled else None,
-        serving=Serving(
-            services.enabled, None if services.allow is None else tuple(_allowed(text) for text in services.allow)
-        ),
+        serving=serving_of(services),
+        taking=taking_of(connectors),
         known_as=next((ip for ip in stated if isinstance(ip, IPv4Address)), None),
     )
 
@@ -203,24 +154,3 @@ def _gateway(table: GatewayTable) -> Gateway:
     if path is not None and not path.is_absolute():
         raise Unusable("gateway.acme_ca", f"{table.acme_ca!r} is no absolute path")
     return Gateway(table.domain, table.acme_directory, table.acme_email, path)
-
-
-def _allowed(text: str) -> Allowed:
-    key = "services.allow"
-    if text.startswith("unix:/"):
-        return Allowed(text, None, text.removeprefix("unix:"))
-    host, _, port = text.rpartition(":")
-    try:
-        ports = (1, 65_535) if port == "*" else port_range(port)
-    except ValueError:
-        raise Unusable(key, f"{text!r}: {_ALLOW_FORM}") from None
-    bracketed = re.fullmatch(r"\[([^\]]*)\](/[0-9]+)?", host)
-    plain = f"{bracketed[1]}{bracketed[2] or ''}" if bracketed else host
-    try:
-        return Allowed(text, ip_network(plain), "", ports)
-    except ValueError as error:
-        if bracketed or ":" in host or re.fullmatch(r"[0-9./]+", host):
-            raise Unusable(key, f"{text!r}: {error}; {_ALLOW_FORM}") from None
-    if not re.fullmatch(r"[A-Za-z0-9_.*?-]+", host):
-        raise Unusable(key, f"{text!r}: {_ALLOW_FORM}")
-    return Allowed(text, None, host.rstrip(".").lower(), ports)

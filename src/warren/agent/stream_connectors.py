@@ -17,12 +17,13 @@ from warren.agent.stream_challenges import others_of, socket_for, socket_of
 from warren.agent.stream_config import Gateway
 from warren.agent.stream_directory import NetworkView
 from warren.agent.stream_order import Orders
+from warren.agent.stream_permits import Taking
 from warren.agent.stream_services import service_backends, service_way
 from warren.agent.stream_values import Item
 from warren.ingress.sites import Ports, Site
 from warren.l4.config import Entry, Limits, Listen
 from warren.model.members import Member
-from warren.model.services import Connector, Place, Service, mismatch, place_of
+from warren.model.services import HTTP_PORT, Connector, Place, Service, mismatch, place_of
 from warren.model.serving import connectors_of, service_named
 
 _NO_GATEWAY = (
@@ -77,7 +78,7 @@ class Connectors:
     shared: tuple[Taken, ...]
 
 
-def connectors(view: NetworkView, around: Surroundings, orders: Orders) -> Connectors:
+def connectors(view: NetworkView, around: Surroundings, orders: Orders, taking: Taking) -> Connectors:
     """What the connectors at this node need, as far as each of them alone is looked at."""
     items: list[Item] = []
     shared: list[Taken] = []
@@ -88,9 +89,10 @@ def connectors(view: NetworkView, around: Surroundings, orders: Orders) -> Conne
             continue
         public = is_public(place_of(connector, service))
         backends = service_backends(view, service, orders, others_only=public)
-        problem = mismatch(connector, service) or ""
+        problem = taking.objection(_places(connector, service), gateway=around.gateway is not None)
         if public and around.gateway is None:
             problem = _NO_GATEWAY
+        problem = problem or mismatch(connector, service) or ""
         way = service_way(backends, service)
         entry = Entry(
             id=item_id(view, connector),
@@ -109,6 +111,14 @@ def connectors(view: NetworkView, around: Surroundings, orders: Orders) -> Conne
         else:
             shared.append(_shared(view, connector, service, item, around))
     return Connectors(tuple(items), tuple(shared))
+
+
+def _places(connector: Connector, service: Service) -> list[Place]:
+    """Where streams of ``connector`` come in; browsers ask first without TLS."""
+    place = place_of(connector, service)
+    if connector.kind == "http" and connector.certificate != "none" and is_public(place):
+        return [place, Place(place.address, HTTP_PORT)]
+    return [place]
 
 
 def item_id(view: NetworkView, connector: Connector) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from warren.agent.stream_challenges import challenge_items
+from warren.agent.stream_closed import closed
 from warren.agent.stream_config import StreamConfig
 from warren.agent.stream_connectors import Surroundings, Taken, connectors
 from warren.agent.stream_directory import NetworkView
@@ -60,10 +61,11 @@ def streams(
     orders = Orders(before)
     items: list[Item] = []
     shared: list[Taken] = []
+    shut = closed(views)
     for view in views:
-        items += service_items(view, wishes.config.serving)
+        items += service_items(view, wishes.config.serving, shut)
         items += subnet_items(view)
-        found = connectors(view, around, orders)
+        found = connectors(view, around, orders, wishes.config.taking)
         items += found.items
         shared += found.shared
         others = [member for taken in found.shared for member in taken.others]

@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from ipaddress import IPv6Address
+from collections.abc import Iterator, Sequence
+from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-from warren.agent.stream_config import Serving
+from warren.agent.stream_closed import opened
 from warren.agent.stream_directory import Directory, NetworkView
 from warren.agent.stream_order import Orders
+from warren.agent.stream_permits import Serving
 from warren.agent.stream_values import Backends, Item
-from warren.l4.config import Backend, Entry, Health, Listen, Ruled, Way
+from warren.l4 import closed_places
+from warren.l4.config import Backend, Closed, Entry, Health, Listen, Ruled, Way
 from warren.model.members import Member
-from warren.model.services import CONNECTOR_PORT, Service, parse_target
+from warren.model.services import CONNECTOR_PORT, Service, Target, parse_target
 from warren.model.serving import selected, service_addresses, services_of
 
 EXPIRED: Final = "the lease of this node has ended, so it talks to nobody until the coordinator renews it"
 
 
-def service_items(view: NetworkView, serving: Serving) -> Iterator[Item]:
-    """One for each service that the network wants of this node."""
+def service_items(view: NetworkView, serving: Serving, closed: Sequence[Closed] = ()) -> Iterator[Item]:
+    """One for each service that the network wants of this node. ``closed``: to the services of all networks."""
     directory = view.directory
+    exceptions = opened(closed, serving, directory)
     own = directory.own
     addresses = service_addresses(directory.spec.services, (own,))
     for service in services_of(directory.spec, own):
         target = parse_target(service.target)
         address = own.service_address(service.name)
-        problem = serving.objection(target)
+        way = Way(
+            backends=(_target(service),),
+            connect_timeout_s=float(service.connect_timeout_s),
+            idle_s=_idle(service),
+            closed=tuple(closed),
+            opened=exceptions,
+        )
+        problem = serving.objection(target) or _leads_to_closed(target, way)
         if addresses.get(address) is not service:
             problem = f"service {addresses[address].name} has the same address here; another name helps"
-        way = Way(
-            backends=(_target(service),), connect_timeout_s=float(service.connect_timeout_s), idle_s=_idle(service)
-        )
         item = f"{view.label}: service {service.name}"
         entry = Entry(
             id=item,
@@ -51,6 +58,14 @@ def service_items(view: NetworkView, serving: Serving) -> Iterator[Item]:
             entry=None if problem else entry,
             problem=problem,
         )
+
+
+def _leads_to_closed(target: Target, way: Way) -> str:
+    """What can be said before anybody comes; the addresses of a name are looked at when it is connected to."""
+    try:
+        return closed_places.objection(ip_address(target.host), target.port, way)
+    except ValueError:
+        return ""
 
 
 def _clients(directory: Directory, service: Service, address: IPv6Address) -> tuple[Ruled, ...] | None:

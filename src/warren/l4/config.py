@@ -71,6 +71,22 @@ class Ruled(_Value, frozen=True, kw_only=True):
     """Prefixes."""
 
 
+class Closed(_Value, frozen=True, kw_only=True):
+    """Addresses that streams do not lead to from the host's side, by whatever name they are found. ``what`` goes on
+    after "ADDRESS is".
+    """
+
+    prefix: str
+    what: str
+
+
+class Opened(_Value, frozen=True, kw_only=True):
+    """Of what is closed, what the operator of this node names nevertheless: first and last port."""
+
+    prefix: str
+    ports: tuple[int, int] = (1, 65_535)
+
+
 class Way(_Value, frozen=True, kw_only=True):
     """Where streams go that have come in, best backend first; the next one is tried when one cannot be connected to."""
 
@@ -82,6 +98,8 @@ class Way(_Value, frozen=True, kw_only=True):
     connect_timeout_s: float = 5.0
     idle_s: float | None = None
     """None: streams never; flows of datagrams after a minute."""
+    closed: tuple[Closed, ...] = ()
+    opened: tuple[Opened, ...] = ()
 
 
 class Name(_Value, frozen=True, kw_only=True):
@@ -190,7 +208,7 @@ REASONS = (
     "protocol",
     "resources",
 )
-"""Why streams are refused: not in the source list, too fast, too many, the policy (or another :attr:`Way.refusal`),
-nobody serves, the name does not resolve, the connection was refused, nobody answered in time, the PROXY header or the
-protocol (SOCKS, TLS, FTP) was broken, this host is out of descriptors or memory.
+"""Why streams are refused: not in the source list, too fast, too many, the policy (or another :attr:`Way.refusal`, or
+:attr:`Way.closed`), nobody serves, the name does not resolve, the connection was refused, nobody answered in time, the
+PROXY header or the protocol (SOCKS, TLS, FTP) was broken, this host is out of descriptors or memory.
 """

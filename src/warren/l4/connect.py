@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from warren.errors import OperationFailed
-from warren.l4 import own_places
+from warren.l4 import closed_places, own_places
 from warren.l4.config import Backend, Way
 from warren.l4.kinds import Connected, Refused
 from warren.l4.listening import prepare, transport_address
@@ -107,7 +107,7 @@ class Dialler:
         if backend.side == "overlay" and not isinstance(self._overlay, HostSockets):
             return None
         ip = _literal(backend.host)
-        return None if ip is None else _at(backend, ip)
+        return None if ip is None or _objection(backend, ip, way) else _at(backend, ip)
 
     def begin(self, only: Candidate) -> tuple[socket.socket, bool]:
         """A socket that is being connected to it, and whether it is already; the caller owns it. Raises Refused."""
@@ -170,7 +170,12 @@ class Dialler:
             except Refused as refused:
                 failure = (refused.reason, str(refused))
                 continue
-            made += [_at(backend, ip) for ip in ips]
+            for ip in ips:
+                why = _objection(backend, ip, way)
+                if why:
+                    failure = ("policy", why)
+                else:
+                    made.append(_at(backend, ip))
         if len(made) > 1 and self._failed:
             now = self._clock()
             made.sort(key=lambda one: now - self._failed.get(_key(one), -FAILED_S) < FAILED_S)
@@ -381,6 +386,14 @@ def _words(error: OSError) -> str:
 def _named(backend: Backend) -> str:
     target = f"unix:{backend.path}" if backend.path else join_host_port(backend.host, backend.port)
     return target if backend.name in {"", target} else f"{backend.name} ({target})"
+
+
+def _objection(backend: Backend, ip: IPAddress, way: Way) -> str:
+    """Why nothing of ``way`` leads to this address, a sentence; empty: it may."""
+    if backend.side != "host":
+        return ""
+    why = closed_places.objection(ip, backend.connector_port or backend.port, way)
+    return f"{backend.host} leads to {ip}: {why}" if why and backend.host != str(ip) else why
 
 
 def _key(candidate: Candidate) -> Any:

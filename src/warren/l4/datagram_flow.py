@@ -165,7 +165,7 @@ class Flow:
 
     async def attach(self, upstream: TrainSocket, where: Destination) -> None:
         """``upstream`` is new: see to it that only ``where`` answers by it. Raises Refused."""
-        connect(upstream.sock, where, self._site.own_ports(where.side))
+        connect(upstream.sock, where, self._site.own_ports(where.side), self._site.way)
 
     async def prepare(self) -> None:
         """What else there is to open before the first backend. Raises Refused."""

@@ -11,7 +11,7 @@ from ipaddress import ip_address
 from typing import Any, Final, NamedTuple
 
 from warren.errors import OperationFailed
-from warren.l4 import own_places
+from warren.l4 import closed_places, own_places
 from warren.l4.config import Backend, Side, Way
 from warren.l4.kinds import Refused, Tools
 from warren.l4.overlay import HostSockets
@@ -24,6 +24,8 @@ _RESOLVED_S: Final = 10.0
 """How long an answer to a name is used: a flood of flows is not a flood of questions."""
 _RESOLVED_MAX: Final = 64
 """A way names at most so many, unless it changes all the time."""
+OPEN: Final = Way()
+"""That is closed to nothing."""
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -124,13 +126,19 @@ def destination(side: Side, ip: Any, port: int) -> Destination:
     return Destination(side, socket.AF_INET6, (str(ip), port, 0, 0))
 
 
-def connect(sock: socket.socket, where: Destination, own_ports: Iterable[int]) -> None:
-    """Have the kernel pass nothing but what ``where`` sends, and say when it is unreachable. Raises Refused.
+def connect(sock: socket.socket, where: Destination, own_ports: Iterable[int], way: Way = OPEN) -> None:
+    """Have the kernel pass nothing but what ``where`` sends, and say when it is unreachable. Raises Refused, also for
+    what ``way`` is closed to.
 
     ``own_ports`` are those at which the entry itself listens on that side: what leads back there is refused, and on the
     host's side what leads to any listener of this process. (The kernel speaks to an address of this host from that same
     address.)
     """
+    if where.side == "host":
+        meant = ip_address(str(where.address[0]).partition("%")[0])
+        why = closed_places.objection(meant, where.address[1], way)
+        if why:
+            raise Refused("policy", why)
     try:
         sock.connect(where.address)
         local = sock.getsockname()

@@ -72,7 +72,8 @@ class TftpFlow(Flow):
 
     async def attach(self, upstream: TrainSocket, where: Destination) -> None:
         with await self._site.destinations.open(where.side, where.family) as probe:
-            connect(probe, where, self._site.own_ports(where.side))  # whether there is a way, and one that leads on
+            # Whether there is a way, and one that leads on.
+            connect(probe, where, self._site.own_ports(where.side), self._site.way)
         six = where.family == socket.AF_INET6
         # Not connected, it is told what ICMP reports only if it asks.
         upstream.sock.setsockopt(41 if six else 0, _IPV6_RECVERR if six else _IP_RECVERR, 1)

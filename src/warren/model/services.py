@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
@@ -18,7 +18,7 @@ from msgspec import Meta
 
 from warren.model.ip import join_host_port
 from warren.model.parts import SUFFIX_PATTERN, Comment, Name, Port, Text, canonical_network, check_selector
-from warren.model.tunnel import IPAddress
+from warren.model.tunnel import IPAddress, IPNetwork
 
 Selectors = Annotated[tuple[Text, ...], Meta(min_length=1, max_length=64)]
 HOST_CHARACTERS_MAX: Final = 253
@@ -35,6 +35,19 @@ certificates wants to see of them.
 HTTP_PORT, HTTPS_PORT = 80, 443
 CONNECT_TIMEOUT_S_MAX, IDLE_S_MAX, HEALTH_S_MAX = 60, 7 * 86_400, 3600
 LOOPBACK: Final = IPv4Address("127.0.0.1")
+_CLOUD: Final = "where a cloud answers each machine for itself"
+METADATA: Final[tuple[tuple[IPNetwork, str], ...]] = (
+    (IPv4Network("169.254.0.0/16"), f"link-local, {_CLOUD}"),
+    (IPv6Network("fe80::/10"), "link-local"),
+    (IPv6Network("fd00:ec2::/32"), _CLOUD),  # Amazon's
+    (IPv6Network("fd20:ce::254/128"), _CLOUD),  # Google's
+    (IPv4Network("168.63.129.16/32"), _CLOUD),  # Azure's
+    (IPv4Network("100.100.100.200/32"), _CLOUD),  # Alibaba's
+    (IPv4Network("192.0.0.192/32"), _CLOUD),  # Oracle's
+)
+"""Where no target is unless the operator of the serving node says so: whoever asks there is taken for the machine, and
+may be given its credentials. What each is goes on after "ADDRESS is".
+"""
 SERVICE_LABEL: Final = "svc"
 """Services are ``SERVICE.svc.NETWORK.SUFFIX``."""
 

@@ -6,7 +6,7 @@ import pytest
 
 from warren.agent.config import AgentConfig, parse
 from warren.errors import UsageError
-from warren.model.services import parse_target
+from warren.model.services import parse_listen, parse_target
 
 COMPLETE = b"""
 engine = "rootless"
@@ -91,9 +91,18 @@ def test_services_can_be_switched_off() -> None:
     assert "has switched services off" in serving.objection(parse_target("127.0.0.1:80"))
 
 
+def test_places_of_connectors_are_listed_as_targets_are() -> None:
+    taking = parse(b"[connectors]\nallow = ['127.0.0.1:8000-8999', '*:443']", "agent.toml").streams.taking
+    assert taking.objection([parse_listen("8080"), parse_listen("*:443")], gateway=True) == ""
+    assert taking.objection([parse_listen("7080")], gateway=True)
+    assert parse(b"", "agent.toml").streams.taking.objection([parse_listen("8080")], gateway=False) == ""
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
+        ("[connectors]\nallow = ['web.lan:80']", "line 2: connectors.allow: 'web.lan:80': say ADDRESS:PORT"),
+        ("[connectors]\nallow = ['8080']", "line 2: connectors.allow: '8080': say ADDRESS:PORT"),
         ("engine = 'kernel'", "agent.toml, line 1: engine: "),
         (
             "[[forward]]\nlisten = '1'\ntarget = 'x:1'\n[[forward]]\nlisten = '0'\ntarget = 'x:1'",

@@ -10,6 +10,7 @@ from tests.unit.agent.stream_fakes import RUN, entry, member, problem, view, wor
 from warren.agent.stream_config import Gateway, StreamConfig
 from warren.agent.stream_connectors import Surroundings
 from warren.agent.stream_entries import Streams, Wishes
+from warren.agent.stream_permits import PermitTable, Taking, taking_of
 from warren.ingress.sites import Ports
 from warren.model.documents import Rule
 from warren.model.services import Connector, Service
@@ -20,10 +21,15 @@ GATEWAY = Gateway(domain="gw.example.org")
 
 
 def made(
-    *connectors: Connector, ports: Ports | None = PORTS, gateway: Gateway | None = GATEWAY, **around: object
+    *connectors: Connector,
+    ports: Ports | None = PORTS,
+    gateway: Gateway | None = GATEWAY,
+    allow: tuple[str, ...] | None = None,
+    **around: object,
 ) -> Streams:
     where = Surroundings(RUN / "sites", gateway, ports=ports, **around)  # type: ignore[arg-type]
-    return worked_out(view(WEB, connectors=connectors), wishes=Wishes(StreamConfig(gateway=gateway)), around=where)
+    config = StreamConfig(gateway=gateway, taking=taking_of(PermitTable(allow=allow)))
+    return worked_out(view(WEB, connectors=connectors), wishes=Wishes(config), around=where)
 
 
 def connector(name: str, **changes: object) -> Connector:
@@ -35,8 +41,8 @@ def site(name: str, **changes: object) -> Connector:
 
 
 def test_a_connector_for_this_host_alone_leads_to_the_nearest_member() -> None:
-    found = entry(made(connector("a"), gateway=None), "home: connector a")
-    assert [(one.side, one.address, one.port) for one in found.listen] == [("host", "127.0.0.1", 80)]
+    found = entry(made(connector("a", listen="8080"), gateway=None), "home: connector a")
+    assert [(one.side, one.address, one.port) for one in found.listen] == [("host", "127.0.0.1", 8080)]
     assert [one.name for one in found.way.backends] == ["me", "bob", "carol"]
 
 
@@ -52,6 +58,66 @@ def test_nothing_is_taken_from_outside_unless_the_operator_lets_it(listen: str) 
     assert "[gateway] enabled = true" in problem(found, "home: connector a")
     assert all(one.id != "home: connector a" for one in found.config.entries)
     assert entry(made(connector("a", listen=listen)), "home: connector a").listen[0].port == 8080
+
+
+@pytest.mark.parametrize(
+    ("listen", "place"), [("", "127.0.0.1:80"), ("1023", "127.0.0.1:1023"), ("[::1]:53", "[::1]:53")]
+)
+def test_ports_that_programs_take_for_roots_are_the_operators_to_give(listen: str, place: str) -> None:
+    found = made(connector("a", listen=listen), gateway=None)
+    assert f'[connectors] allow = ["{place}"], or choose a higher port' in problem(found, "home: connector a")
+    assert all(one.id != "home: connector a" for one in found.config.entries)
+    assert problem(made(connector("a", listen=listen)), "home: connector a") == ""  # a gateway
+
+
+@pytest.mark.parametrize("gateway", [GATEWAY, None])
+def test_a_unix_socket_is_listened_on_only_if_the_operator_names_it(gateway: Gateway | None) -> None:
+    one = connector("a", listen="unix:/run/docker.sock")
+    said = problem(made(one, gateway=gateway), "home: connector a")
+    assert '[connectors] allow = ["unix:/run/docker.sock"]' in said
+    assert problem(made(one, gateway=gateway, allow=("unix:/run/*",)), "home: connector a") == ""
+
+
+@pytest.mark.parametrize(
+    ("listen", "allow", "problematic"),
+    [
+        ("8080", "127.0.0.1:8000-8999", False),
+        ("9080", "127.0.0.1:8000-8999", True),
+        ("80", "127.0.0.1:80", False),
+        ("[::1]:8080", "127.0.0.0/8:*", True),
+        ("[::1]:8080", "[::1]:*", False),
+        ("8080", "*:8080", False),
+        ("*:8080", "*:8080", False),
+        ("*:8081", "*:8080", True),
+        ("*:8080", "0.0.0.0/0:*", True),
+        ("203.0.113.7:8080", "203.0.113.0/24:*", False),
+        ("8080", "unix:/run/*", True),
+    ],
+)
+def test_the_operator_says_where_connectors_listen(listen: str, allow: str, problematic: bool) -> None:
+    found = made(connector("a", listen=listen), allow=(allow,))
+    said = problem(found, "home: connector a")
+    assert ("[connectors] allow, can add it" in said) is problematic
+    assert problematic or said == ""
+
+
+def test_what_is_public_needs_a_gateway_whatever_is_allowed() -> None:
+    said = problem(made(connector("a", listen="*:8080"), gateway=None, allow=("*:*",)), "home: connector a")
+    assert "[gateway] enabled = true" in said
+
+
+def test_a_web_site_listens_where_browsers_ask_first_too() -> None:
+    assert "listen at *:80;" in problem(made(site("shop"), allow=("*:443",)), "home: connector shop")
+    assert problem(made(site("shop"), allow=("*:443", "*:80")), "home: connector shop") == ""
+    plain = site("plain", certificate="none")
+    assert problem(made(plain, allow=("*:80",)), "home: connector plain") == ""
+    passed = connector("raw", kind="tls", domains=("raw.example.org",))
+    assert problem(made(passed, allow=("*:443",)), "home: connector raw") == ""
+
+
+def test_connectors_can_be_switched_off() -> None:
+    found = worked_out(view(WEB, connectors=[connector("a", listen="8080")]), taking=Taking(enabled=False))
+    assert "has switched connectors off" in problem(found, "home: connector a")
 
 
 @pytest.mark.parametrize("kind", ["port", "tls", "http"])

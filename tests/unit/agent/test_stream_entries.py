@@ -45,7 +45,7 @@ def test_networks_with_one_name_are_told_apart_and_their_connectors_share_a_gate
 
 
 def test_the_order_of_members_is_kept_from_one_time_to_the_next() -> None:
-    connector = Connector(name="a", at=("members",), service="web")
+    connector = Connector(name="a", at=("members",), service="web", listen="8080")
     near = {"bob": Nearness(Class.DIRECT, 10), "carol": Nearness(Class.DIRECT, 9)}
     around = Surroundings(RUN)
     before = {("home", "web"): tuple(member(name, index).membership.node for name, index in (("carol", 3), ("bob", 2)))}
