@@ -84,25 +84,27 @@ def test_an_outsider_with_ipv4_alone_uses_a_hidden_members_services_in_every_way
         ],
         name="dnsmasq",
     )
-    world.service("page", "--at", "member:hidden", "--target", "[::1]:8080")  # IPv6 alone
-    world.service("secure", "--at", "member:hidden", "--target", "127.0.0.1:8443")
-    world.service("names", "--at", "member:hidden", "--target", "127.0.0.1:5353", "--protocol", "udp")
+    at_hidden = ["--at", "member:hidden"]
+    world.service("page", *at_hidden, "--target", "[::1]:8080")  # IPv6 alone
+    world.service("secure", *at_hidden, "--target", "127.0.0.1:8443")
+    for protocol in ("udp", "tcp"):
+        world.service(f"names-{protocol}", *at_hidden, "--target", "127.0.0.1:5353", "--protocol", protocol)
     at = ["--at", "member:gw1"]
     world.connector("plain", "--service", "page", *at, "--listen", "*:8080")
-    world.connector("udp", "--service", "names", *at, "--listen", f"{outside}:53")
+    for protocol in ("udp", "tcp"):
+        world.connector(protocol, "--service", f"names-{protocol}", *at, "--listen", "*:53")
     passed = ["--kind", "tls", "--domain", "secure.example.org"]
     world.connector("passed", "--service", "secure", *at, *passed)
     world.connector("web", "--service", "page", *at, "--kind", "http", "--certificate", "none")
     world.connector("safe", "--service", "page", *at, "--kind", "http", "--certificate", "internal")
-    for name in ("plain", "udp", "passed", "web", "safe"):
+    for name in ("plain", "udp", "tcp", "passed", "web", "safe"):
         world.wait_done(gateway, f"connector {name}")
 
     def by_name(domain: str, port: int) -> list[str]:
         return ["--resolve", f"{domain}:{port}:{outside}"]
 
     wait(visitor, lambda: fetched(visitor, f"http://{outside}:8080/"), lambda: str(agent_status(gateway)))
-    answer = visitor.run(["dig", f"@{outside}", "+short", "+tries=1", "+time=5", "host.answer.example"]).stdout
-    assert answer.split() == ["192.0.2.77"]
+    a_gateway_publishes_a_dns_server_and_still_answers_for_names_itself(world)
     trusting = ["--cacert", str(certificate), *by_name("secure.example.org", 443)]
     secure = curl(visitor, "https://secure.example.org/", *trusting)
     assert PAGE in secure
@@ -124,6 +126,28 @@ def test_an_outsider_with_ipv4_alone_uses_a_hidden_members_services_in_every_way
         ["curl", "-sSk", "https://nobody.example.org/", *by_name("nobody.example.org", 443)], check=False
     )
     assert other.returncode == 35  # TLS: nobody here has that name
+
+
+def a_gateway_publishes_a_dns_server_and_still_answers_for_names_itself(world: StreamWorld) -> None:
+    gateway, visitor = world.gateways[0], world.visitor
+
+    def dig(host: Host, server: str, *what: str) -> list[str]:
+        found = host.run(["dig", f"@{server}", "+short", "+tries=1", "+time=5", *what], check=False)
+        return found.stdout.split()
+
+    def all_is_answered() -> bool:
+        inside = [world.network.address(gateway, version) for version in (6, 4)]
+        return all(
+            dig(visitor, world.address(gateway), "host.answer.example", option) == ["192.0.2.77"]
+            and dig(gateway, "127.0.0.1", "host.answer.example", option) == ["192.0.2.77"]
+            and all(dig(gateway, one, "gw1.home.internal", "AAAA", option) == [inside[0]] for one in inside)
+            for option in ("+notcp", "+tcp")
+        )
+
+    wait(gateway, all_is_answered, lambda: str(agent_status(gateway)))
+    world.network.nodes[gateway.name].process.kill()
+    world.restart(gateway)  # its name service begins again, beside the stream process that goes on
+    wait(gateway, all_is_answered, lambda: str(agent_status(gateway)))
 
 
 @pytest.mark.logs_errors

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from msgspec import structs
+
 from warren.agent.stream_challenges import challenge_items
 from warren.agent.stream_closed import closed
 from warren.agent.stream_config import StreamConfig
 from warren.agent.stream_connectors import Surroundings, Taken, connectors
-from warren.agent.stream_directory import NetworkView
+from warren.agent.stream_directory import Directory, NetworkView
 from warren.agent.stream_forwards import Asked, asked_item
 from warren.agent.stream_gateway import gateways
 from warren.agent.stream_order import Key, Orders
@@ -19,8 +21,10 @@ from warren.agent.stream_services import service_items, subnet_items
 from warren.agent.stream_values import Item
 from warren.ingress.sites import Site
 from warren.l4.config import Config, Listen
+from warren.model.tunnel import IPAddress
 
 PEER_LOOKUP: Final = "peers.sock"
+DNS_PORT: Final = 53
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ def streams(
         items += challenge_items(view, others, around.run, around.ports)
     gates = gateways(shared, around.ports)
     asked = (asked_item(one, views, orders, wishes.owner_uid) for one in wishes.all())
-    kept = tuple(_without_clashes([*asked, *items, *gates.items]))
+    kept = tuple(_beside_names(_without_clashes([*asked, *items, *gates.items]), views))
     return Streams(
         items=kept,
         config=Config(
@@ -93,6 +97,30 @@ def streams(
 def peer_lookup(run: Path) -> Path:
     """Where Caddy asks the stream process who a client is."""
     return run / PEER_LOOKUP
+
+
+def _beside_names(items: Iterable[Item], views: Sequence[NetworkView]) -> Iterator[Item]:
+    """A node itself answers for names at port 53 of its overlay addresses: what listens there is beside that."""
+    names = tuple(dict.fromkeys(str(ip) for view in views for ip in _addresses(view.directory)))
+    for item in items:
+        entry = item.entry
+        if names and entry is not None and any(_is_at_names(one, names) for one in entry.listen):
+            listen = tuple(
+                structs.replace(one, beside=names) if _is_at_names(one, names) else one for one in entry.listen
+            )
+            yield replace(item, entry=structs.replace(entry, listen=listen))
+        else:
+            yield item
+
+
+def _is_at_names(listen: Listen, names: Sequence[str]) -> bool:
+    return listen.port == DNS_PORT and not listen.path and (not listen.address or listen.address in names)
+
+
+def _addresses(directory: Directory) -> Iterator[IPAddress]:
+    yield directory.own.address6
+    if directory.own.address4 is not None:
+        yield directory.own.address4
 
 
 def _without_clashes(items: Iterable[Item]) -> Iterator[Item]:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from ipaddress import ip_address
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from warren.dns.answers import TCP_BYTES, Answers, Foreign, is_query, refusal
 from warren.dns.names import Zone
 from warren.dns.upstream import PORT, Server, Upstream
 from warren.errors import OperationFailed
+from warren.linux.port_users import bound_at
 from warren.log import get
 from warren.model.tunnel import IPAddress
 
@@ -145,7 +147,7 @@ class Resolver:
                 sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
             if kind == socket.SOCK_STREAM:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # despite connections that have just ended
-            sock.bind((str(address), self._port))
+            _bind(sock, address, self._port)
             sock.setblocking(False)
         except OSError:
             sock.close()
@@ -222,6 +224,22 @@ class Resolver:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _bind(sock: socket.socket, address: IPAddress, port: int) -> None:
+    """Also beside a stream process of this node that listens at all addresses (:mod:`warren.l4.listening`); not beside
+    another program that has this very address. Raises OSError.
+    """
+    place = (str(address), port)
+    try:
+        sock.bind(place)
+    except OSError as error:
+        protocol: Literal["tcp", "udp"] = "tcp" if sock.type == socket.SOCK_STREAM else "udp"
+        if error.errno != errno.EADDRINUSE or address in bound_at(port, protocol):
+            raise
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(place)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)  # the other one may come later
 
 
 class _Door(NamedTuple):

@@ -29,6 +29,8 @@ class Listen(_Value, frozen=True, kw_only=True):
     path: str = ""
     freebind: bool = False
     """The address may come later (IP_FREEBIND)."""
+    beside: tuple[str, ...] = ()
+    """Addresses of this host at which another process of ours has that port, and keeps it when this is everywhere."""
 
 
 class Backend(_Value, frozen=True, kw_only=True):

@@ -1,4 +1,13 @@
-"""Places to listen become sockets, or sentences that say why not."""
+"""Places to listen become sockets, or sentences that say why not.
+
+A place everywhere can be beside single addresses that another process of ours has (:attr:`Listen.beside`): the name
+service of a node is at port 53 of its overlay addresses, and a gateway publishes a DNS server at ``*:53``. Linux gives
+what comes in to the socket that is bound most closely, of UDP as of TCP, and lets one user have both when both say
+SO_REUSEPORT. That option would also let another program of the same user share the very same place, each getting some
+of the clients, without a word; so it is looked first who else has the port. (A program that comes later and says so too
+is let in, if it is of this user: root, where ports are low.) To bind each address by itself instead would take
+following the addresses of the host, and leave moments in which a new one has no listener.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +16,7 @@ import errno
 import os
 import socket
 import stat
+from collections.abc import Collection
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
@@ -16,6 +26,7 @@ from warren.errors import OperationFailed
 from warren.l4 import own_places
 from warren.l4.config import Listen
 from warren.l4.overlay import HostSockets, OverlaySockets
+from warren.linux.port_users import bound_at
 from warren.model.ip import join_host_port, unmapped
 from warren.model.tunnel import IPAddress, TransportAddress
 
@@ -112,6 +123,8 @@ async def _bound(sockets: OverlaySockets, family: int, kind: int, where: Listen,
         if where.protocol == "tcp":
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             prepare(sock)
+        if where.beside and not where.address:
+            _share(sock, where)
         sock.bind(_bind_place(where, family))
         if where.protocol == "tcp":
             sock.listen(BACKLOG)
@@ -121,6 +134,31 @@ async def _bound(sockets: OverlaySockets, family: int, kind: int, where: Listen,
         sock.close()
         raise
     return sock
+
+
+def _share(sock: socket.socket, where: Listen) -> None:
+    """Raises OperationFailed when others have the port at other addresses than those it is shared at."""
+    try:
+        others = {str(ip) for ip in bound_at(where.port, where.protocol)}.difference(where.beside)
+    except OSError:  # who has it is not known: then nothing is shared, and the kernel says whether it is in use
+        return
+    if others:
+        raise OperationFailed(_taken(where, others))
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+
+
+def _taken(where: Listen, others: Collection[str] = ()) -> str:
+    """Why there is no listening everywhere."""
+    at = ", ".join(sorted("*" if ip in {"0.0.0.0", "::"} else ip for ip in others)) or "one address at least"  # noqa: S104 - shown
+    stub = ' (systemd-resolved: "DNSStubListener=no" in resolved.conf)' if "127.0.0.53" in others else ""
+    return (
+        f"{where.protocol} *:{where.port} is in use at {at} (`{_command(where)}` says by what): name one address of "
+        f"this host instead of *, stop what is there{stub}, or choose another port"
+    )
+
+
+def _command(where: Listen) -> str:
+    return f"ss -ln{'t' if where.protocol == 'tcp' else 'u'}p"
 
 
 def _bind_place(where: Listen, family: int) -> tuple[Any, ...]:
@@ -174,17 +212,11 @@ def _unix_reason(error: OSError) -> str:
 def _why(where: Listen, error: OSError) -> str:
     place = f"{where.protocol} {join_host_port(where.address or '*', where.port)}"
     if error.errno == errno.EADDRINUSE and not where.address:
-        command = f"ss -ln{'t' if where.protocol == 'tcp' else 'u'}p"
-        names = "at port 53 of its overlay addresses this node itself answers for names; " if where.port == 53 else ""
-        return (
-            f"{place} is in use, of one address at least (`{command}` says by what): {names}name one address of this "
-            "host instead of *, stop what is there, or choose another port"
-        )
+        return _taken(where)
+    if error.errno == errno.EADDRINUSE and where.beside:
+        return f"{place} is in use: this node itself answers for names there; choose another port"
     if error.errno == errno.EADDRINUSE:
-        return (
-            f"{place} is in use by another program: stop it (`ss -ln{'t' if where.protocol == 'tcp' else 'u'}p` "
-            "names it) or choose another port"
-        )
+        return f"{place} is in use by another program: stop it (`{_command(where)}` names it) or choose another port"
     if error.errno == errno.EACCES:
         return f"{place} cannot be listened on: ports below 1024 need root, or choose a higher one"
     if error.errno == errno.EADDRNOTAVAIL:

@@ -44,6 +44,22 @@ def test_networks_with_one_name_are_told_apart_and_their_connectors_share_a_gate
     assert gate.networks == ("home", "work")
 
 
+def listens(*asked: str) -> list[tuple[str, tuple[str, ...]]]:
+    """Where a node in two networks listens for forwards at these places, and beside what."""
+    config = StreamConfig(forwards=tuple(parse_forward(one, "bob.home:80/udp") for one in asked))
+    found = worked_out(view(), view(network="work"), wishes=Wishes(config))
+    return [(one.address, one.beside) for entry in found.config.entries for one in entry.listen]
+
+
+def test_at_port_53_a_node_is_beside_its_own_name_service() -> None:
+    names = (str(member("me", 1).address6), "10.77.0.1", str(member("me", 1, network="work").address6))
+    assert listens("*:53", "127.0.0.1:53", "*:54") == [("", names), ("127.0.0.1", ()), ("", ())]
+    assert listens(f"[{names[0]}]:53") == [(names[0], names)]
+    gateway = view(WEB, connectors=[Connector(name="a", at=("members",), service="web", listen="*:53")])
+    found = entry(worked_out(gateway, gateway=Gateway()), "home: connector a")
+    assert found.listen[0].beside == names[:2]
+
+
 def test_the_order_of_members_is_kept_from_one_time_to_the_next() -> None:
     connector = Connector(name="a", at=("members",), service="web", listen="8080")
     near = {"bob": Nearness(Class.DIRECT, 10), "carol": Nearness(Class.DIRECT, 9)}

@@ -79,17 +79,8 @@ def test_all_addresses_cannot_be_had_where_one_is_in_use() -> None:
     with opened(Listen(protocol="udp", address="127.0.0.1")) as sock:
         port = sock.getsockname()[1]
         sentence = refused(Listen(protocol="udp", port=port))
-    assert sentence.startswith(f"udp *:{port} is in use, of one address at least (`ss -lnup` says by what): name one")
+    assert sentence.startswith(f"udp *:{port} is in use at one address at least (`ss -lnup` says by what): name one")
     assert "another program" not in sentence
-
-
-def test_at_the_port_of_name_servers_it_may_be_this_node_itself() -> None:
-    class InUse(HostSockets):
-        async def open(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
-            raise OSError(errno.EADDRINUSE, "no")
-
-    where = Listen(side="overlay", protocol="udp", port=53)
-    assert "this node itself answers for names; name one address" in refused(where, InUse())
 
 
 def test_an_address_of_somebody_else_is_named_unless_it_may_come_later() -> None:
