@@ -7,7 +7,8 @@ transaction that writes it. What is wrong already hinders nobody.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 import msgspec
 
@@ -22,7 +23,6 @@ from warren.coordinator.networks import (
     tests_of,
 )
 from warren.coordinator.problems import Problem
-from warren.coordinator.rows import NetworkRow
 from warren.coordinator.work import Work, shown
 from warren.model.documents import NetworkSpec, sign
 from warren.model.members import Member
@@ -54,6 +54,19 @@ T = TypeVar("T")
 N = TypeVar("N", Service, Connector)
 
 
+@dataclass(frozen=True)
+class _Order(Generic[T]):
+    """A change of one service or connector, and what is answered when it is made."""
+
+    action: str
+    name: str
+    said: str
+    """Of it in the events."""
+    change: Callable[[DesiredState], DesiredState]
+    """Raises Problem."""
+    answer: Callable[[_Held], T]
+
+
 class Services:
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -62,25 +75,24 @@ class Services:
         """Problem ``conflict`` when the network has a service of that name, ``limit``, ``invalid``."""
 
         def change(state: DesiredState) -> DesiredState:
-            services = _with("service", state.services or {}, request.name, service_state(request))
+            services = _with("service", state.services, request.name, service_state(request))
             return msgspec.structs.replace(state, services=services)
 
         def answer(held: _Held) -> ServiceEntry:
             return held.service_entry(_named(held.spec.services, request.name))
 
-        said = service_text(request)
-        return await self._change(actor, ref, "service.add", request.name, said, change, answer)
+        order = _Order("service.add", request.name, service_text(request), change, answer)
+        return await self._carry_out(actor, ref, order)
 
     async def list(self, actor: Actor, ref: str) -> tuple[ServiceEntry, ...]:
-        async with self._core.read() as work:
-            held = await _held(work, await work.network_for(actor, ref))
+        held = await self._held(actor, ref)
         return tuple(held.service_entry(service) for service in held.spec.services)
 
     async def remove(self, actor: Actor, ref: str, name: str) -> ServiceEntry:
         """Problem ``not-found``; ``conflict`` as long as a connector, a rule or a policy test speaks of it."""
 
         def change(state: DesiredState) -> DesiredState:
-            services = _without("service", state.services or {}, name)
+            services = _without("service", state.services, name)
             users = [connector for connector, one in (state.connectors or {}).items() if one.service == name]
             if users:
                 which = f"connector {users[0]}" if len(users) == 1 else f"{len(users)} connectors, as {users[0]},"
@@ -92,7 +104,7 @@ class Services:
         def answer(held: _Held) -> ServiceEntry:
             return held.service_entry(_named(held.before.services, name))
 
-        return await self._change(actor, ref, "service.remove", name, "", change, answer)
+        return await self._carry_out(actor, ref, _Order("service.remove", name, "", change, answer))
 
     async def add_connector(self, actor: Actor, ref: str, request: ConnectorRequest) -> ConnectorEntry:
         """Problem ``conflict`` when the network has a connector of that name, or the place or domain is taken at one of
@@ -100,41 +112,39 @@ class Services:
         """
 
         def change(state: DesiredState) -> DesiredState:
-            connectors = _with("connector", state.connectors or {}, request.name, connector_state(request))
+            connectors = _with("connector", state.connectors, request.name, connector_state(request))
             return msgspec.structs.replace(state, connectors=connectors)
 
         def answer(held: _Held) -> ConnectorEntry:
             return held.connector_entry(_named(held.spec.connectors, request.name))
 
-        said = connector_text(request)
-        return await self._change(actor, ref, "connector.add", request.name, said, change, answer)
+        order = _Order("connector.add", request.name, connector_text(request), change, answer)
+        return await self._carry_out(actor, ref, order)
 
     async def connectors(self, actor: Actor, ref: str) -> tuple[ConnectorEntry, ...]:
-        async with self._core.read() as work:
-            held = await _held(work, await work.network_for(actor, ref))
+        held = await self._held(actor, ref)
         return tuple(held.connector_entry(connector) for connector in held.spec.connectors)
 
     async def remove_connector(self, actor: Actor, ref: str, name: str) -> ConnectorEntry:
         """Problem ``not-found``."""
 
         def change(state: DesiredState) -> DesiredState:
-            return msgspec.structs.replace(state, connectors=_without("connector", state.connectors or {}, name))
+            return msgspec.structs.replace(state, connectors=_without("connector", state.connectors, name))
 
         def answer(held: _Held) -> ConnectorEntry:
             return held.connector_entry(_named(held.before.connectors, name))
 
-        return await self._change(actor, ref, "connector.remove", name, "", change, answer)
+        return await self._carry_out(actor, ref, _Order("connector.remove", name, "", change, answer))
 
-    async def _change(
-        self,
-        actor: Actor,
-        ref: str,
-        action: str,
-        name: str,
-        said: str,
-        change: Callable[[DesiredState], DesiredState],
-        answer: Callable[[_Held], T],
-    ) -> T:
+    async def _held(self, actor: Actor, ref: str) -> _Held:
+        async with self._core.read() as work:
+            network = await work.network_for(actor, ref)
+            spec = await spec_of(work, network.key)
+            members = await members_of(work, network.key)
+            tags = await tags_to_come_of(work, network)
+        return _Held(spec, spec, members, tuple(service_warnings(spec, members, tags)))
+
+    async def _carry_out(self, actor: Actor, ref: str, order: _Order[T]) -> T:
         async def operation(work: Work) -> T:
             await work.authorise(actor)
             network = await work.network_for(actor, ref)
@@ -142,19 +152,19 @@ class Services:
             members = await members_of(work, network.key)
             tags = await tags_to_come_of(work, network)
             before = desired.state_of(spec, members, tests_of(network))
-            planned = desired.plan(before, change(before), members, spec, known_tags=tags)
+            planned = desired.plan(before, order.change(before), members, spec, known_tags=tags)
             problems: Sequence[KeyProblem] = planned.plan.problems
             if problems:
                 known = desired.plan(before, before, members, spec, known_tags=tags).plan.problems
                 problems = new_problems(problems, known)
             if problems:
-                raise _refusal(problems, adds=action.endswith(".add"))
+                raise _refusal(problems, adds=order.action.endswith(".add"))
             version = next_network_version(work, network)
             work.change(msgspec.structs.replace(network, version=version))
             changed = msgspec.structs.replace(planned.spec, version=version)
             await work.publish(sign(changed, self._core.authority(network)))
-            work.event(actor.name, action, network.key, name, said)
-            return answer(_Held(changed, spec, members, tuple(service_warnings(changed, members, tags))))
+            work.event(actor.name, order.action, network.key, order.name, order.said)
+            return order.answer(_Held(changed, spec, members, tuple(service_warnings(changed, members, tags))))
 
         return await self._core.write(operation)
 
@@ -196,14 +206,8 @@ class _Held(NamedTuple):
         return tuple(one.what for one in self.warnings if f"{one.where}.".startswith(f"{where}."))
 
 
-async def _held(work: Work, network: NetworkRow) -> _Held:
-    spec = await spec_of(work, network.key)
-    members = await members_of(work, network.key)
-    tags = await tags_to_come_of(work, network)
-    return _Held(spec, spec, members, tuple(service_warnings(spec, members, tags)))
-
-
-def _with(what: str, states: Mapping[str, T], name: str, state: T) -> dict[str, T]:
+def _with(what: str, states: Mapping[str, T] | None, name: str, state: T) -> dict[str, T]:
+    states = states or {}
     if name in states:
         raise Problem("conflict", f"there is a {what} {name}", "Choose another name, or remove it first.")
     if len(states) >= SERVICES_MAX:
@@ -211,7 +215,8 @@ def _with(what: str, states: Mapping[str, T], name: str, state: T) -> dict[str, 
     return {**states, name: state}
 
 
-def _without(what: str, states: Mapping[str, T], name: str) -> dict[str, T]:
+def _without(what: str, states: Mapping[str, T] | None, name: str) -> dict[str, T]:
+    states = states or {}
     if name not in states:
         raise Problem("not-found", f"there is no {what} {shown(name)}", f"List the {what}s to see their names.")
     return {other: state for other, state in states.items() if other != name}
