@@ -16,11 +16,16 @@ from typing import Final
 from warren.errors import OperationFailed, UsageError
 from warren.files import write_atomically
 
-_USER_TEMPLATE: Final = """\
+UNIT_DIRECTORY: Final = Path("/etc/systemd/system")
+UNIT_NAME: Final = "warren.service"
+_SYSTEMD_RUNS: Final = Path("/run/systemd/system")  # sd_booted(3)
+_TIMEOUT_S: Final = 30.0
+
+_UNIT: Final = """\
 [Unit]
 Description=Warren, private peer-to-peer networks
 Documentation=man:systemd.exec(5)
-StartLimitIntervalSec=0
+{order}StartLimitIntervalSec=0
 
 [Service]
 Type=exec
@@ -33,34 +38,17 @@ KillMode=process
 TimeoutStopSec=20
 LimitNOFILE=65536
 UMask=0077
-
+{confinement}
 [Install]
-WantedBy=default.target
+WantedBy={target}
 """
 
-UNIT_DIRECTORY: Final = Path("/etc/systemd/system")
-UNIT_NAME: Final = "warren.service"
-_SYSTEMD_RUNS: Final = Path("/run/systemd/system")  # sd_booted(3)
-_TIMEOUT_S: Final = 30.0
-
-_TEMPLATE: Final = """\
-[Unit]
-Description=Warren, private peer-to-peer networks
-Documentation=man:systemd.exec(5)
+_SYSTEM_ORDER: Final = """\
 Wants=network-online.target
 After=network-online.target nftables.service systemd-resolved.service
-StartLimitIntervalSec=0
+"""
 
-[Service]
-Type=exec
-ExecStart={command}
-Restart=on-failure
-RestartSec=1
-RestartSteps=5
-RestartMaxDelaySec=30
-KillMode=process
-TimeoutStopSec=20
-LimitNOFILE=65536
+_SYSTEM_CONFINEMENT: Final = """\
 OOMPolicy=continue
 
 StateDirectory=warren
@@ -68,7 +56,6 @@ StateDirectoryMode=0700
 RuntimeDirectory=warren wireguard
 RuntimeDirectoryMode=0700
 RuntimeDirectoryPreserve=yes
-UMask=0077
 
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_RAW CAP_SETPCAP
 NoNewPrivileges=yes
@@ -90,20 +77,21 @@ RestrictRealtime=yes
 RestrictSUIDSGID=yes
 SystemCallArchitectures=native
 SystemCallFilter=@system-service
-
-[Install]
-WantedBy=multi-user.target
 """
 
 
 def unit_text(executable: Path) -> str:
     """The unit that runs ``executable up``. Raises UsageError for a path that a unit cannot hold plainly."""
-    return _TEMPLATE.format(command=f"{_plain(executable)} up --state /var/lib/warren --run /run/warren")
+    command = f"{_plain(executable)} up --state /var/lib/warren --run /run/warren"
+    return _UNIT.format(
+        command=command, order=_SYSTEM_ORDER, confinement=_SYSTEM_CONFINEMENT, target="multi-user.target"
+    )
 
 
 def user_unit_text(executable: Path, state: Path) -> str:
     """The unit of an ordinary user, with the rootless engine. Raises UsageError as :func:`unit_text`."""
-    return _USER_TEMPLATE.format(command=f"{_plain(executable)} up --state {_plain(state)}")
+    command = f"{_plain(executable)} up --state {_plain(state)}"
+    return _UNIT.format(command=command, order="", confinement="", target="default.target")
 
 
 def _plain(path: Path) -> str:
@@ -148,7 +136,8 @@ def install_for_user(executable: Path, state: Path, *, start: bool) -> list[str]
         directory.mkdir(parents=True, exist_ok=True)
         done = [_write(directory / UNIT_NAME, text)]
     except OSError as error:
-        raise OperationFailed(f"{directory / UNIT_NAME} cannot be written: {error.strerror}") from None
+        what = f"{directory / UNIT_NAME} cannot be written: {error.strerror}"
+        raise OperationFailed(f"{what}; `warren install --print` prints it, to be put where it may be") from None
     _systemctl("--user", "daemon-reload")
     if start:
         _systemctl("--user", "enable", "--now", UNIT_NAME)
@@ -176,4 +165,4 @@ def _systemctl(*arguments: str) -> None:
     )
     if done.returncode:
         reason = (done.stderr.strip() or "it gives no reason").splitlines()[-1]
-        raise OperationFailed(f"systemctl {' '.join(arguments[:2])} failed: {reason}")
+        raise OperationFailed(f"`systemctl {' '.join(arguments)}` failed: {reason}; the unit is written, so mend that")
