@@ -187,7 +187,7 @@ class Agent:
         await asyncio.gather(*(runner.refresh() for runner in self._runners))
         found = [one for runner in self._runners if (one := runner.explain(name)) is not None]
         if not found:
-            raise OperationFailed(f"{name} is this machine itself")
+            raise OperationFailed(f"{name} is this machine itself; `warren status` lists the others")
         return found[0]
 
     def resolve(self, name: str) -> tuple[str, ...]:

@@ -61,7 +61,7 @@ from warren.agent.stream_config import (
     stream_config,
 )
 from warren.agent.stream_permits import PermitTable
-from warren.errors import UsageError
+from warren.errors import OperationFailed, UsageError
 from warren.model.parts import NAME_PATTERN
 from warren.model.tunnel import IPAddress, IPNetwork, TransportAddress
 from warren.reach.proxy import proxy_from
@@ -207,8 +207,15 @@ class AgentConfig:
 
 
 def locate(state: Path) -> Path | None:
-    """The file that counts: the one in the state directory, else the system's; None: there is none."""
-    return next((path for path in (state / FILE_NAME, SYSTEM_FILE) if path.exists()), None)
+    """The file that counts: the one in the state directory, else the system's; None: there is none.
+
+    Raises OperationFailed for a state directory that this user may not look into.
+    """
+    try:
+        return next((path for path in (state / FILE_NAME, SYSTEM_FILE) if path.exists()), None)
+    except OSError as error:
+        reason = f"{error.filename} cannot be looked at: {error.strerror}"
+        raise OperationFailed(f"{reason}; run as root or name another --state") from None
 
 
 def load(path: Path | None) -> AgentConfig:

@@ -45,7 +45,9 @@ def read(path: Path) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise OperationFailed(f"{path} cannot be read: {error.strerror}") from None
+        raise OperationFailed(
+            f"{path} cannot be read: {error.strerror}; run as its owner, or mend what is wrong with it"
+        ) from None
     content = data[_HEAD_BYTES:]
     head = _MAGIC + hashlib.sha256(content).hexdigest().encode() + b"\n"
     if not hmac.compare_digest(data[:_HEAD_BYTES], head):

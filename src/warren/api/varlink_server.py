@@ -89,7 +89,8 @@ class VarlinkServer:
         try:
             listener = _listen(self.path, self.owner)
         except OSError as error:
-            raise OperationFailed(f"the socket {self.path} cannot be made: {error.strerror or error}") from error
+            what = f"the socket {self.path} cannot be made: {error.strerror or error}"
+            raise OperationFailed(f"{what}; run as the owner of its directory, or name another") from error
         status = self.path.stat()
         self._inode = (status.st_dev, status.st_ino)
         self._server = await asyncio.start_unix_server(self._accept, sock=listener, limit=REQUEST_BYTES_MAX)

@@ -149,7 +149,7 @@ def logout(as_json: bool) -> None:
     except FileNotFoundError:
         removed = False
     except OSError as error:
-        raise OperationFailed(f"{path} cannot be removed ({_reason(error)})") from None
+        raise OperationFailed(f"{path} cannot be removed ({_reason(error)}); run as its owner") from None
     output.answer(
         {"file": str(path), "removed": removed},
         f"{path} is removed." if removed else "There was no access string.",

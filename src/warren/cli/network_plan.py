@@ -47,7 +47,7 @@ def plan(file: str | None, network: str | None, access: str | None, as_json: boo
         return
     name, wanted = _read(file, as_json)
     if network is not None and network != wanted.network:
-        raise UsageError(f"{name} is about the network {wanted.network}, not {network}")
+        raise UsageError(f"{name} is about the network {wanted.network}, not {network}; leave --network out")
     planned = _ask(access, name, wanted, as_json, lambda client: client.plan(wanted.network, wanted.state))
     if as_json:
         output.emit(_as_value(name, wanted, planned))
@@ -110,7 +110,8 @@ def _read(file: str, as_json: bool) -> tuple[str, StateFile]:
     try:
         data = sys.stdin.buffer.read(network_file.BYTES_MAX + 1) if file == "-" else _bytes(Path(file))
     except OSError as error:
-        raise OperationFailed(f"{name} cannot be read: {error.strerror}") from None
+        what = f"{name} cannot be read: {error.strerror}"
+        raise OperationFailed(f"{what}; name a file that `warren network plan` printed") from None
     read = network_file.read(data)
     if read.problems:
         raise _refusal(name, read.problems, read.network, as_json)

@@ -134,9 +134,10 @@ def _secret(file: Path) -> str:
         try:
             text = file.read_text().strip()
         except OSError as error:
-            raise UsageError(f"--secret-file {file} cannot be read: {error.strerror}") from None
+            what = f"--secret-file {file} cannot be read: {error.strerror}"
+            raise UsageError(f"{what}; name the file that the relay has the secret from") from None
         except UnicodeDecodeError:
-            raise UsageError(f"--secret-file {file} holds no text") from None
+            raise UsageError(f"--secret-file {file} holds no text, but the relay's secret is one line of it") from None
     if len(text) not in _SECRET_CHARACTERS or not text.isprintable() or "\n" in text:
         raise UsageError("the relay's secret is one line of 16 to 256 characters; `openssl rand -hex 32` makes one")
     return text

@@ -24,7 +24,7 @@ from warren.coordinator.operator import network_ticket
 from warren.coordinator.own_relay import OwnRelay, relaying
 from warren.coordinator.service import Service
 from warren.coordinator.store import open_store
-from warren.coordinator.tls import Certificates, make_certificate, own_directory
+from warren.coordinator.tls import Certificates, check_certificate, make_certificate, own_directory
 from warren.coordinator.web import application
 from warren.coordinator.web.auth import Gate
 from warren.coordinator.web.hub import Hub
@@ -85,6 +85,7 @@ async def run(configuration: Configuration, announce: Callable[[Ready], None]) -
 
     Raises WarrenError when it cannot begin: nothing is left behind then.
     """
+    files = _own_certificate(configuration)
     own_directory(configuration.state)
     sockets = _listen(configuration)
     try:
@@ -96,7 +97,8 @@ async def run(configuration: Configuration, announce: Callable[[Ready], None]) -
             _started(configuration, urls) as service,
             relaying(configuration.relay, service, configuration.state, urls) as relay,
         ):
-            await _serve(configuration, sockets, urls, service, relay, announce)
+            certificates = Certificates(*files or make_certificate(configuration.state), service.identity)
+            await _serve(configuration, sockets, urls, service, certificates, relay, announce)
     finally:
         for one in sockets:
             one.close()
@@ -142,10 +144,10 @@ async def _serve(
     sockets: list[socket.socket],
     urls: tuple[str, ...],
     service: Service,
+    certificates: Certificates,
     relay: relays.Ready | None,
     announce: Callable[[Ready], None],
 ) -> None:
-    certificates = _certificates(configuration, service)
     limits = _within_files(configuration.limits)
     web = assemble(service, sockets, urls=urls, certificates=certificates, limits=limits)
     ready = await _prepare(configuration, service, urls, tuple(str(one) for one in web.server.addresses))
@@ -198,14 +200,15 @@ def _listen(configuration: Configuration) -> list[socket.socket]:
     return sockets
 
 
-def _certificates(configuration: Configuration, service: Service) -> Certificates:
-    if (configuration.certificate is None) != (configuration.key is None):
+def _own_certificate(configuration: Configuration) -> tuple[Path, Path] | None:
+    """The files of the operator's certificate and key; None: the coordinator makes its own. Raises UsageError."""
+    certificate, key = configuration.certificate, configuration.key
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
         raise UsageError("a certificate and its key come together; give both --tls-certificate and --tls-key")
-    if configuration.certificate is not None and configuration.key is not None:
-        files = configuration.certificate, configuration.key
-    else:
-        files = make_certificate(configuration.state)
-    return Certificates(*files, service.identity)
+    check_certificate(certificate, key)
+    return certificate, key
 
 
 async def _prepare(

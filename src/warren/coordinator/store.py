@@ -86,5 +86,5 @@ async def open_store(url: str) -> Store:
 
         return await open_postgres(url)
     raise UsageError(
-        f"{scheme}: is no database Warren knows; say sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
+        f"{scheme} is no database that Warren knows; say sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME"
     )

@@ -94,6 +94,11 @@ class Certificates:
         return tuple(_identity_of(file) for file in self._files)
 
 
+def check_certificate(certificate_file: Path, key_file: Path) -> None:
+    """Raises UsageError when the files are no certificate and key that belong together."""
+    _read(certificate_file, key_file)
+
+
 _UNUSABLE: Final = (
     "the certificate {} and the key {} cannot be used: {}; give a PEM certificate (with its chain) and its PEM key"
 )

@@ -194,7 +194,8 @@ class KeyStore:
             for path in list(self._directory.glob(f"{network}.*")):
                 path.unlink(missing_ok=True)
         except OSError as error:
-            raise OperationFailed(f"the keys of {network.short} cannot be removed: {error.strerror}") from None
+            what = f"the keys of {network.short} cannot be removed: {error.strerror}"
+            raise OperationFailed(f"{what}; remove {self._directory}/{network}.* by hand") from None
 
     def _set(self, network: VerifyKey, keys: WireGuardKeys) -> WireGuardKeys:
         self._write(

@@ -72,7 +72,7 @@ def _scope(zone: str) -> int:
         return 0
     with contextlib.suppress(OSError):
         return int(zone) if zone.isdigit() else socket.if_nametoindex(zone)
-    raise OperationFailed(f"there is no interface {zone} for a link-local endpoint")
+    raise OperationFailed(f"there is no interface {zone} for a link-local endpoint; `ip link` lists those that are")
 
 
 def _own_scope(sockaddr: tuple[object, ...]) -> int:

@@ -40,7 +40,7 @@ class Outliving:
             child.kill()
             child.wait()
             if isinstance(error, TimeoutError):
-                raise OperationFailed(f"{what} did not start within {START_S:.0f} s") from error
+                raise OperationFailed(f"{what} did not start within {START_S:.0f} s; the log says more") from error
             raise
         if line != "ready":
             child.wait()

@@ -44,7 +44,8 @@ def read_bytes(path: FilePath, bytes_max: int) -> bytes:
         with path.open("rb") as file:
             data = file.read(bytes_max + 1)
     except OSError as error:
-        raise OperationFailed(f"{path} cannot be read: {error.strerror}") from None
+        what = f"{path} cannot be read: {error.strerror}"
+        raise OperationFailed(f"{what}; run as its owner, or name another file") from None
     if len(data) > bytes_max:
         raise UsageError(f"{path}: larger than {bytes_max} bytes")
     return data
@@ -67,4 +68,4 @@ def _syntax_error(message: str, text: str) -> tuple[int, str]:
     place = _PLACE.search(message)
     what = message[: place.start()] if place else message
     line = int(place[1]) if place and place[1] else text.count("\n") + 1
-    return line, f"{what[:1].lower()}{what[1:]}"
+    return line, f"this is not TOML ({what[:1].lower()}{what[1:]})"

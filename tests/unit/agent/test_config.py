@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warren.agent.config import AgentConfig, OwnRelay, StatedAddress, load, locate, parse
-from warren.errors import UsageError
+from warren.errors import OperationFailed, UsageError
 
 COMPLETE = b"""
 dns = false
@@ -77,6 +78,15 @@ def test_the_file_of_the_state_directory_comes_first(tmp_path: Path) -> None:
     (tmp_path / "agent.toml").write_text("dns = false")
     assert locate(tmp_path) == tmp_path / "agent.toml"
     assert not load(locate(tmp_path)).dns
+
+
+def test_a_state_directory_of_another_user_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(path: Path) -> bool:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", closed)
+    with pytest.raises(OperationFailed, match=r"agent\.toml cannot be looked at: .*; run as root or name"):
+        locate(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_a_file_is_a_scene_of_its_name(tmp_path: Path) -> None:
             "[site.home]\nkind = 'open'\nhosts = [\n 'a',\n 1]\n",
             "x.toml:5: site.home.hosts[1]: this is a text in quotes",
         ),
-        ("a = \n", "x.toml:1: invalid value"),
+        ("a = \n", "x.toml:1: this is not TOML (invalid value)"),
         ("[server.dc", "x.toml:1: "),
     ],
 )

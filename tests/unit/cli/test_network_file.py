@@ -320,7 +320,7 @@ def changed(old: bytes, new: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("data", "line", "key", "what"),
     [
-        (changed(b'"home"', b"home"), 1, "", "invalid value"),
+        (changed(b'"home"', b"home"), 1, "", "this is not TOML (invalid value)"),
         (changed(b'expect = "allow"\n', b'expect = "allow'), 29, "", "unterminated string"),
         (b"\xff\xfe", 1, "", "this is not UTF-8 text"),
         (b'network = "home"\npolicy = []\nlease = "\xe4"', 3, "", "this is not UTF-8 text"),

@@ -238,7 +238,8 @@ def test_a_file_that_cannot_be_read_is_named(
     admin: FakeAdmin, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.run(["network", "plan", str(tmp_path)]) == 1
-    assert capsys.readouterr().err == f"warren: {tmp_path} cannot be read: Is a directory\n"
+    remedy = "name a file that `warren network plan` printed"
+    assert capsys.readouterr().err == f"warren: {tmp_path} cannot be read: Is a directory; {remedy}\n"
     assert cli.run(["network", "apply"]) == 2
 
 

@@ -115,7 +115,7 @@ def test_sighup_reads_the_certificate_again(tmp_path: Path, caplog: pytest.LogCa
         ({"listen": ("nonsense",)}, UsageError, "write it like"),
         ({"listen": ("192.0.2.1:0",)}, OperationFailed, "does not have that address"),
         ({"listen": ("no.such.name.invalid:1",)}, OperationFailed, "cannot listen"),
-        ({"database": "mysql://host/name"}, UsageError, "no database Warren knows"),
+        ({"database": "mysql://host/name"}, UsageError, "mysql is no database that Warren knows"),
         ({"certificate": Path("/nowhere/a"), "key": Path("/nowhere/b")}, UsageError, "No such file"),
         ({"certificate": Path("/nowhere/a")}, UsageError, "come together"),
     ],
@@ -125,6 +125,8 @@ def test_what_it_cannot_begin_with_is_one_sentence(
 ) -> None:
     with pytest.raises(error, match=sentence):
         start(tmp_path / "state", **options)
+    if "certificate" in options:
+        assert not (tmp_path / "state").exists()
 
 
 def test_a_taken_port_is_named(tmp_path: Path) -> None:

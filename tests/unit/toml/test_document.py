@@ -13,8 +13,8 @@ from warren.toml.document import NotToml, document_of, read_bytes
 @pytest.mark.parametrize(
     ("data", "line", "what"),
     [
-        (b"a = 1\nb = \n", 2, "invalid value"),
-        (b"a = 1\nb = [", 2, "invalid value"),
+        (b"a = 1\nb = \n", 2, "this is not TOML (invalid value)"),
+        (b"a = 1\nb = [", 2, "this is not TOML (invalid value)"),
         (b"\n\n\xff", 3, "this is not UTF-8 text"),
         (b"a = " + b"[" * 5000, 1, "it is nested too deeply"),
     ],

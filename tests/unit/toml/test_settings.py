@@ -46,7 +46,7 @@ def test_settings_are_converted() -> None:
         ("[rates.a]\nmost = 1\nleast = 1", "f.toml, line 3: rates.a.least: there is no such key"),
         ("[rates.'a.b']\n", "f.toml, line 1: rates.a.b.most: this key is missing"),
         ("[rates.a]\nmost = 1\n[rates.B]\nmost = 1", "f.toml, line 3: rates.B: expected `str` matching regex"),
-        ("ports = ", "f.toml, line 1: invalid value"),
+        ("ports = ", "f.toml, line 1: this is not TOML (invalid value)"),
     ],
 )
 def test_a_mistake_is_named_with_its_place(text: str, sentence: str) -> None:

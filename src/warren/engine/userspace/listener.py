@@ -62,7 +62,9 @@ class Listener:
         try:
             self._door = _open(self.path)
         except OSError as error:
-            raise OperationFailed(f"{self.path} cannot be made: {error.strerror}") from error
+            raise OperationFailed(
+                f"{self.path} cannot be made: {error.strerror}; run as the owner of its directory"
+            ) from error
         poller.register(self._door.fileno(), select.EPOLLIN)
 
     def owns(self, fd: int) -> bool:

@@ -41,7 +41,9 @@ class UapiServer:
         try:
             self._listener = _listen(self.path)
         except OSError as error:
-            raise OperationFailed(f"{self.path} cannot be made: {error.strerror}") from error
+            raise OperationFailed(
+                f"{self.path} cannot be made: {error.strerror}; run as the owner of its directory"
+            ) from error
         poller.register(self._listener.fileno(), select.EPOLLIN)
 
     def owns(self, fd: int) -> bool:
