@@ -43,14 +43,14 @@ class Warren(Forwarder):
 
     def version(self) -> str:
         question = "import platform, warren; print(warren.__version__, 'on Python', platform.python_version())"
-        return "Warren " + _output([sys.executable, "-c", question])
+        return "Warren " + output([sys.executable, "-c", question])
 
     def start(self, host: Host, listen: tuple[str, int], target: tuple[str, int]) -> Process:
         run = Path(host.directory)
         process = host.start([sys.executable, "-m", "warren.l4", "--run", str(run)], name="warren")
         host.wait_for((run / "streams.sock").exists)
         host.call(configure, run, listen, target)
-        _wait(host, listen[1])
+        wait_for_port(host, listen[1])
         return process
 
 
@@ -65,7 +65,7 @@ class Socat(Forwarder):
         return None if shutil.which("socat") else "there is no program socat"
 
     def version(self) -> str:
-        lines = _output(["socat", "-V"]).splitlines()
+        lines = output(["socat", "-V"]).splitlines()
         found = [line.split()[2] for line in lines if line.startswith("socat version")]
         return " ".join(["socat", *found, *self._options])
 
@@ -73,7 +73,7 @@ class Socat(Forwarder):
         place = f"TCP-LISTEN:{listen[1]},bind={listen[0]},fork,reuseaddr,backlog=4096,nodelay"
         command = ["socat", *self._options, place, f"TCP:{target[0]}:{target[1]},nodelay"]
         process = host.start(command, name=self.name)
-        _wait(host, listen[1])
+        wait_for_port(host, listen[1])
         return process
 
 
@@ -88,7 +88,7 @@ class Nginx(Forwarder):
         return None if NGINX_MODULE.exists() else "nginx has no stream module (libnginx-mod-stream)"
 
     def version(self) -> str:
-        return _output(["nginx", "-v"]).replace("nginx version: ", "")
+        return output(["nginx", "-v"]).replace("nginx version: ", "")
 
     def start(self, host: Host, listen: tuple[str, int], target: tuple[str, int]) -> Process:
         config = Path(host.directory, "nginx.conf")
@@ -100,7 +100,7 @@ class Nginx(Forwarder):
             " proxy_half_close on; } }\n"
         )
         process = host.start(["nginx", "-c", str(config)], name="nginx")
-        _wait(host, listen[1])
+        wait_for_port(host, listen[1])
         return process
 
 
@@ -110,19 +110,24 @@ def all_forwarders() -> list[Forwarder]:
 
 def configure(run: Path, listen: tuple[str, int], target: tuple[str, int]) -> None:
     """Tell the stream process of ``run`` to carry streams from one place to the other."""
+    entry = Entry(
+        id="forward",
+        listen=(Listen(address=listen[0], port=listen[1]),),
+        limits=Limits(streams_max=STREAMS_MAX),
+        way=Way(backends=(Backend(name="target", side="host", host=target[0], port=target[1]),)),
+    )
+    tell(run, Config(entries=(entry,)))
 
-    async def tell() -> None:
+
+def tell(run: Path, config: Config) -> None:
+    """Have the stream process of ``run`` do this."""
+
+    async def attached() -> None:
         process = await StreamProcess.attach_or_start(run, nest=None)
-        entry = Entry(
-            id="forward",
-            listen=(Listen(address=listen[0], port=listen[1]),),
-            limits=Limits(streams_max=STREAMS_MAX),
-            way=Way(backends=(Backend(name="target", side="host", host=target[0], port=target[1]),)),
-        )
-        await process.configure(Config(entries=(entry,)))
+        await process.configure(config)
         await process.detach()
 
-    asyncio.run(tell())
+    asyncio.run(attached())
 
 
 def processes_of(pid: int) -> list[int]:
@@ -154,10 +159,10 @@ def memory_kib(pid: int) -> float:
     return sum(read_memory(one).pss for one in processes_of(pid)) / 1024
 
 
-def _wait(host: Host, port: int) -> None:
+def wait_for_port(host: Host, port: int) -> None:
     host.wait_for(["sh", "-c", f"ss -ltn | grep -q ':{port} '"])
 
 
-def _output(command: list[str]) -> str:
+def output(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or done.stderr.strip()

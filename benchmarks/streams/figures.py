@@ -17,7 +17,10 @@ METRICS = (
     ("mbit_s", "Mbit/s"),
     ("cpu_s_per_gb", "CPU s/GB"),
     ("streams_s", "streams/s"),
+    ("seconds", "s"),
     ("cpu_us_per_stream", "CPU µs/stream"),
+    ("requests_s", "requests/s"),
+    ("cpu_us_per_request", "CPU µs/request"),
     ("median_us", "µs, median"),
     ("p99_us", "µs, 99 %"),
     ("start_kib", "KiB with no stream"),
@@ -30,9 +33,19 @@ TITLES = {
     "brief": "brief streams, eight at once",
     "echo": "echo of 64 bytes",
     "memory": "1,000 idle streams",
+    "many_held": "9,500 idle streams",
+    "many_checked": "10,000 streams of 4 KiB with their hash",
+    "sni_down": "TLS passed on, server → client",
+    "sni_brief": "TLS passed on, brief streams, eight at once",
+    "sni_echo": "TLS passed on, echo of 64 bytes",
+    "https_kept": "requests on eight kept connections",
+    "https_new": "requests on new connections, eight at once",
+    "https_body": "a body of 64 MiB, again and again",
     "tunnel_up": "through the tunnel, client → server",
     "tunnel_down": "through the tunnel, server → client",
     "tunnel_echo": "through the tunnel, echo of 64 bytes",
+    "tunnel_many_held": "through the tunnel, 9,500 idle streams",
+    "tunnel_many_checked": "through the tunnel, 10,000 streams of 4 KiB with their hash",
 }
 TARGETS = (
     ("up", "socat", 1.0),
@@ -41,7 +54,9 @@ TARGETS = (
     ("tunnel_down", "plain TCP", 0.8),
 )
 PER_STREAM_KIB_MAX = 20.0
-_MORE_IS_BETTER = frozenset({"mbit_s", "streams_s"})
+_MORE_IS_BETTER = frozenset({"mbit_s", "streams_s", "requests_s"})
+_AT_THE_DOOR = ("sni_", "https_")
+_IN_THE_TUNNEL = ("tunnel_",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +119,7 @@ def publish(run: Mapping[str, Any], samples: Sequence[Sample], docs: Path) -> No
         raise ValueError(f"the page needs the lines {BEGIN!r} and {END!r}, once each and in this order")
     machine = "; ".join(f"{name}: {value}" for name, value in run["machine"].items() if name != "iperf3")
     row = [name for name in run["contenders"] if name != "plain TCP"]
+    door = [name for name in run["contenders"] if name in {"warren", "nginx"}]
     tunnel = [name for name in run["contenders"] if name in {"warren", "socat", "plain TCP"}]
     parts = [
         f"Measured {run['machine']['date']}: {run['rounds']} rounds, {run['seconds']:g} s per transfer. {machine}.",
@@ -111,9 +127,11 @@ def publish(run: Mapping[str, Any], samples: Sequence[Sample], docs: Path) -> No
         "### Targets",
         markdown(verdicts(samples)),
         "### Three hosts in a row",
-        markdown(table(row, [name for name in TITLES if not name.startswith("tunnel")], samples)),
+        markdown(table(row, [name for name in TITLES if not name.startswith(_AT_THE_DOOR + _IN_THE_TUNNEL)], samples)),
+        "### A public door",
+        markdown(table(door, [name for name in TITLES if name.startswith(_AT_THE_DOOR)], samples)),
         "### Through a tunnel",
-        markdown(table(tunnel, [name for name in TITLES if name.startswith("tunnel")], samples)),
+        markdown(table(tunnel, [name for name in TITLES if name.startswith(_IN_THE_TUNNEL)], samples)),
         "\n".join(f"- Failed: {line}" for line in run["failures"]),
     ]
     section = "\n\n".join(part for part in parts if part)
