@@ -12,20 +12,30 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from warren.errors import OperationFailed
-from warren.l4 import closed_places, own_places
+from warren.l4 import own_places
+from warren.l4.candidates import (
+    Candidate,
+    Failure,
+    at,
+    at_path,
+    begun,
+    explained,
+    key,
+    literal,
+    named,
+    objection,
+    say_who,
+)
 from warren.l4.config import Backend, Way
 from warren.l4.kinds import Connected, Refused
 from warren.l4.listening import prepare, transport_address
 from warren.l4.overlay import HostSockets, OverlaySockets
-from warren.model.ip import join_host_port
 from warren.model.tunnel import IPAddress, TransportAddress
-from warren.proto import proxy_protocol
 
 STAGGER_S: Final = 0.25
 """RFC 8305 §8: Connection Attempt Delay."""
@@ -35,23 +45,7 @@ REMEMBERED_MAX: Final = 4096
 """Failed backends and names, each; then all is forgotten, which costs an attempt for each."""
 NAME_S: Final = 5.0
 """How long an answer of the host's resolver is used again: long enough that a burst of streams asks once."""
-_NO_ROOM: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL})
 _HOST: Final = HostSockets()
-
-
-class Candidate(NamedTuple):
-    """One place to connect to."""
-
-    backend: Backend
-    family: int
-    place: Any
-    """As ``connect`` takes it."""
-    ip: IPAddress | None
-    """None for Unix sockets."""
-
-
-_Failure = tuple[str, str]
-"""Reason and sentence."""
 
 
 class Dialler:
@@ -89,7 +83,7 @@ class Dialler:
         if not isinstance(found, Connected):
             raise Refused(*found)
         try:
-            _say_who(found.sock, found.backend, client, local, own=own)
+            say_who(found.sock, found.backend, client, local, own=own)
         except BaseException:
             found.sock.close()
             raise
@@ -103,11 +97,11 @@ class Dialler:
             return None
         backend = way.backends[0]
         if backend.path:
-            return _at_path(backend)
+            return at_path(backend)
         if backend.side == "overlay" and not isinstance(self._overlay, HostSockets):
             return None
-        ip = _literal(backend.host)
-        return None if ip is None or _objection(backend, ip, way) else _at(backend, ip)
+        ip = literal(backend.host)
+        return None if ip is None or objection(backend, ip, way) else at(backend, ip)
 
     def begin(self, only: Candidate) -> tuple[socket.socket, bool]:
         """A socket that is being connected to it, and whether it is already; the caller owns it. Raises Refused."""
@@ -117,7 +111,7 @@ class Dialler:
             sock = _HOST.make(only.family, socket.SOCK_STREAM)
             if only.ip is not None:
                 prepare(sock)
-            return sock, _begun(sock, only.place)
+            return sock, begun(sock, only.place)
         except (OSError, OperationFailed, Refused) as error:
             if sock is not None:
                 sock.close()
@@ -139,10 +133,10 @@ class Dialler:
         except (OSError, Refused) as error:
             raise self._failure(only, error) from None
         if self._failed:
-            self._failed.pop(_key(only), None)
+            self._failed.pop(key(only), None)
         backend = only.backend
         if backend.connector_port or backend.proxy_out:
-            _say_who(sock, backend, client, local())
+            say_who(sock, backend, client, local())
 
     def late(self, only: Candidate, timeout_s: float) -> Refused:
         """Why a stream is refused whose backend has not answered in time."""
@@ -150,20 +144,20 @@ class Dialler:
 
     def _failure(self, candidate: Candidate, error: Exception, timeout_s: float = 0.0) -> Refused:
         self._remember_failure(candidate)
-        return Refused(*(_explained(error, candidate.backend, timeout_s) or ("connect", str(error))))
+        return Refused(*(explained(error, candidate.backend, timeout_s) or ("connect", str(error))))
 
     def _remember_failure(self, candidate: Candidate) -> None:
         if len(self._failed) >= REMEMBERED_MAX:
             self._failed.clear()
-        self._failed[_key(candidate)] = self._clock()
+        self._failed[key(candidate)] = self._clock()
 
-    async def _candidates(self, way: Way) -> tuple[list[Candidate], _Failure]:
+    async def _candidates(self, way: Way) -> tuple[list[Candidate], Failure]:
         """All addresses of all backends in the order in which to try them; why there is none."""
         made: list[Candidate] = []
         failure = ("unresolved", "")
         for backend in way.backends:
             if backend.path:
-                made.append(_at_path(backend))
+                made.append(at_path(backend))
                 continue
             try:
                 ips = await self._addresses(backend, way.connect_timeout_s)
@@ -171,21 +165,21 @@ class Dialler:
                 failure = (refused.reason, str(refused))
                 continue
             for ip in ips:
-                why = _objection(backend, ip, way)
+                why = objection(backend, ip, way)
                 if why:
                     failure = ("policy", why)
                 else:
-                    made.append(_at(backend, ip))
+                    made.append(at(backend, ip))
         if len(made) > 1 and self._failed:
             now = self._clock()
-            made.sort(key=lambda one: now - self._failed.get(_key(one), -FAILED_S) < FAILED_S)
+            made.sort(key=lambda one: now - self._failed.get(key(one), -FAILED_S) < FAILED_S)
         return made, failure
 
     async def _addresses(self, backend: Backend, timeout_s: float) -> Sequence[IPAddress]:
         """Raises Refused (``unresolved``)."""
-        literal = _literal(backend.host)
-        if literal is not None:
-            return (literal,)
+        written = literal(backend.host)
+        if written is not None:
+            return (written,)
         now = self._clock()
         until, found = self._names.get(backend.host, (0.0, ()))
         if now < until:
@@ -209,11 +203,11 @@ class Dialler:
         self._names[backend.host] = (now + NAME_S, ips)
         return ips
 
-    async def _race(self, candidates: Sequence[Candidate], timeout_s: float) -> Connected | _Failure:
+    async def _race(self, candidates: Sequence[Candidate], timeout_s: float) -> Connected | Failure:
         """Staggered attempts; the first to succeed wins, the others are given up."""
         failure = ("connect", "")
         waiting = list(reversed(candidates))
-        running: set[asyncio.Task[Connected | _Failure]] = set()
+        running: set[asyncio.Task[Connected | Failure]] = set()
         won: Connected | None = None
         try:
             while waiting or running:
@@ -236,7 +230,7 @@ class Dialler:
         finally:
             await _give_up(running)
 
-    async def _attempt(self, candidate: Candidate, timeout_s: float) -> Connected | _Failure:
+    async def _attempt(self, candidate: Candidate, timeout_s: float) -> Connected | Failure:
         """One connection, or why not."""
         backend = candidate.backend
         sock: socket.socket | None = None
@@ -249,24 +243,24 @@ class Dialler:
         except BaseException as error:
             if sock is not None:
                 sock.close()
-            failure = _explained(error, backend, timeout_s)
+            failure = explained(error, backend, timeout_s)
             if failure is None:
                 raise
             self._remember_failure(candidate)
             return failure
-        self._failed.pop(_key(candidate), None)
+        self._failed.pop(key(candidate), None)
         return Connected(sock, backend)
 
     def _check(self, candidate: Candidate, sock: socket.socket | None = None) -> None:
         """Before and after connecting. Raises Refused for what no stream may lead to."""
         if candidate.ip is None:
             if own_places.is_closed(str(candidate.place), self._closed):
-                raise Refused("connect", f"{_named(candidate.backend)} is Warren's own and serves nobody else")
+                raise Refused("connect", f"{named(candidate.backend)} is Warren's own and serves nobody else")
         elif candidate.backend.side == "host" and own_places.listens(socket.SOCK_STREAM, candidate.place[1]):
             here = None if sock is None else transport_address(sock.getsockname())
             local = None if here is None else here.ip
             if own_places.leads_back(socket.SOCK_STREAM, candidate.ip, candidate.place[1], local):
-                raise Refused("connect", f"{_named(candidate.backend)} is where Warren itself listens: a loop")
+                raise Refused("connect", f"{named(candidate.backend)} is where Warren itself listens: a loop")
 
     async def _socket(self, candidate: Candidate) -> socket.socket:
         if candidate.family == socket.AF_UNIX:
@@ -280,7 +274,7 @@ class Dialler:
 
 async def _connected(sock: socket.socket, place: Any) -> None:
     """Wait until it is, or raises OSError."""
-    if _begun(sock, place):
+    if begun(sock, place):
         return
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
@@ -294,59 +288,12 @@ async def _connected(sock: socket.socket, place: Any) -> None:
         raise OSError(number, errno.errorcode.get(number, "?"))
 
 
-def _begun(sock: socket.socket, place: Any) -> bool:
-    """Begin to connect; returns whether it is done, as it is at once with Unix sockets. Raises OSError."""
-    number = sock.connect_ex(place)
-    if number == 0:
-        return True
-    if number == errno.EINPROGRESS:
-        return False
-    if number == errno.EAGAIN and sock.family == socket.AF_UNIX:  # its backlog is full, and nothing says when not
-        raise OSError(number, "its queue is full")
-    raise OSError(number, errno.errorcode.get(number, "?"))
-
-
 def _set(ready: asyncio.Future[None]) -> None:
     if not ready.done():
         ready.set_result(None)
 
 
-def _say_who(
-    sock: socket.socket,
-    backend: Backend,
-    client: TransportAddress | None,
-    local: TransportAddress | None,
-    *,
-    own: bool = False,
-) -> None:
-    """Send the header that is due, if one is. Raises Refused."""
-    if not backend.connector_port and not backend.proxy_out:
-        return
-    try:
-        sock.send(proxy_protocol.encode(client, local, local=own))  # a fresh socket has room for the 52 bytes
-    except OSError as error:
-        raise Refused("connect", f"{_named(backend)} closed at once: {error.strerror}") from None
-
-
-def _at_path(backend: Backend) -> Candidate:
-    return Candidate(backend, socket.AF_UNIX, backend.path, None)
-
-
-def _at(backend: Backend, ip: IPAddress) -> Candidate:
-    family = socket.AF_INET6 if ip.version == 6 else socket.AF_INET
-    return Candidate(backend, family, (str(ip), backend.connector_port or backend.port), ip)
-
-
-@lru_cache(maxsize=REMEMBERED_MAX)
-def _literal(host: str) -> IPAddress | None:
-    """None for a name."""
-    try:
-        return ip_address(host)
-    except ValueError:
-        return None
-
-
-async def _give_up(running: set[asyncio.Task[Connected | _Failure]]) -> None:
+async def _give_up(running: set[asyncio.Task[Connected | Failure]]) -> None:
     """End attempts; one that succeeds at that very moment is closed."""
     for task in running:
         task.cancel()
@@ -355,54 +302,3 @@ async def _give_up(running: set[asyncio.Task[Connected | _Failure]]) -> None:
             result = await task
             if isinstance(result, Connected):
                 result.sock.close()
-
-
-def _explained(error: BaseException, backend: Backend, timeout_s: float) -> _Failure | None:
-    """Reason and sentence of an attempt's end; None when it was cancelled, or is a bug."""
-    who = _named(backend)
-    if isinstance(error, Refused):
-        return error.reason, str(error)
-    if isinstance(error, TimeoutError) and getattr(error, "errno", None) is None:
-        return "timeout", f"{who} did not answer in {timeout_s:g} s"
-    if isinstance(error, OperationFailed):
-        return "resources", f"no connection to {who}: {error}"
-    if not isinstance(error, OSError):
-        return None
-    if error.errno == errno.ETIMEDOUT:
-        return "timeout", f"{who} did not answer"
-    if error.errno in _NO_ROOM:
-        return "resources", f"no connection to {who}: {_words(error)}"
-    if backend.path and error.errno == errno.ENOENT:
-        return "connect", f"there is no socket {who}: is the program there running?"
-    if error.errno == errno.ECONNREFUSED:
-        return "connect", f"{who} refuses connections: is the program there running?"
-    return "connect", f"no connection to {who}: {_words(error)}"
-
-
-def _words(error: OSError) -> str:
-    return os.strerror(error.errno) if error.errno else str(error)
-
-
-def _named(backend: Backend) -> str:
-    target = f"unix:{backend.path}" if backend.path else join_host_port(backend.host, backend.port)
-    return target if backend.name in {"", target} else f"{backend.name} ({target})"
-
-
-def _objection(backend: Backend, ip: IPAddress, way: Way) -> str:
-    """Why nothing of ``way`` leads to this address, a sentence; empty: it may."""
-    if backend.side != "host":
-        return ""
-    why = closed_places.objection(ip, backend.connector_port or backend.port, way)
-    return f"{backend.host} leads to {ip}: {why}" if why and backend.host != str(ip) else why
-
-
-def _key(candidate: Candidate) -> Any:
-    return (candidate.backend.side, candidate.place)
-
-
-def peer_of(sock: socket.socket) -> TransportAddress | None:
-    """Who is at the other end; None for a Unix socket or one that is gone."""
-    try:
-        return transport_address(sock.getpeername())
-    except OSError:
-        return None

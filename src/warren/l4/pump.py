@@ -65,12 +65,13 @@ class Pump:
         head: bytes = b"",
         answer: bytes = b"",
         ended: Callable[[], None] | None = None,
-        opened: Callable[[int], bool] | None = None,
+        opened: Callable[[int | None], bool] | None = None,
     ) -> Stream:
         """See :meth:`warren.l4.kinds.Tools.carry`.
 
         With ``opened``, ``outgoing`` is still being connected, and nothing moves until it is: then ``opened`` is called
-        with the error of connect(2), or 0, and says whether the stream goes on; if not, both sides are reset.
+        with the error of connect(2), or 0, and says whether the stream goes on; if not, both sides are reset. It is
+        called once, with None when the stream has ended before.
         """
         stream = Stream(incoming, outgoing, counters, idle_s, ended, opened)
         inward, outward = stream.inward, stream.outward
@@ -111,7 +112,9 @@ class Pump:
             else:
                 source.close()
         del stream.inward, stream.outward  # no cycle is left for the garbage collector
-        stream.opened = None
+        opened, stream.opened = stream.opened, None
+        if opened is not None:
+            opened(None)
         ended, stream.ended = stream.ended, None
         if ended is not None:
             ended()

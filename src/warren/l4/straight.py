@@ -14,8 +14,9 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 from warren import log
+from warren.l4.candidates import Candidate
 from warren.l4.config import Way
-from warren.l4.connect import Candidate, Dialler
+from warren.l4.connect import Dialler
 from warren.l4.kinds import Refused
 from warren.l4.listening import transport_address
 from warren.l4.permitted import Change
@@ -35,8 +36,7 @@ class Counting(Protocol):
         outgoing: socket.socket,
         *,
         idle_s: float | None = None,
-        ended: Callable[[], None] | None = None,
-        opened: Callable[[int], bool] | None = None,
+        opened: Callable[[int | None], bool] | None = None,
     ) -> Stream: ...
 
     def settled(self, sock: socket.socket) -> None: ...
@@ -91,7 +91,6 @@ class Straight:
             incoming,
             outgoing,
             idle_s=way.idle_s,
-            ended=partial(self._ended, incoming),
             opened=partial(self._opened, incoming, outgoing),
         )
         if not stream.closed:
@@ -134,18 +133,17 @@ class Straight:
             return None
         return outgoing, there
 
-    def _opened(self, incoming: socket.socket, outgoing: socket.socket, number: int) -> bool:
+    def _opened(self, incoming: socket.socket, outgoing: socket.socket, number: int | None) -> bool:
         """The connection has come about, or not; returns whether the stream goes on."""
-        opening = self._opening.pop(incoming)
+        opening = self._opening.pop(incoming, None)
+        if opening is None or number is None:
+            return False
         try:
             self._dialler.finish(opening.to, outgoing, number, opening.client, partial(local_of, incoming))
         except Exception as error:  # noqa: BLE001 - the same
             self._failed(error, opening.client)
             return False
         return True
-
-    def _ended(self, incoming: socket.socket) -> None:
-        self._opening.pop(incoming, None)
 
     def _failed(self, error: Exception, client: TransportAddress | None) -> None:
         if isinstance(error, Refused):

@@ -62,7 +62,7 @@ class Stream:
         counters: Counters,
         idle_s: float | None,
         ended: Callable[[], None] | None,
-        opened: Callable[[int], bool] | None = None,
+        opened: Callable[[int | None], bool] | None = None,
     ) -> None:
         self.counters = counters
         self.idle_s = idle_s

@@ -91,7 +91,7 @@ class EntryTools:
         head: bytes = b"",
         answer: bytes = b"",
         ended: Callable[[], None] | None = None,
-        opened: Callable[[int], bool] | None = None,
+        opened: Callable[[int | None], bool] | None = None,
     ) -> Stream:
         """:meth:`carry`; ``outgoing`` may still be being connected, see ``opened`` of the pump."""
         counted = self._accepted.pop(incoming, None)
