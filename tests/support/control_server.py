@@ -27,6 +27,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
+from tests.support.waiting import until
 from warren.errors import MalformedPacket
 from warren.identity.signing import SigningKey, VerifyKey
 from warren.model.documents import Coordinator, NodeRecord, verify
@@ -175,9 +176,7 @@ class TestCoordinator:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until ``condition`` holds."""
-        async with asyncio.timeout(20):
-            while not condition():
-                await asyncio.sleep(0.005)
+        await until(condition)
 
     def open_sessions(self) -> list[ServerSession]:
         return [session for session, _ in self.sessions if session.state is State.OPEN]

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import first, until
 from tests.unit.agent.fakes import FakeCoordinator
 from tests.unit.agent.machines import Machine, scenario
-from warren.agent import agent as module
 from warren.agent.agent import Agent
 from warren.agent.config import AgentConfig
 from warren.api.node import Disconnected
@@ -21,7 +21,7 @@ def test_a_change_of_the_host_just_when_the_agent_ends_does_not_keep_it(tmp_path
     async def main() -> None:
         machine = Machine(tmp_path, FakeCoordinator())
         agent = await machine.start()
-        await asyncio.sleep(0.05)
+        await agent.status()
         agent._moved.set()
         for _ in range(steps):
             await asyncio.sleep(0)
@@ -129,13 +129,16 @@ def test_a_change_of_the_host_wakes_every_network(tmp_path: Path) -> None:
     home = FakeCoordinator()
 
     async def work(machine: Machine, agent: Agent) -> None:
+        async def is_alone() -> bool:
+            (network,) = (await agent.status()).networks
+            return not network.coordinator.connected
+
         await agent.join(home.ticket(), "a")
         home.away = True
         retries = machine.links[0].retries
         machine.links[0].tell(Disconnected("gone", 1.0))
-        await asyncio.sleep(0.01)
+        await first(is_alone)
         await machine.host.netlink.set_link("eth0", up=False)
-        await asyncio.sleep(module._SETTLE_S * 2)
-        assert machine.links[0].retries > retries
+        await until(lambda: machine.links[0].retries > retries)
 
     scenario(work, tmp_path, home)

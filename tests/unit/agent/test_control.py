@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import first
 from tests.unit.agent.fakes import FakeCoordinator
 from tests.unit.agent.stream_fakes import FakeProcess
 from tests.unit.agent.test_agent import Machine
@@ -73,6 +74,9 @@ def test_a_forward_that_a_command_holds_ends_with_its_connection_and_a_kept_one_
         return processes[-1]
 
     async def work(client: AgentClient, machine: Machine) -> None:
+        async def only_one_is_left() -> bool:
+            return len(await client.forwards()) == 1
+
         joined = await client.join(home.ticket(), "a")
         target = joined.addresses[0].partition("/")[0]
         kept = await client.forward("7000", f"[{target}]:80")
@@ -82,9 +86,7 @@ def test_a_forward_that_a_command_holds_ends_with_its_connection_and_a_kept_one_
             assert (kept.origin, held.origin) == ("kept", "held")
             assert [one.id for one in await client.forwards()] == [kept.id, held.id]
             assert [one.id for one in (await client.status()).streams] == [kept.id, held.id]
-        async with asyncio.timeout(10):
-            while len(await client.forwards()) > 1:
-                await asyncio.sleep(0.01)
+        await first(only_one_is_left)
         (network,) = (await client.status()).networks
         assert ("forward 127.0.0.1:7000", "done") in {(task.name, task.state) for task in network.tasks}
         with pytest.raises(OperationFailed, match="no member and no service is called nobody"):

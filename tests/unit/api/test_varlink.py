@@ -11,7 +11,7 @@ import socket
 import stat
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.waiting import until
 from warren.api import varlink_server
 from warren.api.varlink import REQUEST_BYTES_MAX, VarlinkClient
 from warren.api.varlink_agent import METHODS, AgentClient, JoinRequest, Nothing, StatusAnswer, agent_at, description
@@ -471,12 +472,6 @@ def holding(entered: list[str], ended: asyncio.Event) -> Interface:
             entered.remove(text.text)
 
     return Interface(NAME, "interface org.example.Echo\n", {"Hold": Method(Text, echo, held)})
-
-
-async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)
 
 
 def test_a_call_that_lasts_ends_with_its_callers_connection_however_that_ends(path: Path) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.support.coordinators import Node, World, run
+from tests.support.waiting import first, until
 from warren.coordinator import own_relay
 from warren.coordinator.own_relay import OwnRelay, relaying
 from warren.model.documents import Relay
@@ -24,12 +23,6 @@ async def offered(w: World) -> tuple[Relay, ...]:
     spec = (await w.map()).spec
     assert spec is not None
     return spec.relays
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
-        while not condition():
-            await asyncio.sleep(0.01)
 
 
 def test_members_are_offered_what_is_really_served(tmp_path: Path) -> None:
@@ -107,10 +100,7 @@ def test_a_udp_port_that_is_taken_is_told_once_and_the_whole_relay_comes_when_it
                 assert "without TLS" not in caplog.text
                 assert caplog.text.count("get no relay") == 1
                 taken.close()
-                async with asyncio.timeout(30):
-                    while not await offered(w):
-                        await asyncio.sleep(0.01)
-                (relay,) = await offered(w)
+                (relay,) = await first(lambda: offered(w))
                 assert (relay.udp_port, relay.tls_port is None) == (port, False)
                 assert "the relay ended" not in caplog.text
 

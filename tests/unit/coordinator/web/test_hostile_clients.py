@@ -10,6 +10,7 @@ import logging
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from tests.support.waiting import until
 from tests.unit.coordinator.web.harness import (
     GENEROUS,
     Running,
@@ -185,12 +186,8 @@ def test_a_flood_of_bad_connections_leaves_nothing_behind() -> None:
             writers = [(await upgraded(coordinator))[1] for _ in range(50)]
             for writer in writers:
                 await hang_up(writer)
-            for _ in range(500):
-                if coordinator.web.server.admission.connections == 0 and len(asyncio.all_tasks()) <= before:
-                    break
-                await asyncio.sleep(0.01)
-            assert coordinator.web.server.admission.connections == 0
-            assert len(asyncio.all_tasks()) <= before
+            await until(lambda: coordinator.web.server.admission.connections == 0)
+            await until(lambda: len(asyncio.all_tasks()) <= before)
             assert not coordinator.web.server.server_state.connections
 
     asyncio.run(scenario())

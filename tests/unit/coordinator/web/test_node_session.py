@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from websockets.exceptions import ConnectionClosed
 
+from tests.support.waiting import until
 from tests.unit.coordinator.web.harness import (
     GENEROUS,
     Running,
@@ -409,12 +410,7 @@ def test_a_node_that_does_not_answer_pings_is_noticed() -> None:
             connection = await coordinator.socket()
             await authenticate(coordinator, connection, network, key)
             connection.transport.pause_reading()  # like a host whose power has gone
-            for _ in range(500):
-                if coordinator.web.hub.session(network.raw, key.verify_key.raw) is None:
-                    break
-                await asyncio.sleep(0.01)
-            else:
-                pytest.fail("the dead peer stays")
+            await until(lambda: coordinator.web.hub.session(network.raw, key.verify_key.raw) is None)
             connection.transport.abort()
 
     asyncio.run(scenario())

@@ -9,6 +9,7 @@ import socket
 
 import pytest
 
+from tests.support.waiting import until
 from tests.unit.coordinator.web.harness import (
     GENEROUS,
     Running,
@@ -37,11 +38,7 @@ async def is_served(coordinator: Running) -> None:
 
 
 async def nobody_is_connected(coordinator: Running) -> None:
-    for _ in range(500):
-        if coordinator.web.server.admission.connections == 0:
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("a connection is held")
+    await until(lambda: coordinator.web.server.admission.connections == 0)
 
 
 @pytest.mark.parametrize(
