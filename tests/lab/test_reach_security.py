@@ -81,6 +81,6 @@ def test_a_relay_that_carries_checks_and_swallows_packets_is_left(lab: Lab) -> N
     rule(hostile, f"{WIREGUARD_IN_CHANNEL} drop\n{WIREGUARD} drop")
     received = stream.result(), back.result()
     assert max(one.longest_gap_s(at) for one in received) > 2.0, "it did swallow them"
-    assert max(one.longest_gap_s(at) for one in received) < 25.0
+    assert max(one.longest_gap_s(at) for one in received) < 10.0
     assert all(max(one.at.values()) > at + 30.0 for one in received), "and it goes on"
     world.pings(alice, bob, 5.0)

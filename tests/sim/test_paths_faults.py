@@ -271,6 +271,42 @@ def test_a_relay_that_dies_is_replaced_by_another_in_three_seconds() -> None:
     assert scene.longest_silence(since) <= 3.0
 
 
+def used_relay(scene: Scene) -> RelayServer:
+    path = scene.paths()[0]
+    assert path is not None
+    return next(
+        relay
+        for relay in scene.relays
+        if path.base.relay == relay.name or path.remote.ip in {relay.address4, relay.address6}
+    )
+
+
+@pytest.mark.parametrize("whose", ["both", "a", "b"])
+@pytest.mark.parametrize("seed", range(FAULT_SEEDS))
+def test_a_relay_that_carries_checks_and_swallows_data_is_left_within_eight_seconds(whose: str, seed: int) -> None:
+    scene = Scene(SYMMETRIC, SYMMETRIC, relays=2, seed=seed)
+    scene.begin(direct=False)
+    scene.run(20.0 + scene.world.chance.random())
+    relay, since = used_relay(scene), scene.world.now
+    relay.swallows = lambda sender: whose == "both" or sender is (scene.a if whose == "a" else scene.b)
+    scene.run(30.0)
+    assert 3.0 < scene.longest_silence(since) <= 8.0
+
+
+@pytest.mark.parametrize("seed", range(FAULT_SEEDS))
+def test_a_relay_behind_a_third_of_loss_is_not_taken_for_one_that_swallows(seed: int) -> None:
+    """Data goes one way only, and nobody answers it but by checks."""
+    links = Link(0.02, loss=0.16), Link(0.02, loss=0.16)  # of both together 0.3
+    scene = Scene(SYMMETRIC, SYMMETRIC, relays=2, seed=seed, links=links)
+    scene.a.meet(scene.b)
+    scene.run(1.0)
+    scene.a.talk(scene.b, every_s=1.0)
+    scene.run(1.5 * MINUTE)
+    said = scene.a.count[scene.b.key].why + scene.b.count[scene.a.key].why
+    assert said
+    assert not any("no data" in why for why in said)
+
+
 def test_a_direct_path_does_not_notice_that_the_relay_died() -> None:
     scene = Scene()
     scene.begin()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from ipaddress import IPv4Address
@@ -32,6 +33,8 @@ class RelayServer:
         self.address4 = world.address4()
         self.address6 = world.address6() if v6 else None
         self.alive = True
+        self.swallows: Callable[[PathNode], bool] = lambda sender: False
+        """Whether it passes checks on and loses the data of a node."""
         self.allocations: dict[TransportAddress, PathNode] = {}
         self._ports = 50_000
         for address in (self.address4, self.address6):
@@ -48,7 +51,7 @@ class RelayServer:
 
     def forward(self, node: PathNode, remote: TransportAddress, data: bytes) -> None:
         """``node`` sends through its allocation."""
-        if not self.alive:
+        if not self.alive or (data.startswith(DATA) and self.swallows(node)):
             return
         for address in node.relayed.get(self.name, ()):
             if address.ip.version == remote.ip.version and self.allocations.get(address) is node:
@@ -57,8 +60,17 @@ class RelayServer:
 
     def _receive(self, packet: Packet) -> None:
         node = self.allocations.get(packet.to)
-        if self.alive and node is not None and packet.source.ip in node.permitted:
+        if self.alive and node is not None and packet.source.ip in node.permitted and not self._swallowed(packet):
             node.from_relay(self.name, packet)
+
+    def _swallowed(self, packet: Packet) -> bool:
+        """Data says from whom it is."""
+        return packet.data.startswith(DATA) and any(
+            self.swallows(node) for node in self.users() if node.key == packet.data[4:36]
+        )
+
+    def users(self) -> set[PathNode]:
+        return {peer for node in self.allocations.values() for peer in (node, *node.peers.values())}
 
 
 @dataclass
@@ -80,6 +92,8 @@ class Counters:
     sent: int = 0
     came: int = 0
     selections: list[tuple[float, Path | None]] = field(default_factory=list)
+    why: list[str] = field(default_factory=list)
+    """Of each selection."""
     direct_at: float | None = None
     first_at: float | None = None
     arrived: list[float] = field(default_factory=list)
@@ -376,11 +390,12 @@ class PathNode:
     def _event(self, event: object) -> None:
         now = self.world.now
         match event:
-            case Selected(node, path, _):
+            case Selected(node, path, why):
                 self._check_selected(node, path)
                 self.selected[node] = path
                 count = self.count[node]
                 count.selections.append((now, path))
+                count.why.append(why)
                 if path is not None and count.first_at is None:
                     count.first_at = now
                 if path is not None and not path.relayed and count.direct_at is None:

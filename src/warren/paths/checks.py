@@ -15,14 +15,16 @@ USE-CANDIDATE           the controlling side sends by this path
 PADDING                 makes it a probe of the path MTU
 ======================  =====================================================================================
 
-An answer has XOR-MAPPED-ADDRESS and the responder's epoch, and is shorter than any request.
+An answer has XOR-MAPPED-ADDRESS, the responder's epoch, and RECEIVED (0xC0F2): how many bytes of the requester's data
+have come to the responder (4 bytes: modulo 2^32), and how long ago that was counted (4 bytes: milliseconds). Who does
+not know RECEIVED passes over it (RFC 8489 §14). An answer is shorter than any request.
 """
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from warren.errors import MalformedPacket
 from warren.model.tunnel import TransportAddress
@@ -40,6 +42,8 @@ from warren.proto.stun.message import Attribute, Class, Message, Method, encode,
 TRANSACTION_BYTES: Final = 12
 LABEL_CHARACTERS: Final = 16
 ORDER: Final = 0xC0F1
+RECEIVED: Final = 0xC0F2
+_UINT32_MAX: Final = 0xFFFF_FFFF
 _KNOWN: Final = frozenset({Attribute.USERNAME, Attribute.PRIORITY, Attribute.USE_CANDIDATE, Attribute.PADDING})
 _TYPE_SHIFT: Final = 24
 _DIRECT: Final = 110 << _TYPE_SHIFT | 0xFFFF_FF
@@ -62,6 +66,26 @@ class Request:
     epoch: int
     order: int
     padded: bool
+
+
+class Receipt(NamedTuple):
+    """What has come to the responder of the data of whom it answers."""
+
+    bytes: int
+    """Modulo 2^32; from 0 when its data plane began anew."""
+    age_s: float
+    """So long before it answered it was counted."""
+
+
+class Answer(NamedTuple):
+    """An authentic answer."""
+
+    mapped: TransportAddress
+    """Where the peer saw our request come from."""
+    epoch: int
+    """The peer's."""
+    receipt: Receipt | None
+    """None: it says nothing of that."""
 
 
 def names(message: Message) -> tuple[str, str] | None:
@@ -124,16 +148,26 @@ def read_request_untrusted(message: Message) -> Request:
     )
 
 
-def seal_answer(key: bytes, transaction: bytes, seen: TransportAddress, epoch: int) -> bytes:
-    """``seen``: where the request came from."""
-    attributes = (
+def seal_answer(
+    key: bytes, transaction: bytes, seen: TransportAddress, epoch: int, receipt: Receipt | None = None
+) -> bytes:
+    """``seen``: where the request came from. ``receipt``: of the requester's data."""
+    attributes = [
         (int(Attribute.XOR_MAPPED_ADDRESS), pack_xor_address(seen, transaction)),
         (int(Attribute.ICE_CONTROLLED), pack_uint64(epoch)),
-    )
+    ]
+    if receipt is not None:
+        age_ms = min(_UINT32_MAX, int(receipt.age_s * 1000))
+        attributes.append((RECEIVED, pack_uint64((receipt.bytes & _UINT32_MAX) << 32 | age_ms)))
     return encode(Method.BINDING, Class.SUCCESS, transaction, attributes, key=key)
 
 
-def read_answer_untrusted(message: Message) -> tuple[TransportAddress, int]:
-    """Our own address as the peer saw it, and the peer's epoch. Raises MalformedPacket."""
+def read_answer_untrusted(message: Message) -> Answer:
+    """An answer that was found authentic. Raises MalformedPacket."""
     mapped = unpack_xor_address_untrusted(message.get(Attribute.XOR_MAPPED_ADDRESS) or b"", message.transaction)
-    return mapped, unpack_uint64_untrusted(message.get(Attribute.ICE_CONTROLLED) or b"")
+    epoch = unpack_uint64_untrusted(message.get(Attribute.ICE_CONTROLLED) or b"")
+    said = message.get(RECEIVED)
+    if said is None:
+        return Answer(mapped, epoch, None)
+    number = unpack_uint64_untrusted(said)
+    return Answer(mapped, epoch, Receipt(number >> 32, (number & _UINT32_MAX) / 1000))

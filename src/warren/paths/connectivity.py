@@ -214,7 +214,7 @@ class Connectivity:
         request = read_request_untrusted(message)
         if not peer.replies.take(now):
             return True
-        self._context.answer(base, remote, key, request)
+        self._context.answer(base, remote, key, request, peer.receipt(now))
         peer.requested(request, base, remote, now)
         self._after(peer, now)
         return True
@@ -225,9 +225,9 @@ class Connectivity:
             return False
         if waiting.remote != remote or waiting.base != base or key_of(message, (waiting.key,)) is None:
             return False  # RFC 8445 §7.2.5.2.1: it must come by the way that the request took
-        mapped, epoch = read_answer_untrusted(message)
+        answer = read_answer_untrusted(message)
         del self._context.transactions[message.transaction]
-        waiting.peer.answered(waiting, message.transaction, mapped, epoch, now)
+        waiting.peer.answered(waiting, message.transaction, answer, now)
         self._after(waiting.peer, now)
         return True
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from warren.errors import MalformedPacket
 from warren.model.tunnel import TransportAddress
-from warren.paths.checks import TRANSACTION_BYTES, Request, label_of, seal_answer, seal_request
+from warren.paths.checks import TRANSACTION_BYTES, Receipt, Request, label_of, seal_answer, seal_request
 from warren.paths.events import Check, Event
 from warren.paths.nat import Situation
 from warren.paths.pacing import Bucket
@@ -129,10 +129,12 @@ class Context:
         self.transactions[transaction] = Waiting(peer, pair, base, remote, key, now, size)
         return transaction
 
-    def answer(self, base: Base, remote: TransportAddress, key: bytes, request: Request) -> None:
+    def answer(
+        self, base: Base, remote: TransportAddress, key: bytes, request: Request, receipt: Receipt | None
+    ) -> None:
         """One answer waits for each path: whoever floods a path with requests gets the last one answered."""
         if len(self.answers) < ANSWERS_MAX:
-            data = seal_answer(key, request.transaction, remote, self.epoch)
+            data = seal_answer(key, request.transaction, remote, self.epoch, receipt)
             self.answers[base, remote, request.padded] = Check(base, remote, data)
 
     def take_transmits(self) -> list[Check]:

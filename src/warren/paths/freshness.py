@@ -22,10 +22,14 @@ class Freshness:
         self._seen: set[int] = set()
         self._strange = Bucket(STRANGE_PER_S, STRANGE_BURST, now)
 
-    def proven(self, epoch: int) -> None:
-        if epoch != self._epoch:
-            self._epoch, self._newest = epoch, 0
-            self._seen.clear()
+    def proven(self, epoch: int) -> bool:
+        """Returns whether the peer began anew since the last time."""
+        if epoch == self._epoch:
+            return False
+        anew = self._epoch is not None
+        self._epoch, self._newest = epoch, 0
+        self._seen.clear()
+        return anew
 
     def accepts(self, epoch: int, order: int, now: float) -> bool:
         if epoch != self._epoch:

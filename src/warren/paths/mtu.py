@@ -127,7 +127,13 @@ class MtuSearch:
 
     def doubt(self, now: float) -> None:
         """Something about the path is odd: confirm what is proven at once."""
-        self._due = min(self._due, now)
+        if not self.waits:
+            self._due = min(self._due, now)
+
+    @property
+    def loses(self) -> bool:
+        """Probes of what was proven were lost: perhaps it does not get through any more."""
+        return self._lost > 0 and self.state != "searching"
 
     def _search(self, now: float) -> None:
         """Choose the next size: first the largest, then in the middle."""

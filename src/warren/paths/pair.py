@@ -24,6 +24,8 @@ RTO_MIN_S: Final = 0.35
 RTO_MAX_S: Final = 2.0
 PENALTY_S: Final = 60.0
 PENALTY_MAX_S: Final = 480.0
+LOSS_OF: Final = 64
+"""Checks: the loss is that of about so many, half a minute of a path in use."""
 FORGIVEN_S: Final = 900.0
 """A pair that failed is held back for a minute, each further time for twice as long; after 15 min all is forgotten."""
 
@@ -42,6 +44,7 @@ class Pair:
         "held_until",
         "kind",
         "last_failed_at",
+        "loss",
         "mapped",
         "mtu",
         "nominated_at",
@@ -83,6 +86,8 @@ class Pair:
         """When the newest check that was answered had been sent."""
         self.srtt: float | None = None
         self.var = 0.0
+        self.loss = 0.0
+        """The share of the last checks that was not answered; those on the way count as lost."""
         self.mapped: TransportAddress | None = None
         self.mtu: MtuSearch | None = None
         self.failures = 0
@@ -125,6 +130,7 @@ class Pair:
         if probe:
             return dropped
         self.tries += 1
+        self.loss += (1 - self.loss) / LOSS_OF
         self.unanswered += 1
         self.sent_at = now
         return dropped
@@ -145,6 +151,8 @@ class Pair:
         for waiting in (self.outstanding, self.probes):
             if (transaction, sent_at) in waiting:
                 waiting.remove((transaction, sent_at))
+                if waiting is self.outstanding:
+                    self.loss = max(0.0, self.loss - 1 / LOSS_OF)
 
     def next_try(self, now: float) -> float:
         """When to check again a pair that has not answered."""

@@ -19,7 +19,7 @@ from typing import Final
 
 from warren.errors import MalformedPacket
 from warren.model.tunnel import TransportAddress
-from warren.paths.checks import Request, label_of
+from warren.paths.checks import Answer, Receipt, Request, label_of
 from warren.paths.choice import DOUBT_S, GIVEN_UP, LOST_S, Choice
 from warren.paths.context import Context, Waiting
 from warren.paths.events import Mapped
@@ -31,6 +31,7 @@ from warren.paths.nat import Situation
 from warren.paths.pacing import Bucket
 from warren.paths.pair import NEVER, Pair
 from warren.paths.pairing import in_overlay
+from warren.paths.receipts import Receipts
 from warren.paths.rounds import ROUND_S, Rounds
 from warren.paths.signals import Signal
 from warren.paths.table import PairTable
@@ -46,7 +47,7 @@ SILENCE_S: Final = 3.0
 """Packets go out, and for the first time in so long none came in: that makes doubts before the next heartbeat."""
 MUTE_S: Final = 12.5
 """Data that arrives is answered within ten seconds, if only by a keepalive (WireGuard, §6.5). Who carries checks and no
-data, as a hostile relay may, is left after that.
+data, as a hostile relay may, is left after that where the peer does not say what came (receipts.py).
 """
 WARM_S: Final = 10.0
 """Others that work, so that they can take over (Choice.warm)."""
@@ -90,8 +91,11 @@ class PeerPaths:
         self._pacer = Bucket(settings.peer_checks_per_s, settings.peer_checks_per_s / 2, now)
         self._tx = self._rx = 0
         self._rx_at = -NEVER
+        self._counted_at: float | None = None
+        """When ``_tx`` and ``_rx`` were told last."""
         self._mute_since: float | None = None
         """Since then data went out, and nothing came in."""
+        self._receipts = Receipts()
 
     # What is known
 
@@ -146,6 +150,7 @@ class PeerPaths:
 
     def traffic(self, tx_bytes: int, rx_bytes: int, now: float) -> None:
         sent, came = tx_bytes - self._tx, rx_bytes - self._rx
+        looked_at, self._counted_at = self._counted_at, now
         self._tx, self._rx = tx_bytes, rx_bytes
         if came > 0:
             self._rx_at = now
@@ -156,9 +161,16 @@ class PeerPaths:
             self._use(now)
         if sent > KEEPALIVE_BYTES and came <= 0 and now - self._rx_at < SILENCE_S:
             self.choice.suspect(now)  # who only sends is watched by heartbeats
-        if sent > KEEPALIVE_BYTES and self._mute_since is not None and now - self._mute_since >= MUTE_S:
+        if sent > KEEPALIVE_BYTES:
+            self._receipts.sent(looked_at, now, self.choice.pair)
+        mute_since = None if self._receipts.known(now) else self._mute_since
+        if sent > KEEPALIVE_BYTES and mute_since is not None and now - mute_since >= MUTE_S:
             self._mute_since = now
             self.choice.mute(now)
+
+    def receipt(self, now: float) -> Receipt | None:
+        """What an answer tells the peer of its data; None: it is not known."""
+        return None if self._counted_at is None else Receipt(self._rx, now - self._counted_at)
 
     def _use(self, now: float) -> None:
         was = self.is_active(now)
@@ -254,9 +266,11 @@ class PeerPaths:
             self._seen = (candidate, *self._seen[: SEEN_MAX - 1])
             self.rebuild(now)
 
-    def answered(self, waiting: Waiting, transaction: bytes, mapped: TransportAddress, epoch: int, now: float) -> None:
+    def answered(self, waiting: Waiting, transaction: bytes, answer: Answer, now: float) -> None:
         """A check of ours was answered by the way it went."""
-        self.freshness.proven(epoch)
+        mapped = answer.mapped
+        if self.freshness.proven(answer.epoch):
+            self._receipts.peer_began(now)
         pair = waiting.pair or self._probed(waiting.base, waiting.remote, now)
         if pair is None or pair not in self.pairs:
             return
@@ -276,6 +290,19 @@ class PeerPaths:
         self.choice.was_answered(pair, waiting.sent_at)
         pair.due = now + self._interval(pair, now)
         self.choice.decide(now)
+        self._receive(answer.receipt, waiting.sent_at, now)
+
+    def _receive(self, receipt: Receipt | None, asked_at: float, now: float) -> None:
+        """Leave the path if what the peer says of our data speaks against it."""
+        pair = self.choice.pair
+        if receipt is None or pair is None:
+            return
+        self._receipts.received(receipt, asked_at, pair, now)
+        if self._receipts.take_doubt() and pair.mtu is not None:
+            pair.mtu.doubt(now)  # perhaps only the large ones vanish
+        if self._receipts.damning(pair) and (pair.mtu is None or not pair.mtu.loses):
+            self._receipts.forget()
+            self.choice.mute(now)
 
     # Time
 
@@ -298,6 +325,7 @@ class PeerPaths:
     def was_selected(self, pair: Pair | None, now: float, *, was_direct: bool) -> None:
         """The choice fell; None: on nothing. ``was_direct``: the one before was, and that is to be found again."""
         self._mute_since = None
+        self._receipts.forget()
         self.hard.selected(pair)
         self.rounds.hope()
         if pair is None and not self.is_active(now):

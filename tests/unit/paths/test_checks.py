@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from warren.errors import MalformedPacket
 from warren.model.tunnel import TransportAddress
 from warren.paths.checks import (
+    Receipt,
     key_of,
     label_of,
     names,
@@ -82,7 +83,7 @@ def test_an_answer_says_what_was_seen() -> None:
     seen = TransportAddress(ip_address("198.51.100.7"), 4242)
     message = decode_untrusted(seal_answer(KEY, TRANSACTION, seen, 9))
     assert key_of(message, (b"old" * 8, KEY)) == KEY
-    assert read_answer_untrusted(message) == (seen, 9)
+    assert read_answer_untrusted(message) == (seen, 9, None)
 
 
 @given(st.integers(0, 10_000), st.integers(1, 255))
@@ -135,3 +136,17 @@ def test_whatever_an_authentic_member_sends_is_read_or_refused(attributes: list[
             read(message)
     except MalformedPacket:
         return
+
+
+@pytest.mark.parametrize(
+    ("said", "heard"),
+    [
+        (Receipt(5, 1.25), Receipt(5, 1.25)),
+        (Receipt((1 << 32) + 7, 0.0), Receipt(7, 0.0)),
+        (Receipt(0, 1e12), Receipt(0, 0xFFFF_FFFF / 1000)),
+    ],
+)
+def test_an_answer_says_what_came_of_the_data(said: Receipt, heard: Receipt) -> None:
+    seen = TransportAddress(ip_address("198.51.100.7"), 4242)
+    message = decode_untrusted(seal_answer(KEY, TRANSACTION, seen, 9, said))
+    assert read_answer_untrusted(message).receipt == heard
