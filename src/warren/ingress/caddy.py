@@ -15,6 +15,7 @@ from warren.ingress.config import configuration, ports_in
 from warren.ingress.log_lines import Certificates, Line, LogFile
 from warren.ingress.process import CaddyProcess
 from warren.ingress.sites import Ports, Settings, Site
+from warren.ingress.stored import AUTHORITIES, take_away_damaged
 
 __all__ = ["Caddy", "Ports", "Settings", "Site"]
 
@@ -43,6 +44,7 @@ class Caddy:
         self._log = LogFile(settings.log, self._hear)
         self._log_is_open = False
         self._down = ""
+        self._removed: list[str] = []
         self._closed = asyncio.Event()
         self._one_at_a_time = asyncio.Lock()
         self.ports: Ports | None = None
@@ -139,6 +141,7 @@ class Caddy:
             process = await CaddyProcess.attach(self._settings)
             self.ports = ports_in(await process.config() or {})
         except Unreachable:
+            self._look_through(self._settings.storage)
             process = await CaddyProcess.start(self._settings)
         self._process = process
         if self._watching is None:
@@ -153,9 +156,12 @@ class Caddy:
             try:
                 await process.load(configuration(sites, self._settings, ports, self._peer_lookup))
             except OperationFailed as error:
-                if not left or "address already in use" not in str(error):
+                if not left:
                     raise
-                self.ports = None
+                if "address already in use" in str(error):
+                    self.ports = None
+                elif not self._look_through(self._settings.storage / AUTHORITIES):
+                    raise
             else:
                 self.ports = ports
                 return
@@ -192,6 +198,16 @@ class Caddy:
                 directory.chmod(0o700)
             except OSError as error:
                 raise OperationFailed(f"{directory} cannot be made: {error.strerror}") from None
+
+    def _look_through(self, directory: Path) -> bool:
+        """Whether anything that Caddy had stored there had to be taken away."""
+        removed = take_away_damaged(directory)
+        if removed and removed != self._removed:  # while the disk is full, it is so each time
+            _log.warning(
+                "what Caddy had stored was cut off, on a full disk perhaps; it makes it again: %s", ", ".join(removed)
+            )
+        self._removed = removed or self._removed
+        return bool(removed)
 
     # Watching
 

@@ -1,0 +1,62 @@
+"""What Caddy has stored, looked through: it writes in place, and reads for ever after what a full disk cut off.
+
+::
+
+    caddy / certificates / AUTHORITY / DOMAIN / DOMAIN.crt.key.json
+    caddy / pki / authorities / local / root.crt.key, intermediate.crt.key
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+AUTHORITIES: Final = "caddy/pki"
+"""What it reads when it takes up a configuration; the rest it reads when it starts, and writes whenever it likes."""
+_FILES_MAX: Final = 100_000
+"""Three for each domain; whoever has more than that waits for this look too long."""
+_BYTES_MAX: Final = 1 << 20
+_PEM_END: Final = b"-----END "
+
+
+def take_away_damaged(directory: Path) -> list[str]:
+    """Remove what was cut off, with what belongs to it, so that Caddy makes it again; returns the names of the files.
+
+    A root certificate goes with the intermediate one that it has signed.
+    """
+    damaged: set[tuple[Path, str]] = set()
+    for number, file in enumerate(directory.rglob("*")):
+        if number >= _FILES_MAX:
+            break
+        if _is_cut_off(file):
+            damaged.add((file.parent, file.stem))
+            if file.stem == "root":
+                damaged.add((file.parent, "intermediate"))
+    removed = []
+    for parent, stem in sorted(damaged):
+        for suffix in (".crt", ".key", ".json"):
+            file = parent / f"{stem}{suffix}"
+            with contextlib.suppress(OSError):
+                file.unlink()
+                removed.append(file.name)
+    return removed
+
+
+def _is_cut_off(file: Path) -> bool:
+    if file.suffix not in {".crt", ".key", ".json"}:
+        return False
+    try:
+        with file.open("rb") as stored:
+            data = stored.read(_BYTES_MAX)
+    except OSError:
+        return False
+    if file.suffix != ".json":
+        return _PEM_END not in data
+    try:
+        msgspec.json.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return True
+    return False

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from warren.ingress.stored import take_away_damaged
+
+PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+AUTHORITY = "caddy/pki/authorities/local"
+SITE = "caddy/certificates/local/www.example.org"
+WHOLE = {
+    f"{AUTHORITY}/root.crt": PEM,
+    f"{AUTHORITY}/root.key": PEM,
+    f"{AUTHORITY}/intermediate.crt": PEM,
+    f"{AUTHORITY}/intermediate.key": PEM,
+    f"{SITE}/www.example.org.crt": PEM,
+    f"{SITE}/www.example.org.key": PEM,
+    f"{SITE}/www.example.org.json": '{"sans":["www.example.org"]}',
+    "caddy/locks/some.lock": "",
+}
+
+
+@pytest.fixture
+def storage(tmp_path: Path) -> Path:
+    for name, text in WHOLE.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def left(storage: Path) -> set[str]:
+    return {str(file.relative_to(storage)) for file in storage.rglob("*") if file.is_file()}
+
+
+def test_what_is_whole_stays(storage: Path) -> None:
+    assert take_away_damaged(storage) == []
+    assert left(storage) == set(WHOLE)
+
+
+@pytest.mark.parametrize("cut", ["", PEM[:20], PEM[:-28]])
+@pytest.mark.parametrize("suffix", ["crt", "key"])
+def test_a_certificate_that_was_cut_off_goes_with_its_key_and_the_other_way_round(
+    storage: Path, cut: str, suffix: str
+) -> None:
+    (storage / f"{SITE}/www.example.org.{suffix}").write_text(cut)
+    assert sorted(take_away_damaged(storage)) == [f"www.example.org.{one}" for one in ("crt", "json", "key")]
+    assert left(storage) == {name for name in WHOLE if SITE not in name}
+
+
+@pytest.mark.parametrize("cut", ["", '{"sans":'])
+def test_so_does_what_is_noted_of_it(storage: Path, cut: str) -> None:
+    (storage / f"{SITE}/www.example.org.json").write_text(cut)
+    assert len(take_away_damaged(storage)) == 3
+
+
+def test_an_intermediate_certificate_goes_alone_and_a_root_with_all_that_it_signed(storage: Path) -> None:
+    (storage / f"{AUTHORITY}/intermediate.crt").write_text("")
+    assert take_away_damaged(storage) == ["intermediate.crt", "intermediate.key"]
+    for name in ("intermediate.crt", "intermediate.key"):
+        (storage / AUTHORITY / name).write_text(PEM)
+    (storage / f"{AUTHORITY}/root.key").write_bytes(b"\xff")
+    assert take_away_damaged(storage) == ["intermediate.crt", "intermediate.key", "root.crt", "root.key"]
+
+
+def test_where_nothing_was_stored_yet_there_is_nothing_to_do(tmp_path: Path) -> None:
+    assert take_away_damaged(tmp_path / "missing") == []
