@@ -17,12 +17,10 @@ import msgspec
 from msgspec import Meta
 
 from warren.model.parts import port_range
-from warren.model.services import Place, Target
+from warren.model.services import PRIVILEGED_PORTS, Place, Target
 from warren.model.tunnel import IPNetwork
 from warren.toml.settings import Unusable
 
-PRIVILEGED_PORTS: Final = 1024
-"""Below it the programs of a host take whoever listens on its loopback for root."""
 _FORM: Final = "say ADDRESS:PORT, PREFIX:PORT, {}unix:/PATH, with * for any port or {}"
 
 _Short = Annotated[str, Meta(min_length=1, max_length=512)]

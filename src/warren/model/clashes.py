@@ -1,4 +1,5 @@
-"""Which connectors and services would be in each other's way at a member, found before anybody is told of them; pure.
+"""Which connectors and services would be in each other's way at a member, found before anybody is told of them, and
+which only members take whose operators have said so; pure.
 
 Of a connector's place (an address and port of the host) there is one user, except that TLS connectors share one by the
 names that are asked for, and so do those of plain HTTP. Those of kind ``http`` also share port 80, where browsers ask
@@ -8,13 +9,25 @@ first.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final, Literal, NamedTuple
 
 from warren.model.addresses import service_interface_id
+from warren.model.documents import NetworkSpec
+from warren.model.ip import unmapped
 from warren.model.members import Member
-from warren.model.services import HTTP_PORT, Connector, Place, Service, place_of
+from warren.model.services import (
+    HTTP_PORT,
+    METADATA,
+    PRIVILEGED_PORTS,
+    Connector,
+    Place,
+    Service,
+    parse_target,
+    place_of,
+)
 from warren.model.serving import selected
-from warren.model.tunnel import IPAddress
+from warren.model.tunnel import IPAddress, IPNetwork
 
 SERVICE_ADDRESSES_MAX: Final = 65_536
 """Of all services at all members together: each is an address of an interface, a name's record and maybe an element of
@@ -55,6 +68,69 @@ def clashes(connectors: Iterable[Connector], services: Mapping[str, Service], me
         else:
             found.append(clash)
     return found
+
+
+def closed_target(service: Service, spec: NetworkSpec, members: Sequence[Member]) -> str | None:
+    """Why some of those who serve ``service`` do not lead to its target unless their operators name it; None: as far as
+    can be seen from here, all do. The addresses of a name are the serving member's to see, but for the network's own.
+    """
+    serving = selected(service.at, members)
+    target = parse_target(service.target)
+    try:
+        ip = unmapped(ip_address(target.host))
+    except ValueError:
+        name = target.host.rstrip(".").lower()
+        domain = f".{spec.name}.{spec.suffix}"
+        others = [one for one in serving if name != one.name + domain]
+        what = f"{name} is a name of this network" if name.endswith(domain) and (others or not serving) else ""
+    else:
+        what = _closed(ip, spec, members, serving)
+    if not what:
+        return None
+    return (
+        f"{what}, where members do not lead unless their operators name it (agent.toml, [services] allow); let those "
+        "who have it serve it themselves"
+    )
+
+
+def _closed(ip: IPAddress, spec: NetworkSpec, members: Sequence[Member], serving: Sequence[Member]) -> str:
+    if ip.is_loopback:
+        return ""
+    for network, what in METADATA:
+        if ip in network:
+            return f"{ip} is {what}"
+    if any(ip in prefix for prefix in _prefixes(spec)):
+        strangers = [one for one in serving if ip not in {one.address6, one.address4}]
+        return f"{ip} is an address of this network" if strangers or not serving else ""
+    for member in members:
+        if any(ip in route for route in member.routes):
+            strangers = [one for one in serving if one != member and not any(ip in route for route in one.routes)]
+            if strangers:
+                return f"{ip} is behind {member.name}"
+    return ""
+
+
+def _prefixes(spec: NetworkSpec) -> Iterator[IPNetwork]:
+    yield IPv6Network(spec.prefix6)
+    if spec.prefix4 is not None:
+        yield IPv4Network(spec.prefix4)
+
+
+def permitted_place(connector: Connector, service: Service) -> str | None:
+    """Why members do not listen there for ``connector`` unless their operators name the place; None: they do, or need
+    to be gateways.
+    """
+    place = place_of(connector, service)
+    if place.path:
+        what, remedy = "on a Unix socket", ""
+    elif place.address is not None and place.address.is_loopback and place.port < PRIVILEGED_PORTS:
+        what, remedy = f"on loopback below port {PRIVILEGED_PORTS}", "; a higher port needs no such word"
+    else:
+        return None
+    return (
+        f"members listen {what} only where their operators name the place: agent.toml, [connectors] allow = "
+        f'["{place}"]{remedy}'
+    )
 
 
 class _At:

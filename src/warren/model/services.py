@@ -35,6 +35,8 @@ certificates wants to see of them.
 HTTP_PORT, HTTPS_PORT = 80, 443
 CONNECT_TIMEOUT_S_MAX, IDLE_S_MAX, HEALTH_S_MAX = 60, 7 * 86_400, 3600
 LOOPBACK: Final = IPv4Address("127.0.0.1")
+PRIVILEGED_PORTS: Final = 1024
+"""Below it the programs of a host take whoever listens on its loopback for root."""
 _CLOUD: Final = "where a cloud answers each machine for itself"
 METADATA: Final[tuple[tuple[IPNetwork, str], ...]] = (
     (IPv4Network("169.254.0.0/16"), f"link-local, {_CLOUD}"),

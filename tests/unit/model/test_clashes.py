@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.support.networks import COLLIDING, MadeNetwork
-from warren.model.clashes import clashes, colliding_service
+from warren.model.clashes import clashes, closed_target, colliding_service, permitted_place
 from warren.model.members import Member
 from warren.model.services import Connector, Service, place_of
 from warren.model.serving import selected
@@ -163,3 +163,77 @@ def test_services_whose_addresses_would_be_the_same_are_found() -> None:
     one, other = (Service(name=name, at=("members",), target="h:80") for name in COLLIDING)
     assert colliding_service((SERVICES["web"], one, SERVICES["dns"])) is None
     assert colliding_service((SERVICES["web"], one, other)) == COLLIDING
+
+
+# What only members take whose operators have said so
+
+ROUTER = HOME.member("router", routes=("192.0.2.0/24",))
+TWIN = HOME.member("twin", routes=("192.0.2.0/24",))
+SPEC = HOME.spec().document
+
+
+def closed(target: str, at: str = "member:web") -> str:
+    service = Service(name="s", at=tuple(at.split()), target=target)
+    return closed_target(service, SPEC, (*MEMBERS, ROUTER, TWIN)) or ""
+
+
+@pytest.mark.parametrize(
+    ("target", "what"),
+    [
+        (f"[{GW.address6}]:80", f"{GW.address6} is an address of this network"),
+        (f"{GW.address4}:80", f"{GW.address4} is an address of this network"),
+        (f"[{WEB.service_address('other')}]:80", "is an address of this network"),
+        ("10.77.200.200:80", "10.77.200.200 is an address of this network"),
+        ("gw.home.internal:80", "gw.home.internal is a name of this network"),
+        ("Page.svc.home.internal.:80", "page.svc.home.internal is a name of this network"),
+        ("192.0.2.7:80", "192.0.2.7 is behind router"),
+        ("169.254.169.254:80", "169.254.169.254 is link-local, where a cloud"),
+    ],
+)
+def test_targets_that_make_a_member_a_bridge_are_told_at_once(target: str, what: str) -> None:
+    assert what in closed(target)
+    assert "(agent.toml, [services] allow)" in closed(target)
+    assert what in closed(target, "member:nobody-yet") or "behind" in what
+
+
+@pytest.mark.parametrize(
+    ("target", "at"),
+    [
+        ("127.0.0.1:80", "members"),
+        ("db.lan:80", "members"),
+        ("unix:/run/db", "members"),
+        ("10.78.0.1:80", "members"),
+        ("home.internal:80", "members"),
+        (f"[{WEB.address6}]:80", "member:web"),
+        (f"{WEB.address4}:80", "member:web"),
+        ("web.home.internal:80", "member:web"),
+        ("192.0.2.7:80", "member:router"),
+        ("192.0.2.7:80", "member:router member:twin"),
+    ],
+)
+def test_what_a_member_has_itself_is_no_bridge(target: str, at: str) -> None:
+    service = Service(name="s", at=tuple(at.split()), target=target, port=80)
+    assert closed_target(service, SPEC, (*MEMBERS, ROUTER, TWIN)) is None
+
+
+def test_it_is_told_when_one_of_several_is_a_bridge() -> None:
+    assert closed(f"[{WEB.address6}]:80", "members")
+    assert closed("web.home.internal:80", "members")
+    assert closed("192.0.2.7:80", "member:router member:web")
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [
+        ({}, 'allow = ["127.0.0.1:80"]; a higher port'),
+        ({"listen": "[::1]:1023"}, 'allow = ["[::1]:1023"]; a higher port'),
+        ({"listen": "unix:/run/s"}, 'allow = ["unix:/run/s"]'),
+        ({"listen": "1024"}, ""),
+        ({"listen": "*:80"}, ""),
+        ({"listen": "192.0.2.1:80"}, ""),
+        (http("a.example"), ""),
+    ],
+)
+def test_places_that_operators_have_to_name_are_told_at_once(how: dict[str, Any], said: str) -> None:
+    found = permitted_place(connector("a", **how), SERVICES["web"])
+    assert said in found if found and said else found is None and not said

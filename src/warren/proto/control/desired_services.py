@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from warren.model.clashes import SERVICE_ADDRESSES_MAX, clashes, colliding_service
+from warren.model.clashes import SERVICE_ADDRESSES_MAX, clashes, closed_target, colliding_service, permitted_place
 from warren.model.documents import NetworkSpec
 from warren.model.envelope import PAYLOAD_BYTES_MAX
 from warren.model.members import Member
@@ -135,16 +135,24 @@ def _largest(spec: NetworkSpec) -> str:
 
 
 def service_warnings(spec: NetworkSpec, members: Sequence[Member], known_tags: Collection[str]) -> Iterator[Problem]:
-    """Selectors that nobody matches, and connectors whose streams the policy does not let pass."""
+    """Selectors that nobody matches, connectors whose streams the policy does not let pass, and what members take only
+    if their operators have said so.
+    """
     known = Known(spec, members, known_tags)
     for service in spec.services:
         yield from _at_warnings(f"services.{service.name}.at", service.at, members, known)
+        what = closed_target(service, spec, members)
+        if what is not None:
+            yield Problem(where=f"services.{service.name}.target", what=what)
     judge = Judge(spec.policy, members, spec.services)
     services = {service.name: service for service in spec.services}
     for connector in spec.connectors:
         yield from _at_warnings(f"connectors.{connector.name}.at", connector.at, members, known)
         goal = services.get(connector.service)
         if goal is not None:
+            what = permitted_place(connector, goal)
+            if what is not None:
+                yield Problem(where=f"connectors.{connector.name}.listen", what=what)
             what = _denied(connector, goal, members, judge)
             if what is not None:
                 yield Problem(where=f"connectors.{connector.name}", what=what)

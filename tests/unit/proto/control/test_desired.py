@@ -465,7 +465,7 @@ def test_what_is_perhaps_not_meant_is_a_warning(world: World) -> None:
     planned = with_services(
         world,
         services={"web": service(at=("tag:web", "member:wbe1", "10.77.9.9/32"))},
-        connectors={"shop": connector(at=("tag:wbe", "member:db"))},
+        connectors={"shop": connector(at=("tag:wbe", "member:db"), listen="8080")},
     )
     assert planned.plan.problems == ()
     assert warnings(planned) == {
@@ -476,12 +476,22 @@ def test_what_is_perhaps_not_meant_is_a_warning(world: World) -> None:
             "the policy does not let db reach service web (tcp 80), so all its streams are refused there"
         ),
     }
-    assert warnings(with_services(world)) == {}, "admin may reach everything"
+    high = {"shop": connector(listen="8080")}
+    assert warnings(with_services(world, connectors=high)) == {}, "admin may reach everything"
 
 
 def test_a_member_that_serves_by_itself_asks_no_policy(world: World) -> None:
-    planned = with_services(world, policy=(), tests=(), connectors={"own": connector(at=("tag:web",))})
+    planned = with_services(world, policy=(), tests=(), connectors={"own": connector(at=("tag:web",), listen="8080")})
     assert warnings(planned) == {}
+
+
+def test_what_members_take_only_if_their_operators_say_so_is_a_warning(world: World) -> None:
+    found = warnings(with_services(world, services={"web": service(target="169.254.169.254:80")}))
+    assert found.keys() == {"services.web.target", "connectors.shop.listen"}
+    assert "[services] allow" in found["services.web.target"]
+    assert found["connectors.shop.listen"].endswith(
+        '[connectors] allow = ["127.0.0.1:80"]; a higher port needs no such word'
+    )
 
 
 def test_services_at_more_places_than_networks_have_members_are_refused(
