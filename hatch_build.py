@@ -2,7 +2,7 @@
 
 As a hatchling hook: a wheel with them gets this platform's tag, without them it is ``py3-none-any`` and works the same.
 As a program, ``python hatch_build.py``: puts them next to their sources, for a checkout; ``--clean`` removes them.
-WARREN_BUILD_PURE=1 in the environment leaves them out.
+WARREN_BUILD_PURE=1 in the environment leaves them out; CC and CFLAGS there count as everywhere.
 """
 
 from __future__ import annotations
@@ -70,10 +70,11 @@ def compile_module(name: str, scratch: Path, path: Path) -> None:
     cython = [sys.executable, "-m", "cython", "-3", "--module-name", f"warren._speed.{name}"]
     run([*cython, "-o", str(source), str(SPEED / f"{name}.pyx")])
     compiler = shlex.split(os.environ.get("CC") or "cc")
+    flags = [*COMPILE, *shlex.split(os.environ.get("CFLAGS", ""))]
     include = f"-I{sysconfig.get_path('include')}"
     # Linked beside its place and moved there: a process that runs the old one keeps it.
     fresh = path.with_name(f"{path.name}.new")
-    run([*compiler, *COMPILE, include, str(source), "-o", str(fresh), *LINK, *LIBRARIES.get(name, [])])
+    run([*compiler, *flags, include, str(source), "-o", str(fresh), *LINK, *LIBRARIES.get(name, [])])
     fresh.replace(path)
 
 
