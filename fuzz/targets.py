@@ -223,6 +223,7 @@ def control_port(data: bytes) -> None:
 
 def nest_messages(data: bytes) -> None:
     from warren.engine.rootless import messages
+    from warren.linux import tcp_sockets
 
     with suppress(MalformedPacket):
         messages.frame_length_untrusted(data[: messages.LENGTH_BYTES])
@@ -236,6 +237,10 @@ def nest_messages(data: bytes) -> None:
                 messages.pack_address(messages.address_untrusted(address))
             case messages.AddRoute(route):
                 messages.pack_route(messages.route_untrusted(route))
+            case messages.Connections(prefixes):
+                messages.prefixes_untrusted(prefixes)
+            case messages.EndConnections(sockets):
+                tcp_sockets.pack_sockets(tcp_sockets.sockets_untrusted(sockets))
     with suppress(MalformedPacket):
         messages.value_untrusted(messages.unpack_answer_untrusted(body), tuple[messages.WireRoute, ...])
 

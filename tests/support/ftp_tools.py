@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from warren.l4 import ftp
 from warren.l4.config import Backend, Entry, Limits, Listen, Way
-from warren.l4.kinds import Connected, Incoming, Refused
+from warren.l4.kinds import Connected, Goal, Incoming, Refused
 from warren.l4.listening import prepare, transport_address
 from warren.l4.overlay import HostSockets, OverlaySockets
 from warren.model.tunnel import IPAddress, TransportAddress
@@ -92,6 +92,9 @@ class SmallTools:
         raise NotImplementedError
 
     async def resolve(self, name: str) -> Sequence[IPAddress]:
+        raise NotImplementedError
+
+    async def permitted(self, place: IPAddress | str, goal: Goal) -> Sequence[IPAddress]:
         raise NotImplementedError
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:

@@ -288,5 +288,5 @@ def _port_of(state: EntryState) -> int:
     return int(state.places[0].rpartition(":")[2])
 
 
-async def _nobody(name: str) -> Sequence[Any]:
-    raise OperationFailed(f"nobody is asked for {name}")
+async def _nobody(place: str, goal: object = None) -> Sequence[Any]:
+    raise OperationFailed(f"nobody is asked for {place}")

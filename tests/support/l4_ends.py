@@ -8,7 +8,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from warren.l4.config import Backend, Config, Entry, Listen, Status, Way
-from warren.l4.kinds import Refused
+from warren.l4.kinds import Goal, Refused
 from warren.l4.overlay import HostSockets
 from warren.l4.serve import Server
 from warren.model.tunnel import IPAddress
@@ -29,8 +29,8 @@ async def running(*entries: Entry, changed: Callable[[], None] = lambda: None) -
         await server.close()
 
 
-async def nobody(name: str) -> Sequence[IPAddress]:
-    raise Refused("unresolved", f"nobody knows {name}")
+async def nobody(place: str, goal: Goal | None = None) -> Sequence[IPAddress]:
+    raise Refused("unresolved", f"nobody knows {place}")
 
 
 def port_of(status: Status, index: int = 0) -> int:

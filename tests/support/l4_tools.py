@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from warren.l4 import listening
 from warren.l4.config import Limits, Listen, Way
-from warren.l4.kinds import Connected, Incoming, Refused
+from warren.l4.kinds import Connected, Goal, Incoming, Refused
 from warren.l4.overlay import HostSockets, OverlaySockets
 from warren.model.tunnel import IPAddress, TransportAddress
 
@@ -21,6 +21,10 @@ class FakeTools:
         self.overlay: OverlaySockets = HostSockets()
         self.names: dict[str, Sequence[IPAddress]] = {}
         self.asked: list[str] = []
+        self.forbidden: set[str] = set()
+        """Names and addresses that the policy does not let this node reach."""
+        self.goals: list[tuple[str, Goal]] = []
+        """What the agent was asked about."""
         self.refusals: list[Refused] = []
         self.reasons: Counter[str] = Counter()
         self.open = 0
@@ -97,6 +101,13 @@ class FakeTools:
         if name not in self.names:
             raise Refused("unresolved", f"{name} is not in the overlay")
         return self.names[name]
+
+    async def permitted(self, place: IPAddress | str, goal: Goal) -> Sequence[IPAddress]:
+        self.goals.append((str(place), goal))
+        self.changed.set()
+        if str(place) in self.forbidden:
+            raise Refused("policy", f"{place} may not be reached")
+        return await self.resolve(place) if isinstance(place, str) else (place,)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something counted to make ``condition`` true; not longer than ten seconds."""

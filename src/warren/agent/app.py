@@ -118,6 +118,7 @@ def _world(netlink: Netlink, inside: Inside, choice: Choice) -> World:
         nft=inside.nft,
         sysctls=inside.sysctls,
         overlay=inside.overlay,
+        tcp=inside.tcp,
         engines=inside.engines,
         open_link=_open_link,
         names=inside.names,

@@ -34,6 +34,7 @@ from warren.linux.netlink import Netlink
 from warren.linux.nft import LibNft, Nft
 from warren.linux.peers import peer_of
 from warren.linux.sysctl import ProcSysctls, Sysctls
+from warren.linux.tcp_sockets import KernelTcp, TcpSockets
 
 if TYPE_CHECKING:
     from warren.engine.rootless.nest import Nest
@@ -55,6 +56,7 @@ class Inside:
     overlay: OverlaySockets
     engines: Engines
     names: Names
+    tcp: TcpSockets
     trouble: str = ""
     healed: Callable[[], None] = field(default=lambda: None)
     """Called when the helper works again."""
@@ -83,7 +85,7 @@ async def of_host(where: Places, netlink: Netlink) -> AsyncIterator[Inside]:
     await end_nest(where)
     async with OwnNames.of_host(where.run) as names:
         engines = UserspaceEngines(where.state / "data-plane")
-        yield Inside(netlink, LibNft(), ProcSysctls(), HostSockets(), engines, names)
+        yield Inside(netlink, LibNft(), ProcSysctls(), HostSockets(), engines, names, KernelTcp())
 
 
 @asynccontextmanager
@@ -98,7 +100,7 @@ async def of_nest(where: Places) -> AsyncIterator[Inside]:
     try:
         async with OwnNames.of_nest(nest.sockets, where.resolv_conf) as names:
             engines = UserspaceEngines(where.state / "data-plane", sockets=where.planes, nest=where.nest)
-            inside = Inside(nest.netlink, nest.nft, nest.sysctls, nest.sockets, engines, names)
+            inside = Inside(nest.netlink, nest.nft, nest.sysctls, nest.sockets, engines, names, nest.tcp)
             keeper = asyncio.create_task(keep(nest, inside), name="helper of the rootless engine")
             try:
                 yield inside

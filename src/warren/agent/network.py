@@ -16,6 +16,7 @@ from typing import Final
 from warren import log
 from warren.agent import naming
 from warren.agent.coordination import why
+from warren.agent.ending import Ending
 from warren.agent.ground import Enrolment
 from warren.agent.network_parts import NetworkParts
 from warren.agent.reaching import AUDIT_S, RETRY_S
@@ -50,6 +51,7 @@ class NetworkRunner(NetworkParts):
         self.turned: Callable[[], None] = _nothing
         """Called after each turn."""
         self._turned = asyncio.Event()
+        self._ending = Ending(lambda: self.name, shared.world.tcp)
 
     # From outside
 
@@ -137,6 +139,7 @@ class NetworkRunner(NetworkParts):
     async def let_go(self) -> None:
         """Stop looking after the data plane; it goes on."""
         await self._reaching.relaying.close()
+        await self._ending.close()
         await self._connecting.close()
         await self._plane.let_go()
 
@@ -161,6 +164,7 @@ class NetworkRunner(NetworkParts):
             self._want()
             if self._plane.runs:
                 await self._reaching.reach(self.wanted, self.own, self._surroundings, self._due)
+                self._ending.follow(self.wanted, self.directory, informed=self._coordination.standing.connected)
         except WarrenError as error:
             self._ledger.failed("data plane", error)
             self._due.again("retry", self._now + RETRY_S)

@@ -131,6 +131,10 @@ class Directory:
         """Whether ``address`` is of the overlay, or behind a member."""
         return any(address in prefix for prefix in (*self.prefixes, *self.behind))
 
+    def is_own(self, address: IPAddress) -> bool:
+        """Whether it is this node's, of a service or not."""
+        return address in self.own.prefix6 or (self.spec.prefix4 is not None and address == self.own.address4)
+
     @cached_property
     def _rules(self) -> tuple[ResolvedRule, ...]:
         return resolve(self.spec, self.members)
@@ -147,6 +151,10 @@ class Directory:
                 sources = tuple(str(network) for network in rule.sources if network.version == 6)
                 found.append(Ruled(allow=rule.action == "allow", sources=sources))
         return tuple(found)
+
+    def permits(self, source: IPAddress, destination: IPAddress, protocol: Protocol, port: int) -> bool:
+        """Whether the policy lets ``source`` open that; between members, whatever lies in between."""
+        return self._judge.verdict(Flow(source, destination, protocol, port)).allowed
 
     def objection(self, destination: IPAddress, protocol: Protocol, port: int) -> str:
         """Why the policy does not let this node reach it; empty: it does."""

@@ -13,6 +13,7 @@ from warren.agent.stream_order import Nearness
 from warren.identity.signing import VerifyKey
 from warren.ingress.sites import Ports, Settings, Site
 from warren.l4.config import Config, Status
+from warren.l4.kinds import Judge
 from warren.model.tunnel import IPAddress
 from warren.proto.control.messages import Task
 from warren.reach.hosts import resolve_hosts
@@ -49,6 +50,7 @@ class Process(Protocol):
     """What is used of :class:`~warren.l4.process.StreamProcess`."""
 
     resolver: Callable[[str], Sequence[str]]
+    judge: Judge
     changed: asyncio.Event
 
     async def configure(self, config: Config) -> Status: ...

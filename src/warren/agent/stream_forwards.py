@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from typing import Final, Literal
 
 from warren.agent.forward_text import Forward, Socks
-from warren.agent.stream_directory import Directory, NetworkView
+from warren.agent.stream_directory import Directory, NetworkView, Protocol
 from warren.agent.stream_order import Orders
 from warren.agent.stream_services import EXPIRED, service_backends
 from warren.agent.stream_values import Backends, Item
@@ -48,6 +48,28 @@ def asked_item(asked: Asked, views: Sequence[NetworkView], orders: Orders, owner
     if isinstance(asked.what, Socks):
         return _socks(asked.what, asked.origin, views, owner_uid)
     return _forward(asked.what, asked.origin, views, orders)
+
+
+def objection(
+    views: Sequence[NetworkView], address: IPAddress, protocol: Protocol, port: int
+) -> tuple[str, str] | None:
+    """Why a program of this host may not have a stream or flow there by the SOCKS server: one of
+    :data:`~warren.l4.config.REASONS` and a sentence. None: nothing speaks against it, or it is in none of the networks,
+    which the server's entry says itself.
+    """
+    for view in views:
+        directory = view.directory
+        if directory.is_own(address):
+            return None  # no firewall is in between
+        if not directory.has(address):
+            continue
+        if directory.state == "expired":
+            return "policy", EXPIRED
+        if directory.holder(address) is None:
+            return "unresolved", f"no live member has the address {address}"
+        why = directory.objection(address, protocol, port)
+        return ("policy", f"{why}; who administers {directory.network} can allow it") if why else None
+    return None
 
 
 def _forward(forward: Forward, origin: Origin, views: Sequence[NetworkView], orders: Orders) -> Item:

@@ -10,6 +10,7 @@ from typing import Final
 from warren import log
 from warren.agent.stream_doors import Doors, Process
 from warren.l4.config import Config, Status
+from warren.l4.kinds import Judge
 
 AGAIN_S: Final = 1.0
 """Between two processes of which the first ended by itself."""
@@ -27,6 +28,7 @@ class ProcessKeeper:
         nest: Path | None,
         doors: Doors,
         resolver: Callable[[str], Sequence[str]],
+        judge: Judge,
         wake: Callable[[], None],
     ) -> None:
         self.status = Status()
@@ -35,6 +37,7 @@ class ProcessKeeper:
         self._nest = nest
         self._doors = doors
         self._resolver = resolver
+        self._judge = judge
         self._wake = wake
         self._process: Process | None = None
         self._configured: Config | None = None
@@ -90,6 +93,7 @@ class ProcessKeeper:
     async def _open(self) -> Process:
         process = await self._doors.open_process(self._run, self._nest)
         process.resolver = self._resolver
+        process.judge = self._judge
         self._process, self._configured = process, None
         self._watching = [
             asyncio.create_task(self._see_end(process), name="the stream process's end"),

@@ -21,10 +21,10 @@ from warren.agent.gateway_caddy import WebKeeper
 from warren.agent.gateway_domains import Domains
 from warren.agent.stream_config import Gateway, StreamConfig
 from warren.agent.stream_connectors import Surroundings
-from warren.agent.stream_directory import NetworkView
+from warren.agent.stream_directory import NetworkView, Protocol
 from warren.agent.stream_doors import Doors, Network
 from warren.agent.stream_entries import Streams, Wishes, peer_lookup, streams
-from warren.agent.stream_forwards import Asked, asked_item
+from warren.agent.stream_forwards import Asked, asked_item, objection
 from warren.agent.stream_order import Orders
 from warren.agent.stream_process import ProcessKeeper
 from warren.agent.stream_status import State, news, stream_values, tasks
@@ -77,7 +77,7 @@ class StreamKeeper:
         self._clock = clock
         self._ready_by = clock() + READY_WITHIN_S
         self._domains = Domains(doors.resolve, self._own_ips, self.wake)
-        self._process = ProcessKeeper(run, nest, doors, resolve_name, self.wake)
+        self._process = ProcessKeeper(run, nest, doors, resolve_name, self._judge, self.wake)
         self._web = WebKeeper(peer_lookup(run / SITES), doors, self.wake)
         self._found = Streams()
         self._streams: tuple[Stream, ...] = ()
@@ -203,6 +203,9 @@ class StreamKeeper:
         names = Counter(network.name for network in networks)
         for network in networks:
             yield network, network.name if names[network.name] == 1 else f"{network.name}-{network.network.short}"
+
+    def _judge(self, address: IPAddress, protocol: Protocol, port: int) -> tuple[str, str] | None:
+        return objection(self._views(), address, protocol, port)
 
     def _wishes(self) -> Wishes:
         return Wishes(self._config(), tuple(self.asked.values()), os.geteuid())

@@ -18,6 +18,7 @@ from warren.l4.overlay import OverlaySockets
 from warren.linux.netlink import Netlink
 from warren.linux.nft import Nft
 from warren.linux.sysctl import Sysctls
+from warren.linux.tcp_sockets import TcpSockets
 from warren.model.documents import Coordinator, NetworkSpec, NodeRecord, Verified
 from warren.model.netmap import Member
 from warren.model.tunnel import IPAddress, TransportAddress
@@ -148,4 +149,6 @@ class World:
     punch_tcp: Callable[[Sequence[TransportAddress], bytes, bool, int], Awaitable[Bridge | None]] = punch
     port_mapping: Callable[..., PortMapping] = PortMapping
     make_relay: Callable[[RelayConfig], RelayProcess] = RelayProcess
+    tcp: TcpSockets | None = None
+    """Inside; None: what the policy comes to forbid is not ended."""
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)

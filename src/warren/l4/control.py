@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -22,20 +22,20 @@ from warren import log
 from warren.errors import OperationFailed, WarrenError
 from warren.l4 import listening
 from warren.l4.config import Config, Listen, Status
-from warren.l4.kinds import Refused
+from warren.l4.kinds import Goal, Refused, Unanswered
 from warren.l4.overlay import HostSockets
 from warren.l4.serve import Server
 from warren.linux.peers import peer_of
 from warren.model.tunnel import IPAddress
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of these messages and of the Config: an agent ends a process that speaks another one, and starts its own."""
 MESSAGE_BYTES_MAX: Final = 64 << 20
 """A Config of 65,536 entries with a hundred prefixes each."""
 ANSWER_S: Final = 5.0
-"""How long the agent has for a name."""
+"""How long the agent has for an answer."""
 QUESTIONS_MAX: Final = 1024
-"""Waiting for answers at the same time; further names are refused, not queued."""
+"""Waiting for answers at the same time; further ones are not put."""
 CHANGES_S: Final = 0.1
 """Changes of states within that time are told once."""
 _LENGTH: Final = struct.Struct("!I")
@@ -81,16 +81,24 @@ class Changed(_Message, frozen=True, kw_only=True):
 
 
 class Question(_Message, frozen=True, kw_only=True):
-    """To the agent: which overlay addresses has ``name``?"""
+    """To the agent: which overlay addresses has ``place``? With a ``protocol``: at which of them does the policy let
+    this node reach ``port``?
+    """
 
     number: int
-    name: str
+    place: str
+    """A name, or an address."""
+    protocol: Literal["", "tcp", "udp"] = ""
+    port: int = 0
 
 
 class Answer(_Message, frozen=True, kw_only=True):
     number: int
     addresses: tuple[str, ...]
     problem: str = ""
+    """Why there is none, a sentence."""
+    refused_as: str = "unresolved"
+    """Under which of :data:`~warren.l4.config.REASONS` that counts."""
 
 
 class Stop(_Message, frozen=True, kw_only=True):
@@ -151,23 +159,38 @@ class Control:
         if self._telling is None:
             self._telling = asyncio.get_running_loop().call_later(CHANGES_S, self._tell)
 
-    async def resolve(self, name: str) -> Sequence[IPAddress]:
-        """Ask the agent. Raises Refused (``unresolved``)."""
+    async def resolve(self, place: str, goal: Goal | None = None) -> Sequence[IPAddress]:
+        """Ask the agent for the overlay addresses of ``place``; with a ``goal`` for those at which the policy lets this
+        node reach it. An address is its own answer where no agent says anything: the firewalls decide then.
+
+        Raises Refused; Unanswered for a name where no agent says anything.
+        """
+        try:
+            return await self._asked(place, goal)
+        except Unanswered:
+            with contextlib.suppress(ValueError):
+                return (ip_address(place),)
+            raise
+
+    async def _asked(self, place: str, goal: Goal | None) -> Sequence[IPAddress]:
         agent = self._agent
         if agent is None:
-            raise Refused("unresolved", f"the name {name} cannot be looked up: the agent does not run")
+            raise Unanswered(f"the name {place} cannot be looked up: the agent does not run")
         if len(self._questions) >= QUESTIONS_MAX:
-            raise Refused("unresolved", f"the name {name} cannot be looked up: too many names are being looked up")
+            raise Unanswered(f"the name {place} cannot be looked up: too many names are being looked up")
         self._number += 1
         number = self._number
         answered: asyncio.Future[Sequence[IPAddress]] = asyncio.get_running_loop().create_future()
         self._questions[number] = answered
-        agent.write(pack(Question(number=number, name=name)))
+        question = Question(number=number, place=place)
+        if goal is not None:
+            question = Question(number=number, place=place, protocol=goal.protocol, port=goal.port)
+        agent.write(pack(question))
         try:
             async with asyncio.timeout(ANSWER_S):
                 return await answered
         except TimeoutError:
-            raise Refused("unresolved", f"the name {name} cannot be looked up: the agent does not answer") from None
+            raise Unanswered(f"the name {place} cannot be looked up: the agent does not answer") from None
         finally:
             del self._questions[number]
 
@@ -222,7 +245,7 @@ class Control:
         if waiting is None or waiting.done():
             return
         if answer.problem or not answer.addresses:
-            waiting.set_exception(Refused("unresolved", answer.problem or "it has no address"))
+            waiting.set_exception(Refused(answer.refused_as, answer.problem or "it has no address"))
         else:
             waiting.set_result(tuple(ip_address(text) for text in answer.addresses))
 
@@ -235,7 +258,7 @@ class Control:
             self._agent = None
         for waiting in self._questions.values():
             if not waiting.done():
-                waiting.set_exception(Refused("unresolved", "the agent has just ended"))
+                waiting.set_exception(Unanswered("the agent has just ended"))
 
 
 async def connect(path: Path) -> socket.socket:

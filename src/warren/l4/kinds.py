@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from warren.l4.config import Backend, Entry, EntryState, Limits, Listen, Way
 from warren.l4.overlay import OverlaySockets
@@ -18,6 +18,26 @@ class Refused(Exception):
     def __init__(self, reason: str, sentence: str) -> None:
         super().__init__(sentence)
         self.reason = reason
+
+
+class Unanswered(Refused):
+    """The agent, who had to be asked, has not said anything; reason ``unresolved``."""
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__("unresolved", sentence)
+
+
+class Goal(NamedTuple):
+    """What at an address somebody wants to reach."""
+
+    protocol: Literal["tcp", "udp"]
+    port: int
+
+
+Judge = Callable[[IPAddress, Literal["tcp", "udp"], int], tuple[str, str] | None]
+"""Why a stream to that address, by that protocol and to that port, is not to be opened: one of
+:data:`~warren.l4.config.REASONS` and a sentence; None: nothing speaks against it.
+"""
 
 
 @dataclass(slots=True)
@@ -92,6 +112,13 @@ class Tools(Protocol):
 
     async def resolve(self, name: str) -> Sequence[IPAddress]:
         """Overlay addresses of a member's or service's name, asked of the agent. Raises Refused (``unresolved``)."""
+
+    async def permitted(self, place: IPAddress | str, goal: Goal) -> Sequence[IPAddress]:
+        """The overlay addresses of ``place``, an address or a name, at which the policy lets this node reach ``goal``:
+        asked of the agent. Without one an address is answered as it is, and the firewalls decide.
+
+        Raises Refused: ``policy``, or ``unresolved``, then as :class:`Unanswered` where nobody could be asked.
+        """
 
 
 class StreamKind(Protocol):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Callable, Sequence
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Self
 
@@ -16,6 +17,7 @@ from warren.errors import OperationFailed, Unreachable, WarrenError
 from warren.l4 import control
 from warren.l4.config import Config, Status
 from warren.l4.control import VERSION, Answer, Ask, Changed, Configure, Hello, Question, Report, Stop, ToAgent
+from warren.l4.kinds import Judge
 from warren.linux.peers import peer_of
 from warren.linux.processes import Outliving
 
@@ -35,6 +37,10 @@ def _nobody(name: str) -> Sequence[str]:
     raise OperationFailed(f"the name {name} cannot be looked up: the agent is just starting")
 
 
+def _nothing(*_: object) -> None:
+    return None
+
+
 class StreamProcess:
     """Use from one event loop. Dropping it, or the end of the process that holds it, leaves the streams as they are."""
 
@@ -49,6 +55,8 @@ class StreamProcess:
         """Answers the process's questions: overlay addresses of a member's or service's name. May raise a
         WarrenError, whose sentence is then the reason why a stream is refused.
         """
+        self.judge: Judge = _nothing
+        """Answers whether what a program asks for may be reached."""
         self.changed = asyncio.Event()
         """Set when the state of an entry did; whoever waits for it clears it."""
         self._writer = writer
@@ -183,12 +191,29 @@ class StreamProcess:
                 pass
 
     def _answer(self, question: Question) -> Answer:
+        number, place = question.number, question.place
         try:
-            addresses = tuple(self.resolver(question.name))
+            addresses = (place,) if _is_address(place) else tuple(self.resolver(place))
         except WarrenError as error:
-            return Answer(number=question.number, addresses=(), problem=str(error))
-        problem = "" if addresses else f"there is no member or service {question.name}"
-        return Answer(number=question.number, addresses=addresses, problem=problem)
+            return Answer(number=number, addresses=(), problem=str(error))
+        if not addresses:
+            return Answer(number=number, addresses=(), problem=f"there is no member or service {place}")
+        if not question.protocol:
+            return Answer(number=number, addresses=addresses)
+        objections = {one: self.judge(ip_address(one), question.protocol, question.port) for one in addresses}
+        usable = tuple(one for one in addresses if objections[one] is None)
+        objection = objections[addresses[0]]
+        if usable or objection is None:
+            return Answer(number=number, addresses=usable)
+        return Answer(number=number, addresses=(), refused_as=objection[0], problem=objection[1])
+
+
+def _is_address(place: str) -> bool:
+    try:
+        ip_address(place)
+    except ValueError:
+        return False
+    return True
 
 
 def _text(nest: Path | None) -> str:

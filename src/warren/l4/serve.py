@@ -44,7 +44,7 @@ class _Work:
 
 
 class Server:
-    """All entries of the process. ``question`` asks the agent for a name, ``changed`` is called when a state did."""
+    """All entries of the process. ``question`` asks the agent, ``changed`` is called when a state did."""
 
     def __init__(
         self,

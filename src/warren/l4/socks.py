@@ -1,7 +1,8 @@
 """A SOCKS5 server (RFC 1928) for programs of this host: to the overlay, and nowhere else.
 
-Names are the overlay's, asked of the agent; so the host's resolver never hears of them. BIND is refused: nobody in the
-overlay is told of ports that come and go.
+Names are the overlay's, asked of the agent; so the host's resolver never hears of them. The agent is asked for
+addresses too: what the policy forbids is refused at once, where the member's firewall would be silent. BIND is refused:
+nobody in the overlay is told of ports that come and go.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Final, TypeVar
 
 from warren.errors import MalformedPacket
 from warren.l4.config import Backend, Entry, Way
-from warren.l4.kinds import Incoming, Refused, Tools
+from warren.l4.kinds import Goal, Incoming, Refused, Tools
 from warren.l4.listening import transport_address
 from warren.l4.socks_guard import check_stream, overlay_addresses
 from warren.l4.socks_udp import associate
@@ -60,7 +61,7 @@ async def _serve(client: _Client, request: socks.Request, incoming: Incoming, en
         await associate(incoming, request, entry, tools, client.say)
         return
     host, port = request.host, request.port
-    addresses = await overlay_addresses(host, entry, tools)
+    addresses = await overlay_addresses(host, Goal("tcp", port), entry, tools)
     backends = tuple(Backend(name=str(host), side="overlay", host=str(ip), port=port) for ip in addresses)
     way = Way(backends=backends, connect_timeout_s=entry.way.connect_timeout_s)
     connected = await tools.connect(way, incoming.client)

@@ -1,4 +1,4 @@
-"""What a SOCKS server refuses: programs of other users, and places outside the overlay."""
+"""What a SOCKS server refuses: programs of other users, places outside the overlay, and what the policy forbids."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from warren.l4.config import Entry
-from warren.l4.kinds import Incoming, Refused, Tools
+from warren.l4.kinds import Goal, Incoming, Refused, Tools
 from warren.l4.limits import allowed
 from warren.linux.sock_diag import owner_of
 from warren.model.tunnel import IPAddress, TransportAddress
@@ -15,12 +15,11 @@ _ADDRESSES_MAX: Final = 8
 """Of one name; a service has an address at each serving member."""
 
 
-async def overlay_addresses(host: IPAddress | str, entry: Entry, tools: Tools) -> Sequence[IPAddress]:
-    """The addresses of ``host`` that ``entry`` may go to. Raises Refused."""
+async def overlay_addresses(host: IPAddress | str, goal: Goal, entry: Entry, tools: Tools) -> Sequence[IPAddress]:
+    """The addresses of ``host`` that ``entry`` may go to, and at which the policy permits ``goal``. Raises Refused."""
     if not isinstance(host, str):
         check_place(host, entry)
-        return (host,)
-    inside = [ip for ip in await tools.resolve(host) if _is_in_overlay(ip, entry)][:_ADDRESSES_MAX]
+    inside = [ip for ip in await tools.permitted(host, goal) if _is_in_overlay(ip, entry)][:_ADDRESSES_MAX]
     if not inside:
         raise Refused("policy", f"{host} is not in the overlay")
     return inside

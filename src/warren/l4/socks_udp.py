@@ -12,25 +12,28 @@ import socket
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from warren.errors import MalformedPacket, OperationFailed
 from warren.l4.config import Entry, Listen
 from warren.l4.destinations import destination
-from warren.l4.kinds import Incoming, Refused, Tools
+from warren.l4.kinds import Goal, Incoming, Refused, Tools, Unanswered
 from warren.l4.listening import transport_address
-from warren.l4.socks_guard import check_datagram, check_place, overlay_addresses
+from warren.l4.socks_guard import check_datagram, overlay_addresses
 from warren.l4.trains import TrainSocket, train_of
 from warren.model.tunnel import IPAddress, TransportAddress
 from warren.proto import socks
 
 HOSTS_MAX: Final = 1024
 """Whose answers are taken; who has been spoken to longest ago goes. A program that speaks to more scans."""
-NAMES_MAX: Final = 64
-NAME_S: Final = 30.0
-"""How long an answer to a name is used."""
-WAITING_MAX: Final = 16
-"""Datagrams for names that are being asked for; a program asks again for what is lost."""
+PLACES_MAX: Final = 1024
+"""Of which it is known whether they may be spoken to; the one that was learned of longest ago goes."""
+PERMITTED_S: Final = 10.0
+"""How long that, and the address of a name, is used before the agent is asked again, in the background."""
+REFUSED_S: Final = 2.0
+"""How long a refusal is: whoever has just changed the policy is waiting."""
+WAITING_MAX: Final = 64
+"""Datagrams to places that are being asked for, and such places; a program says again what is lost."""
 _READ_BYTES: Final = 4096
 
 
@@ -63,6 +66,18 @@ async def associate(
     incoming.sock.close()
 
 
+_Place = tuple[IPAddress | str, int]
+"""Address or name, and port, as the program says them."""
+
+
+class _Known(NamedTuple):
+    """What is known of a place: its address, or why it may not be spoken to."""
+
+    until: float
+    ip: IPAddress | None = None
+    refused: Refused | None = None
+
+
 class _Relay:
     def __init__(self, door: TrainSocket, client: TransportAddress, port: int, entry: Entry, tools: Tools) -> None:
         self._door = door
@@ -73,8 +88,10 @@ class _Relay:
         self._tools = tools
         self._sockets: dict[int, TrainSocket] = {}
         self._hosts: OrderedDict[str, None] = OrderedDict()
-        self._names: OrderedDict[str, tuple[float, IPAddress]] = OrderedDict()
-        self._asking: set[asyncio.Task[None]] = set()
+        self._known: OrderedDict[_Place, _Known] = OrderedDict()
+        self._asking: dict[_Place, asyncio.Task[None]] = {}
+        self._waiting: dict[_Place, list[bytes]] = {}
+        self._waiting_count = 0
         local = transport_address(door.sock.getsockname())
         if local is None:
             raise TypeError("a UDP socket has an address")
@@ -94,7 +111,7 @@ class _Relay:
         loop.add_reader(self._door.sock.fileno(), self._sent)
 
     def close(self) -> None:
-        for asking in self._asking:
+        for asking in self._asking.values():
             asking.cancel()
         loop = asyncio.get_running_loop()
         for train_socket in (self._door, *self._sockets.values()):
@@ -130,35 +147,51 @@ class _Relay:
         except MalformedPacket:
             return
         payload = datagram[to.offset :]
-        if not isinstance(to.host, str):
-            self._send(to.host, to.port, payload)
-            return
-        expires, ip = self._names.get(to.host, (0.0, None))
-        if ip is not None and expires > self._now():
-            self._send(ip, to.port, payload)
-        elif len(self._asking) < WAITING_MAX:
-            asking = asyncio.get_running_loop().create_task(self._ask(to.host, to.port, payload))
-            self._asking.add(asking)
-            asking.add_done_callback(self._asking.discard)
+        place = (to.host, to.port)
+        known = self._known.get(place)
+        if known is None or known.until <= self._now():
+            self._ask(place)
+        if known is None:
+            if place in self._asking and self._waiting_count < WAITING_MAX:
+                self._waiting.setdefault(place, []).append(payload)
+                self._waiting_count += 1
+        else:
+            self._deliver(known, to.port, payload)
 
-    async def _ask(self, name: str, port: int, payload: bytes) -> None:
+    def _deliver(self, known: _Known, port: int, payload: bytes) -> None:
+        if known.ip is not None:
+            self._send(known.ip, port, payload)
+        elif known.refused is not None:
+            self._tools.count(known.refused, self._client)
+
+    def _ask(self, place: _Place) -> None:
+        if place not in self._asking and len(self._asking) < WAITING_MAX:
+            self._asking[place] = asyncio.get_running_loop().create_task(self._learn(place))
+
+    async def _learn(self, place: _Place) -> None:
+        host, port = place
+        before = self._known.get(place)
         try:
-            found = await overlay_addresses(name, self._entry, self._tools)
-        except Refused as why:
-            self._tools.count(why, self._client)
-            return
-        self._names.pop(name, None)
-        if len(self._names) >= NAMES_MAX:
-            self._names.popitem(last=False)
-        self._names[name] = (self._now() + NAME_S, found[0])
-        self._send(found[0], port, payload)
+            try:
+                found = await overlay_addresses(host, Goal("udp", port), self._entry, self._tools)
+                known = _Known(self._now() + PERMITTED_S, ip=found[0])
+            except Refused as why:
+                if isinstance(why, Unanswered) and before is not None and before.ip is not None:
+                    known = before._replace(until=self._now() + PERMITTED_S)  # flows outlive the agent
+                else:
+                    known = _Known(self._now() + REFUSED_S, refused=why)
+        finally:
+            del self._asking[place]
+            waiting = self._waiting.pop(place, [])
+            self._waiting_count -= len(waiting)
+        self._known.pop(place, None)
+        if len(self._known) >= PLACES_MAX:
+            self._known.popitem(last=False)
+        self._known[place] = known
+        for payload in waiting:
+            self._deliver(known, port, payload)
 
     def _send(self, ip: IPAddress, port: int, payload: bytes) -> None:
-        try:
-            check_place(ip, self._entry)
-        except Refused as why:
-            self._tools.count(why, self._client)
-            return
         where = destination("overlay", ip, port)
         overlay = self._sockets[where.family]
         host = where.address[0]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 from warren.l4 import listening
 from warren.l4.config import EntryState, Limits, Listen, Way
 from warren.l4.connect import Dialler
 from warren.l4.counters import Counters
-from warren.l4.kinds import Connected, Incoming, Refused
+from warren.l4.kinds import Connected, Goal, Incoming, Refused
 from warren.l4.limits import Admission
 from warren.l4.overlay import OverlaySockets
 from warren.l4.permitted import Change
@@ -21,7 +22,13 @@ from warren.l4.straight import Straight
 from warren.l4.stream import Stream
 from warren.model.tunnel import IPAddress, TransportAddress
 
-Question = Callable[[str], Awaitable[Sequence[IPAddress]]]
+
+class Question(Protocol):
+    """Asks the agent for the overlay addresses of a place, with a goal for those at which the policy lets this node
+    reach it. Raises Refused.
+    """
+
+    async def __call__(self, place: str, goal: Goal | None = None) -> Sequence[IPAddress]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +39,6 @@ class Shared:
     pump: Pump
     dialler: Dialler
     question: Question
-    """Asks the agent for the overlay addresses of a name; raises Refused."""
     clock: Callable[[], float]
     """Monotonic, in seconds."""
 
@@ -160,6 +166,9 @@ class EntryTools:
 
     async def resolve(self, name: str) -> Sequence[IPAddress]:
         return await self._shared.question(name)
+
+    async def permitted(self, place: IPAddress | str, goal: Goal) -> Sequence[IPAddress]:
+        return await self._shared.question(str(place), goal)
 
     def fill(self, state: EntryState) -> EntryState:
         """``state`` with the counts."""

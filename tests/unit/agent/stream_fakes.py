@@ -16,6 +16,7 @@ from warren.agent.stream_order import Class, Nearness
 from warren.errors import OperationFailed, Unreachable
 from warren.ingress.sites import Ports, Settings, Site
 from warren.l4.config import Config, Entry, EntryState, Status
+from warren.l4.kinds import Judge
 from warren.model.addresses import node_prefix, ula_prefix
 from warren.model.documents import Coordinator, Membership, NetworkSpec, Rule
 from warren.model.members import Member
@@ -108,6 +109,7 @@ class FakeProcess:
 
     def __init__(self) -> None:
         self.resolver: Callable[[str], Sequence[str]] = lambda _: ()
+        self.judge: Judge = lambda *_: None
         self.changed = asyncio.Event()
         self.configs: list[Config] = []
         self.refuses: dict[str, str] = {}

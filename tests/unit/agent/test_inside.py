@@ -55,7 +55,7 @@ class FakeNest:
 
 def inside_of(healed: Callable[[], None]) -> Inside:
     unused: Any = None
-    return Inside(MemoryNetlink(), MemoryNft(), MemorySysctls(), HostSockets(), unused, unused, healed=healed)
+    return Inside(MemoryNetlink(), MemoryNft(), MemorySysctls(), HostSockets(), unused, unused, unused, healed=healed)
 
 
 @pytest.mark.logs_errors

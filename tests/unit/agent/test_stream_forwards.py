@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 
 from tests.unit.agent.stream_fakes import member, view
 from warren.agent.forward_text import parse_forward, parse_socks
 from warren.agent.stream_directory import NetworkView
-from warren.agent.stream_forwards import Asked, asked_item
+from warren.agent.stream_forwards import Asked, asked_item, objection
 from warren.agent.stream_order import Orders
+from warren.agent.stream_services import EXPIRED
 from warren.agent.stream_values import Item
 from warren.model.documents import Rule
 from warren.model.policy import DEFAULT_POLICY
@@ -131,6 +134,34 @@ def test_socks_is_for_the_overlay_and_for_the_user_who_runs_the_agent() -> None:
     by_root = asked_item(Asked(parse_socks("1080"), "config"), (view(),), Orders({}), 0).entry
     assert by_root is not None
     assert by_root.owner_uid is None
+
+
+@pytest.mark.parametrize(
+    ("address", "port", "reason", "sentence"),
+    [
+        ("10.77.0.2", 25, "policy", "rule 1 denies it; who administers home can allow it"),
+        (str(member("bob", 2).address6), 25, "policy", "rule 1 denies it"),
+        ("192.0.2.5", 80, "policy", "no rule allows it"),  # behind carol: no selector means it
+        ("10.77.0.99", 80, "unresolved", "no live member has the address 10.77.0.99"),
+        ("10.77.0.2", 80, "", ""),
+        ("10.77.0.1", 25, "", ""),  # this node: there is no firewall in between
+        (str(member("me", 1).address6), 25, "", ""),
+        ("8.8.8.8", 25, "", ""),  # the entry of the SOCKS server says where it may go at all
+    ],
+)
+def test_a_program_of_this_host_is_told_why_it_may_not_go_there(
+    address: str, port: int, reason: str, sentence: str
+) -> None:
+    deny = Rule(action="deny", sources=("members",), destinations=("members",), protocol="tcp", ports=("25",))
+    found = objection([view(policy=(deny, *DEFAULT_POLICY))], ip_address(address), "tcp", port)
+    assert (found is None) == (not reason)
+    if found is not None:
+        assert found[0] == reason
+        assert sentence in found[1]
+
+
+def test_whose_lease_has_ended_goes_nowhere() -> None:
+    assert objection([view(state="expired")], ip_address("10.77.0.2"), "tcp", 80) == ("policy", EXPIRED)
 
 
 def test_without_a_network_there_is_nobody() -> None:

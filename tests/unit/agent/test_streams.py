@@ -22,6 +22,7 @@ from warren.agent.stream_order import Nearness
 from warren.agent.streams import StreamKeeper
 from warren.errors import OperationFailed, UsageError
 from warren.ingress.sites import Ports, Settings, Site
+from warren.model.documents import Rule
 from warren.model.services import Connector, Service
 from warren.model.tunnel import IPAddress
 from warren.proto.control.messages import Task
@@ -139,6 +140,11 @@ def test_nothing_is_started_while_there_is_nothing_to_do_and_ended_when_there_is
             assert world.ids() == ["home: service web"]
             assert [(one.name, one.state) for one in network.tasks] == [("service web", "done")]
             assert world.process.resolver("bob") == ("fd00::1",)
+            assert world.process.judge(ip_address("10.77.0.2"), "tcp", 25) is None
+            network.see(view(WEB, policy=(Rule(action="deny", sources=("members",), destinations=("member:bob",)),)))
+            refused = world.process.judge(ip_address("10.77.0.2"), "tcp", 25)
+            assert refused is not None
+            assert refused[0] == "policy"
             network.see(view())
             await world.keeper.settle()
             assert world.process.closed

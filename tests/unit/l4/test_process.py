@@ -21,10 +21,11 @@ from warren.l4 import control as control_module
 from warren.l4 import process as process_module
 from warren.l4.config import Config, Entry, Listen, Status, Way
 from warren.l4.control import VERSION, Control, Hello
-from warren.l4.kinds import Refused
+from warren.l4.kinds import Goal, Refused, Unanswered
 from warren.l4.overlay import HostSockets
 from warren.l4.process import StreamProcess
 from warren.l4.serve import Server
+from warren.model.tunnel import IPAddress
 
 HELLO = Hello(version=VERSION, release=__version__, nest="")
 FORWARD = Entry(id="forward x", listen=(LOOPBACK,), way=Way(refusal="nobody is there"))
@@ -101,6 +102,58 @@ def test_names_are_asked_of_the_agent(tmp_path: Path) -> None:
                 await control.resolve("web")
             assert refused.value.reason == "unresolved"
             await agent.detach()
+
+    run(main)
+
+
+def test_the_agent_says_where_the_policy_lets_one_go(tmp_path: Path) -> None:
+    def judge(address: IPAddress, protocol: str, port: int) -> tuple[str, str] | None:
+        if address == ip_address("fd00::9"):
+            return "unresolved", "nobody has it"
+        return ("policy", f"{protocol}/{port} of {address} is denied") if port == 25 and address.version == 6 else None
+
+    async def main() -> None:
+        async with control_at(tmp_path / "s") as control:
+            agent = await attached(tmp_path / "s")
+            await until(lambda: control._agent is not None)
+            agent.resolver = {"web": ("fd00::1", "10.0.0.1"), "six": ("fd00::1",), "nobody": ()}.__getitem__
+            agent.judge = judge
+            six, four = ip_address("fd00::1"), ip_address("10.0.0.1")
+            assert await control.resolve("web", Goal("tcp", 80)) == (six, four)
+            assert await control.resolve("web", Goal("tcp", 25)) == (four,)
+            assert await control.resolve("web") == (six, four)
+            assert await control.resolve("fd00::1", Goal("udp", 80)) == (six,)
+            for place, reason, sentence in (
+                ("six", "policy", "udp/25 of fd00::1 is denied"),
+                ("fd00::1", "policy", "udp/25 of fd00::1 is denied"),
+                ("fd00::9", "unresolved", "nobody has it"),
+                ("nobody", "unresolved", "no member or service nobody"),
+            ):
+                with pytest.raises(Refused, match=sentence) as refused:
+                    await control.resolve(place, Goal("udp", 25))
+                assert refused.value.reason == reason
+                assert not isinstance(refused.value, Unanswered)
+            await agent.detach()
+
+    run(main)
+
+
+def test_without_an_agent_addresses_are_left_to_the_firewalls_and_names_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_module, "ANSWER_S", 0.02)
+
+    async def main() -> None:
+        async with control_at(tmp_path / "s") as control:
+            for connected in (False, True):  # the second does not answer
+                if connected:
+                    sock = await control_module.connect(tmp_path / "s")
+                    await until(lambda: control._agent is not None)
+                for address in ("fd00::1", "10.0.0.1"):
+                    assert await control.resolve(address, Goal("tcp", 25)) == (ip_address(address),)
+                with pytest.raises(Unanswered):
+                    await control.resolve("web", Goal("tcp", 25))
+            sock.close()
 
     run(main)
 

@@ -16,7 +16,7 @@ import pytest
 from tests.support.l4_tools import FakeTools
 from warren.l4 import socks as server
 from warren.l4.config import Backend, Entry, Limits, Listen, Way
-from warren.l4.kinds import Connected, Incoming, Refused
+from warren.l4.kinds import Connected, Goal, Incoming, Refused
 from warren.l4.listening import transport_address
 from warren.model.tunnel import TransportAddress
 from warren.proto import socks
@@ -191,6 +191,25 @@ def test_what_is_refused_is_told_and_counted(request_: bytes, code: int, reason:
             assert await client.hear_all() == CHOSEN + socks.reply(code)
         assert tools.reasons == {reason: 1}
         assert tools.ways == []
+
+    run(test)
+
+
+@pytest.mark.parametrize(
+    ("request_", "asked"),
+    [(WEB, ("10.77.0.2", Goal("tcp", 80))), (named(b"web.home", port=25), ("web.home", Goal("tcp", 25)))],
+)
+def test_what_the_policy_forbids_is_refused_before_anything_is_tried(request_: bytes, asked: tuple[str, Goal]) -> None:
+    async def test() -> None:
+        tools = Tools()
+        tools.names["web.home"] = [ip_address("10.77.0.2")]
+        tools.forbidden = {asked[0]}
+        async with client_of(tools, entry_of()) as client:
+            await client.say(GREETING + request_)
+            assert await client.hear_all() == CHOSEN + socks.reply(socks.NOT_ALLOWED)
+        assert tools.goals == [asked]
+        assert (tools.reasons, tools.ways) == ({"policy": 1}, [])
+        assert str(tools.refusals[0]) == f"{asked[0]} may not be reached"
 
     run(test)
 

@@ -18,7 +18,7 @@ from tests.support.l4_tools import FakeTools
 from warren.l4 import socks as server
 from warren.l4 import socks_udp
 from warren.l4.config import Entry, Listen
-from warren.l4.kinds import Incoming
+from warren.l4.kinds import Goal, Incoming, Unanswered
 from warren.l4.listening import transport_address
 from warren.model.tunnel import IPAddress, TransportAddress
 from warren.proto import socks
@@ -159,7 +159,8 @@ def test_names_are_resolved_in_the_overlay_and_remembered() -> None:
 
 
 def test_names_that_are_asked_for_and_remembered_have_a_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socks_udp, "NAMES_MAX", 2)
+    monkeypatch.setattr(socks_udp, "PLACES_MAX", 2)
+    monkeypatch.setattr(socks_udp, "WAITING_MAX", 16)
     answer = asyncio.Event()
 
     class Slow(FakeTools):
@@ -185,6 +186,82 @@ def test_names_that_are_asked_for_and_remembered_have_a_ceiling(monkeypatch: pyt
                     await program.send(to_name(name, member.place.port, b"?"), up.relay)
                     await member.hear()
                     assert len(up.tools.asked) - before == asked, name
+
+    run(test)
+
+
+def test_the_policy_is_asked_once_for_each_place_and_what_it_forbids_is_counted() -> None:
+    async def test() -> None:
+        with Party() as program, Party("127.77.0.2") as member, Party("127.77.0.3") as other:
+            async with associated() as up:
+                up.tools.forbidden = {str(other.place.ip)}
+                for _ in range(5):
+                    await program.send(to(other, b"!"), up.relay)
+                    await program.send(to(member, b"?"), up.relay)
+                    assert (await member.hear())[0] == b"?"
+                await up.tools.until(lambda: up.tools.reasons == {"policy": 5})
+                assert other.has_nothing()
+                asked = [(str(one.place.ip), Goal("udp", one.place.port)) for one in (other, member)]
+                assert up.tools.goals == asked
+
+    run(test)
+
+
+def test_it_is_asked_again_after_a_while_and_meanwhile_nothing_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socks_udp, "PERMITTED_S", 0.0)
+    monkeypatch.setattr(socks_udp, "REFUSED_S", 0.0)
+
+    async def test() -> None:
+        with Party() as program, Party("127.77.0.2") as member:
+            async with associated() as up:
+
+                async def asked_after(data: bytes) -> None:
+                    before = len(up.tools.goals)
+                    await program.send(to(member, data), up.relay)
+                    await up.tools.until(lambda: len(up.tools.goals) > before)
+
+                await asked_after(b"1")
+                assert (await member.hear())[0] == b"1"
+                up.tools.forbidden = {str(member.place.ip)}
+                await asked_after(b"2")  # goes by what was known
+                assert (await member.hear())[0] == b"2"
+                await asked_after(b"3")
+                await up.tools.until(lambda: up.tools.reasons["policy"] == 1)
+                up.tools.forbidden = set()
+                await asked_after(b"4")  # is refused by what was known
+                await up.tools.until(lambda: up.tools.reasons["policy"] == 2)
+                await asked_after(b"5")
+                assert (await member.hear())[0] == b"5"
+                assert member.has_nothing()
+
+    run(test)
+
+
+def test_what_is_known_outlives_the_agent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(socks_udp, "PERMITTED_S", 0.0)
+
+    class Leaving(FakeTools):
+        here = True
+
+        async def permitted(self, place: IPAddress | str, goal: Goal) -> Sequence[IPAddress]:
+            found = await super().permitted(place, goal)
+            self.changed.set()
+            if not self.here:
+                raise Unanswered("the agent does not run")
+            return found
+
+    async def test() -> None:
+        with Party() as program, Party("127.77.0.2") as member:
+            tools = Leaving()
+            tools.names = {"web": [ip_address("10.77.0.2")], "later": [ip_address("10.77.0.2")]}
+            async with associated(tools=tools) as up:
+                for here in (True, False, False):
+                    tools.here = here
+                    await program.send(to_name(b"web", member.place.port, b"?"), up.relay)
+                    assert (await member.hear())[0] == b"?"
+                await program.send(to_name(b"later", member.place.port, b"?"), up.relay)
+                await up.tools.until(lambda: up.tools.reasons == {"unresolved": 1})
+                assert member.has_nothing()
 
     run(test)
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
@@ -12,7 +13,8 @@ from warren.engine.rootless.calls import Line
 from warren.errors import MalformedPacket, OperationFailed, Unreachable
 from warren.linux.netlink_values import Address, Link, Path, Route, Rule
 from warren.linux.nft import Command, Table
-from warren.model.tunnel import IPAddress
+from warren.linux.tcp_sockets import TcpSocket, pack_sockets, sockets_untrusted
+from warren.model.tunnel import IPAddress, IPNetwork
 
 
 class NestNetlink:
@@ -104,6 +106,32 @@ class NestNft:
 
     def tables(self) -> frozenset[Table]:
         return frozenset(Table(*pair) for pair in _now(self._line, messages.NftTables(), list[tuple[str, str]]))
+
+
+class NestTcp:
+    """A :class:`~warren.linux.tcp_sockets.TcpSockets`. Its connection to the helper is its own: among very many
+    sockets an answer takes seconds.
+    """
+
+    def __init__(self, path: FilePath) -> None:
+        self._line = Line(path)
+
+    async def connections(self, local: Sequence[IPNetwork]) -> Sequence[TcpSocket]:
+        rows: bytes = await self._ask(messages.Connections(tuple(map(str, local))), bytes)
+        return await asyncio.to_thread(_understood, sockets_untrusted, rows)
+
+    async def end(self, sockets: Sequence[TcpSocket]) -> int | None:
+        count: int | None = await self._ask(messages.EndConnections(pack_sockets(sockets)), int | None)
+        return count
+
+    async def _ask(self, request: messages.Request, kind: Any) -> Any:
+        try:
+            return await self._line.ask(request, kind)
+        except Unreachable as error:
+            raise OperationFailed(str(error)) from error
+
+    def close(self) -> None:
+        self._line.close()
 
 
 class NestSysctls:

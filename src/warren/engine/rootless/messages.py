@@ -8,7 +8,7 @@ user, yet are read as if from anyone: a mistake of one client must not end what 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from ipaddress import ip_address, ip_interface, ip_network
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import msgspec
 
 from warren.errors import MalformedPacket
 from warren.linux.netlink_values import Address, Route, Rule
+from warren.model.tunnel import IPNetwork
 
 LENGTH_BYTES: Final = 4
 FRAME_BYTES_MAX: Final = 32 << 20
@@ -142,6 +143,22 @@ class SetSysctl(_Request, frozen=True):
     value: str
 
 
+class Connections(_Request, frozen=True):
+    """TCP connections whose own address is in one of ``prefixes``; answered with
+    :func:`~warren.linux.tcp_sockets.pack_sockets`.
+    """
+
+    prefixes: tuple[str, ...]
+
+
+class EndConnections(_Request, frozen=True):
+    """Those of :func:`~warren.linux.tcp_sockets.pack_sockets`, END_MAX at most; answered with how many were still
+    there, or None when this kernel cannot.
+    """
+
+    sockets: bytes
+
+
 Request = (
     OpenSockets
     | MakeTun
@@ -164,6 +181,8 @@ Request = (
     | NftTables
     | GetSysctl
     | SetSysctl
+    | Connections
+    | EndConnections
 )
 
 
@@ -246,6 +265,12 @@ def route_untrusted(wire: WireRoute) -> Route:
         gateway = None if wire.gateway is None else ip_address(wire.gateway)
         network = ip_network(wire.network)
         return Route(network, wire.interface, wire.table, gateway, wire.mtu, wire.protocol, wire.local)
+
+
+def prefixes_untrusted(texts: Iterable[str]) -> list[IPNetwork]:
+    """Raises MalformedPacket."""
+    with _texts():
+        return [ip_network(text) for text in texts]
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Self
 from warren import log
 from warren.engine.rootless.blocking import BlockingLine, Descriptors, close_all, unreachable
 from warren.engine.rootless.calls import Line
-from warren.engine.rootless.doors import NestNetlink, NestNft, NestSysctls
+from warren.engine.rootless.doors import NestNetlink, NestNft, NestSysctls, NestTcp
 from warren.engine.rootless.messages import Namespaces
 from warren.engine.rootless.now import as_many
 from warren.engine.rootless.places import SOCKET_NAME
@@ -24,6 +24,7 @@ from warren.linux.netlink import Netlink
 from warren.linux.nft import Nft
 from warren.linux.processes import Outliving
 from warren.linux.sysctl import Sysctls
+from warren.linux.tcp_sockets import TcpSockets
 
 _log = log.get("nest")
 
@@ -32,8 +33,8 @@ class Nest:
     """One nest. Dropping the object, or killing the process that has it, leaves the helper running; :meth:`attach`
     finds it again.
 
-    ``netlink``, ``nft`` and ``sysctls`` are the doors to its network; ``sockets`` makes sockets of it. All of them go
-    on working after :meth:`revive`. Their errors: OperationFailed, also for a helper that does not answer.
+    ``netlink``, ``nft``, ``sysctls`` and ``tcp`` are the doors to its network; ``sockets`` makes sockets of it. All of
+    them go on working after :meth:`revive`. Their errors: OperationFailed, also for a helper that does not answer.
     """
 
     def __init__(self, path: Path, helper: Outliving, namespaces: Descriptors) -> None:
@@ -46,6 +47,8 @@ class Nest:
         self.netlink: Netlink = self._netlink
         self.nft: Nft = NestNft(self._line)
         self.sysctls: Sysctls = NestSysctls(self._line)
+        self._tcp = NestTcp(path)
+        self.tcp: TcpSockets = self._tcp
         self.sockets = NestSockets(path)
 
     @property
@@ -115,6 +118,7 @@ class Nest:
         """Close what this object has open; the helper goes on."""
         await self.sockets.close()
         self._netlink.close()
+        self._tcp.close()
         self._line.close()
         close_all(self._namespaces)
 

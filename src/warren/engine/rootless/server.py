@@ -28,7 +28,7 @@ from warren.linux import unix_sockets
 from warren.linux.peers import peer_of
 
 CONNECTIONS_MAX: Final = 64
-"""The agent has three, the stream process and each data plane one, commands one for a moment."""
+"""The agent has four, the stream process and each data plane one, commands one for a moment."""
 TRANSFER_S: Final = 10.0
 """So long a request may take to come in once it began, and an answer to be taken."""
 _BACKLOG: Final = 128

@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from warren.engine.rootless import messages
 from warren.engine.rootless.blocking import Descriptors, close_all
-from warren.engine.rootless.messages import SOCKETS_MAX, Request, address_untrusted, route_untrusted
+from warren.engine.rootless.messages import (
+    SOCKETS_MAX,
+    Request,
+    address_untrusted,
+    prefixes_untrusted,
+    route_untrusted,
+)
 from warren.errors import MalformedPacket, OperationFailed
 from warren.linux.netlink import Netlink, open_netlink
 from warren.linux.nft import LibNft, Nft
 from warren.linux.sysctl import ProcSysctls, Sysctls
+from warren.linux.tcp_sockets import END_MAX, connections_now, end_now, pack_sockets, sockets_untrusted
 from warren.linux.tun import Tun
+from warren.model.tunnel import IPNetwork
 
 _FAMILIES: Final = frozenset({socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK, socket.AF_PACKET})
 _SYSCTLS: Final = "net/"
@@ -60,6 +69,10 @@ class Work:
             case messages.SetSysctl(name, value):
                 self._sysctls.set(_checked(name), value)
                 return Done()
+            case messages.Connections(prefixes):
+                return Done(await asyncio.to_thread(_connections, prefixes_untrusted(prefixes)))
+            case messages.EndConnections(sockets):
+                return Done(await asyncio.to_thread(_end, sockets))
             case _:
                 return Done(await self._ask_netlink(request))
 
@@ -126,6 +139,17 @@ def _sockets(request: messages.OpenSockets) -> Descriptors:
         if not made:
             raise OperationFailed(f"no socket: {_strerror(error)}") from None
     return made
+
+
+def _connections(prefixes: Sequence[IPNetwork]) -> bytes:
+    return pack_sockets(connections_now(prefixes))
+
+
+def _end(sockets: bytes) -> int | None:
+    found = sockets_untrusted(sockets)
+    if len(found) > END_MAX:
+        raise MalformedPacket(f"more than {END_MAX} connections are not ended at once")
+    return end_now(found)
 
 
 def _tun(name: str) -> Done:

@@ -25,6 +25,7 @@ from warren.engine.rootless.messages import (
     pack_address,
     pack_frame,
     pack_route,
+    prefixes_untrusted,
     route_untrusted,
     unpack_answer_untrusted,
     unpack_request_untrusted,
@@ -46,6 +47,8 @@ REQUESTS: list[Request] = [
     messages.PathTo("fd00::1", 3),
     messages.RunNft([{"add": {"table": {"family": "inet", "name": "x"}}}]),
     messages.SetSysctl("net/ipv4/ip_forward", "1"),
+    messages.Connections(("fd00::/64", "10.0.0.1/32")),
+    messages.EndConnections(bytes(84)),
 ]
 
 
@@ -116,6 +119,13 @@ def test_nesting_without_end_is_malformed() -> None:
         unpack_request_untrusted(b"\x82\xa4type\xa6RunNft\xa8document" + deep)
     with pytest.raises(MalformedPacket):
         unpack_answer_untrusted(b"\x81\xa5value" + deep)
+
+
+def test_prefixes_are_networks_or_malformed() -> None:
+    assert prefixes_untrusted(("fd00::/64", "10.0.0.1/32")) == [ip_network("fd00::/64"), ip_network("10.0.0.1/32")]
+    for text in ("", "10.0.0.0/33", "10.0.0.1/8", "name"):
+        with pytest.raises(MalformedPacket):
+            prefixes_untrusted(("fd00::/64", text))
 
 
 @pytest.mark.parametrize("text", ["", "10.0.0.0/33", "fd00::/129", "name", "10.0.0.1/8"])

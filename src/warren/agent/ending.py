@@ -1,0 +1,134 @@
+"""Ends the open TCP connections of one network that its policy has come to forbid, at this node's end of them.
+
+Each end does so for itself, after its firewall has changed: the reset that the kernel sends to the other end is one of
+the packets that are dropped now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Final
+
+from warren import log
+from warren.agent.desired import Wanted
+from warren.agent.forbidden import Law, forbidden
+from warren.agent.stream_directory import Directory
+from warren.errors import WarrenError
+from warren.linux.tcp_sockets import END_MAX, Opened, TcpSockets
+
+SETTLE_S: Final = 0.5
+"""From the last change to the first look. Documents come one after the other, and what the next one permits again
+should not have been ended.
+"""
+AGAIN_S: Final = 5.0
+"""To the second look: for what was opened while other nodes did not know yet."""
+PAUSE_RATIO: Final = 3.0
+"""How much longer than looking is not looking: among very many connections that takes seconds."""
+_LOOKS: Final = 2
+
+_log = log.get("agent")
+
+
+class Ending:
+    """Single owner. ``tcp`` None: nothing is ever ended."""
+
+    def __init__(self, name: Callable[[], str], tcp: TcpSockets | None) -> None:
+        """``name``: of the network, for the log."""
+        self._name = name
+        self._tcp = tcp
+        self._want: Wanted | None = None
+        self._facts: object = None
+        self._law: Law | None = None
+        self._judge = False
+        """Whether what the law forbids ends."""
+        self._looks = 0
+        self._changed = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._took_s = 0.0
+        self._said: set[str] = set()
+
+    def follow(self, want: Wanted, directory: Directory | None, *, informed: bool) -> None:
+        """The host has been made as ``want`` says, of which ``directory`` is. Nothing ends while this node is not
+        ``informed`` by a coordinator: leases of others then seem to end that were renewed.
+        """
+        if self._tcp is None:
+            return
+        if want is not self._want:
+            self._want = want
+            self._take(want, directory)
+        if self._looks and informed and (self._task is None or self._task.done()):
+            self._task = asyncio.create_task(self._work(), name="ending what is forbidden")
+
+    async def close(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _take(self, want: Wanted, directory: Directory | None) -> None:
+        facts = (want.state, want.rules, want.own, {node: peer.allowed_ips for node, peer in want.peers.items()})
+        if facts == self._facts:
+            return
+        self._facts = facts
+        before = self._law
+        if want.state == "up" and directory is not None:
+            left = () if before is None else (*before.directory.behind, *(before.left if self._looks else ()))
+            self._law = Law(directory, want.own, tuple(dict.fromkeys(left)))
+            self._judge = True
+        elif want.state == "revoked":
+            self._law = None if before is None else before.without_members()
+            self._judge = True
+        else:
+            self._judge = False  # once the lease of this node is renewed, everything goes on
+        self._looks = _LOOKS if self._judge and self._law is not None else 0
+        self._changed.set()
+
+    async def _work(self) -> None:
+        while self._looks:
+            self._changed.clear()
+            if self._looks == _LOOKS:
+                await asyncio.sleep(max(SETTLE_S, PAUSE_RATIO * self._took_s))
+            else:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(AGAIN_S):
+                        await self._changed.wait()
+                        continue
+            law = self._law
+            if not self._looks or law is None:
+                return
+            self._looks -= 1
+            await self._look(law)
+
+    async def _look(self, law: Law) -> None:
+        tcp = self._tcp
+        if tcp is None:
+            return
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            sockets = await tcp.connections(law.places)
+            if any(one.opened == Opened.UNTOLD for one in sockets):
+                self._say_once("does not tell how connections were opened (nf_conntrack_netlink)")
+            chosen = await asyncio.to_thread(forbidden, sockets, law)
+            ended = 0
+            for start in range(0, len(chosen), END_MAX):
+                if self._law is not law or not self._judge:
+                    break
+                count = await tcp.end(chosen[start : start + END_MAX])
+                if count is None:
+                    self._say_once("does not end connections for others (CONFIG_INET_DIAG_DESTROY)")
+                    return
+                ended += count
+            if ended:
+                _log.info("%s: connections ended that its policy does not permit any more: %d", self._name(), ended)
+        except WarrenError as error:
+            _log.warning("%s: connections that are not permitted any more stay open: %s", self._name(), error)
+        finally:
+            self._took_s = loop.time() - began
+
+    def _say_once(self, what: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            _log.info("%s: this kernel %s: what the policy comes to forbid waits until it gives up", self._name(), what)

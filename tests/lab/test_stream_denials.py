@@ -1,0 +1,237 @@
+"""A policy that comes to deny: what it forbids ends at both ends, what it permits goes on, and SOCKS says so."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from ipaddress import ip_address
+
+import pytest
+
+from tests.support.overlay import Underlay
+from tests.support.stream_world import agent_status
+from warren.api.rest import AdminClient
+from warren.lab import Host, Lab
+from warren.lab.network import environment, warren_command
+from warren.model.documents import Rule
+from warren.model.policy import DEFAULT_POLICY
+from warren.model.tickets import read_access
+from warren.model.tunnel import TransportAddress
+from warren.proto import socks
+from warren.proto.control.administration import ApplyRequest, DesiredState
+
+pytestmark = pytest.mark.timeout(240)
+DENIED, PERMITTED, INSIDE = 7000, 7001, 7002
+SOCKS = 1080
+PATIENCE_S = 10.0
+CHANGES = 20
+INNER = f"""
+import socket
+with socket.create_server(("::", {INSIDE}), family=socket.AF_INET6) as listener:
+    stream, _ = listener.accept()
+    try:
+        while data := stream.recv(100):
+            stream.sendall(data)
+    except OSError as error:
+        print("ended:", type(error).__name__, flush=True)
+"""
+
+
+def denying(*ports: int) -> tuple[Rule, ...]:
+    """Everything is allowed but TCP and UDP to these ports of anybody."""
+    if not ports:
+        return DEFAULT_POLICY
+    texts = tuple(map(str, ports))
+    who = {"sources": ("members",), "destinations": ("members",)}
+    return (
+        Rule(action="deny", protocol="tcp", ports=texts, **who),
+        Rule(action="deny", protocol="udp", ports=texts, **who),
+        *DEFAULT_POLICY,
+    )
+
+
+def apply(access: str, *policies: tuple[Rule, ...]) -> None:
+    """Have the network those policies, one after the other."""
+
+    async def run() -> None:
+        async with AdminClient(read_access(access)) as client:
+            for policy in policies:
+                await client.apply("home", ApplyRequest(state=DesiredState(policy=policy)))
+
+    asyncio.run(run())
+
+
+class Ends:
+    """A stream's two ends, which are real sockets of programs."""
+
+    def __init__(self, name: str, near: socket.socket, far: socket.socket) -> None:
+        self.name, self.near, self.far = name, near, far
+
+    def goes_on(self) -> bool:
+        """Whether bytes come through both ways."""
+        for one, other in ((self.near, self.far), (self.far, self.near)):
+            one.sendall(b"12345")
+            heard = b""
+            while len(heard) < 5:
+                piece = other.recv(5)
+                if not piece:
+                    return False
+                heard += piece
+        return True
+
+    def ended(self) -> str:
+        """How, at the near and at the far end."""
+        return f"{self.name}: {_end_of(self.near)}, {_end_of(self.far)}"
+
+
+def _end_of(sock: socket.socket) -> str:
+    try:
+        return "more" if sock.recv(1) else "end"
+    except TimeoutError:
+        return "open"
+    except ConnectionError as error:
+        return type(error).__name__
+
+
+def asked(sock: socket.socket, to: str, port: int, command: int = socks.CONNECT) -> int:
+    """What a SOCKS server answers."""
+    name = to.encode()
+    sock.connect(("127.0.0.1", SOCKS))
+    sock.sendall(b"\5\1\0" + bytes((5, command, 0, 3, len(name))) + name + port.to_bytes(2))
+    heard = b""
+    while len(heard) < 2 + 10:
+        heard += sock.recv(2 + 22 - len(heard))
+    return heard[3]
+
+
+class World:
+    """Alice, who is rootless, and carol make forwards and have a SOCKS server; programs on bob answer."""
+
+    def __init__(self, lab: Lab, stack: contextlib.ExitStack) -> None:
+        underlay = Underlay(lab)
+        self.stack = stack
+        self.network = underlay.network()
+        self.network.start()
+        self.alice, self.bob, self.carol = hosts = [underlay.host(name) for name in ("alice", "bob", "carol")]
+        ticket = self.network.ticket("--uses", "3")
+        for host in hosts:
+            options = ("--engine", "rootless") if host is self.alice else ()
+            self.network.join(host, *options, ticket=ticket, wait=False)
+        for host in hosts:
+            self.network.wait_up(host)
+        for host in hosts:
+            others = [one for one in hosts if one is not host]
+            host.wait_for(lambda host=host, others=others: self.network.knows(host, others), 30)
+        self.listeners = {port: self.listener(port) for port in (DENIED, PERMITTED)}
+        for host in (self.alice, self.carol):
+            for port in self.listeners:
+                self.network.warren(host, "forward", f"{port + 100}", f"bob:{port}", "--keep")
+            self.network.warren(host, "forward", "--socks", f"{SOCKS}", "--keep")
+
+    def listener(self, port: int) -> socket.socket:
+        """An ordinary program on bob."""
+        sock = self.socket(self.bob, socket.AF_INET6)
+        sock.bind(("::", port))
+        sock.listen(100)
+        return sock
+
+    def socket(self, host: Host, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
+        sock = self.stack.enter_context(host.socket(family, kind))
+        sock.settimeout(PATIENCE_S)
+        return sock
+
+    def accepted(self, port: int) -> socket.socket:
+        self.listeners[port].settimeout(PATIENCE_S)
+        far = self.stack.enter_context(self.listeners[port].accept()[0])
+        far.settimeout(PATIENCE_S)
+        return far
+
+    def streams(self, port: int) -> list[Ends]:
+        """To that port of bob: by forwards, by SOCKS with a name and an address, and by a program itself."""
+        made = []
+        for host in (self.alice, self.carol):
+            near = self.socket(host)
+            near.connect(("127.0.0.1", port + 100))
+            made.append(Ends(f"forward of {host.name}", near, self.accepted(port)))
+            for to in ("bob.home", self.network.address(self.bob, 4)):
+                near = self.socket(host)
+                assert asked(near, to, port) == socks.GRANTED
+                made.append(Ends(f"SOCKS of {host.name} to {to}", near, self.accepted(port)))
+        near = self.socket(self.carol, socket.AF_INET6)
+        near.connect((self.network.address(self.bob), port))
+        return [*made, Ends("program", near, self.accepted(port))]
+
+    def apply(self, *policies: tuple[Rule, ...]) -> None:
+        self.network.server.call(apply, self.network.access, *policies)
+
+    def is_known(self, *ports: int) -> bool:
+        """Whether alice and carol know that these ports are denied, and no others."""
+        return all(
+            one["state"] == ("failed" if int(one["id"].rpartition(":")[2]) - 100 in ports else "listening")
+            for host in (self.alice, self.carol)
+            for one in agent_status(host)["streams"]
+            if not one["id"].startswith("socks")
+        )
+
+
+def test_what_is_denied_ends_at_both_ends_and_what_is_permitted_outlives_many_changes(lab: Lab) -> None:
+    with contextlib.ExitStack() as stack:
+        world = World(lab, stack)
+        alice, carol, network = world.alice, world.carol, world.network
+        inner = alice.start([*warren_command(), "exec", "python3", "-c", INNER], name="inner", env=environment(alice))
+        denied, permitted = world.streams(DENIED), world.streams(PERMITTED)
+        plain = world.socket(carol, socket.AF_INET6)
+        alice.wait_for(lambda: plain.connect_ex((network.address(alice), INSIDE)) == 0, 20)
+        back = stack.enter_context(plain)
+        back.sendall(b"x")
+        assert back.recv(1) == b"x"
+        assert all(one.goes_on() for one in (*denied, *permitted))
+
+        world.apply(denying(DENIED, INSIDE))
+        ended = [one.ended() for one in denied]
+        assert not [one for one in ended if "open" in one or "more" in one], ended
+        assert _end_of(back) in {"ConnectionAbortedError", "ConnectionResetError"}
+        alice.wait_for(lambda: "ended: ConnectionAbortedError" in inner.output(), PATIENCE_S)
+        assert all(one.goes_on() for one in permitted)
+
+        # What is denied is refused at once, and counted.
+        alice.wait_for(lambda: world.is_known(DENIED), 20)
+        for host in (alice, carol):
+            before = refused_by_policy(host)
+            for to in ("bob.home", network.address(world.bob, 4), network.address(world.bob)):
+                assert asked(world.socket(host), to, DENIED) == socks.NOT_ALLOWED
+            assert refused_by_policy(host) == before + 3
+            assert datagram_is_refused(world, host)
+
+        # Twenty changes, and bytes on every stream between them.
+        others = [*permitted, *world.streams(PERMITTED)]
+        for number in range(CHANGES):
+            world.apply(denying() if number % 2 else denying(DENIED, 8000 + number))
+            assert all(one.goes_on() for one in others)
+        alice.wait_for(world.is_known, 20)
+        assert all(one.goes_on() for one in (*others, *world.streams(DENIED)))
+        said = [network.nodes[host.name].process.output() for host in (alice, world.bob, carol)]
+        assert any("connections ended that its policy does not permit" in one for one in said)  # who is first ends both
+
+
+def refused_by_policy(host: Host) -> int:
+    (found,) = [one for one in agent_status(host)["streams"] if one["id"].startswith("socks")]
+    assert "does not let this node reach" in found["last_refusal"] or not found["refused"]
+    return int(found["refused"].get("policy", 0))
+
+
+def datagram_is_refused(world: World, host: Host) -> bool:
+    """By UDP ASSOCIATE, whoever sends; and it is counted."""
+    control, sock = world.socket(host), world.socket(host, kind=socket.SOCK_DGRAM)
+    control.connect(("127.0.0.1", SOCKS))
+    control.sendall(b"\5\1\0\5\3\0\1" + bytes(6))
+    heard = b""
+    while len(heard) < 12:
+        heard += control.recv(12 - len(heard))
+    assert heard[3] == socks.GRANTED
+    before = refused_by_policy(host)
+    to = socks.datagram_header(TransportAddress(ip_address(world.network.address(world.bob)), DENIED))
+    sock.sendto(to + b"?", ("127.0.0.1", int.from_bytes(heard[-2:])))
+    host.wait_for(lambda: refused_by_policy(host) == before + 1, PATIENCE_S)
+    return True

@@ -1,0 +1,245 @@
+"""When connections are looked at and ended: after a change, when this node knows what is so, and as long as it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
+
+import pytest
+
+from tests.unit.agent.stream_fakes import view
+from tests.unit.agent.test_forbidden import BOB, ME, NOBODY, deny, inbound
+from warren.agent import ending
+from warren.agent.desired import Wanted, WantedPeer
+from warren.agent.ending import Ending
+from warren.agent.stream_directory import Directory
+from warren.errors import OperationFailed
+from warren.identity.keys import PublicKey
+from warren.l3.firewall import Own
+from warren.linux.tcp_sockets import Opened, TcpSocket
+from warren.model.documents import Rule
+from warren.model.policy import DEFAULT_POLICY, resolve
+from warren.model.tunnel import IPNetwork
+
+DENIES = (deny(25), *DEFAULT_POLICY)
+
+
+class FakeTcp:
+    """Connections of this host. ``before_end`` is called before some are ended."""
+
+    def __init__(self, *sockets: TcpSocket) -> None:
+        self.open = list(sockets)
+        self.looks = 0
+        self.can_end = True
+        self.failure = ""
+        self.before_end: Callable[[], None] = lambda: None
+        self.batches: list[int] = []
+
+    async def connections(self, local: Sequence[IPNetwork]) -> Sequence[TcpSocket]:
+        self.looks += 1
+        if self.failure:
+            raise OperationFailed(self.failure)
+        return tuple(self.open)
+
+    async def end(self, sockets: Sequence[TcpSocket]) -> int | None:
+        if not self.can_end:
+            return None
+        self.batches.append(len(sockets))
+        self.open = [one for one in self.open if one not in sockets]
+        self.before_end()
+        return len(sockets)
+
+
+def wanted(*policy: Rule, state: str = "up") -> tuple[Wanted, Directory | None]:
+    directory = view(policy=policy or DEFAULT_POLICY, state=state).directory
+    own = directory.own
+    peers = {
+        one.membership.node: WantedPeer(one.membership.node, one.name, PublicKey(bytes(32)), None, one.own)
+        for one in directory.members
+        if one is not own
+    }
+    want = Wanted(
+        state,  # type: ignore[arg-type]
+        peers=peers,
+        own=Own((own.address6,), own.address4),
+        rules=resolve(directory.spec, directory.members) if state == "up" else None,
+        spec=directory.spec,
+        members=directory.members,
+    )
+    return want, directory if state in {"up", "expired"} else None
+
+
+def scenario(tcp: FakeTcp, test: Callable[[Ending], Awaitable[None]]) -> None:
+    async def main() -> None:
+        made = Ending(lambda: "home", tcp)
+        try:
+            async with asyncio.timeout(10):
+                await test(made)
+        finally:
+            await made.close()
+        assert asyncio.all_tasks() == {asyncio.current_task()}
+
+    asyncio.run(main())
+
+
+async def rested(made: Ending) -> None:
+    """Until it has nothing to do any more."""
+    if made._task is not None:
+        await asyncio.wait([made._task])
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "SETTLE_S", 0.0)
+    monkeypatch.setattr(ending, "AGAIN_S", 0.0)
+    monkeypatch.setattr(ending, "PAUSE_RATIO", 0.0)
+
+
+DENIED, FINE = inbound(ME, 25, BOB), inbound(ME, 80, BOB)
+
+
+def test_what_a_change_forbids_ends_and_it_is_looked_at_twice(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "warren")
+    tcp = FakeTcp(DENIED, FINE)
+
+    async def test(made: Ending) -> None:
+        made.follow(*wanted(), informed=True)
+        await rested(made)
+        assert (tcp.open, tcp.looks) == ([DENIED, FINE], 2)
+        made.follow(*wanted(*DENIES), informed=True)
+        await rested(made)
+        assert (tcp.open, tcp.looks) == ([FINE], 4)
+        made.follow(*wanted(*DENIES), informed=True)  # another object that says the same
+        await rested(made)
+        assert tcp.looks == 4
+
+    scenario(tcp, test)
+    assert "home: connections ended that its policy does not permit any more: 1" in caplog.text
+
+
+def test_nothing_ends_until_a_coordinator_has_told_how_it_is() -> None:
+    tcp = FakeTcp(DENIED, FINE)
+
+    async def test(made: Ending) -> None:
+        made.follow(*(known := wanted(*DENIES)), informed=False)
+        await rested(made)
+        assert (tcp.open, tcp.looks) == ([DENIED, FINE], 0)
+        made.follow(*known, informed=True)
+        await rested(made)
+        assert tcp.open == [FINE]
+
+    scenario(tcp, test)
+
+
+def test_a_lease_that_has_ended_ends_nothing_here_and_a_revocation_everything() -> None:
+    tcp = FakeTcp(DENIED, FINE, elsewhere := inbound("192.168.1.2", 80, "192.168.1.3"))
+
+    async def test(made: Ending) -> None:
+        made.follow(*wanted(), informed=True)
+        await rested(made)
+        made.follow(*wanted(state="expired"), informed=True)
+        await rested(made)
+        assert (len(tcp.open), tcp.looks) == (3, 2)
+        made.follow(*wanted(state="revoked"), informed=True)
+        await rested(made)
+        assert tcp.open == [elsewhere]
+
+    scenario(tcp, test)
+
+
+def test_who_was_removed_is_spoken_to_no_more() -> None:
+    tcp = FakeTcp(inbound(ME, 80, NOBODY), FINE)
+
+    async def test(made: Ending) -> None:
+        made.follow(*wanted(), informed=True)
+        await rested(made)
+        assert tcp.open == [FINE]
+
+    scenario(tcp, test)
+
+
+def test_a_change_of_mind_in_between_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "END_MAX", 2)
+    tcp = FakeTcp()
+    tcp.open = [one._replace(id=one.id[:-1] + bytes((number,))) for number, one in enumerate([DENIED] * 5)]
+
+    async def test(made: Ending) -> None:
+        tcp.before_end = lambda: made.follow(*wanted(), informed=True)
+        made.follow(*wanted(*DENIES), informed=True)
+        await rested(made)
+        assert (tcp.batches, len(tcp.open)) == ([2], 3)
+
+    scenario(tcp, test)
+
+
+def test_a_kernel_that_cannot_is_told_of_once_and_nothing_else_happens(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "warren")
+    tcp = FakeTcp(DENIED, FINE)
+    tcp.can_end = False
+
+    async def test(made: Ending) -> None:
+        for port in (25, 26, 27):
+            made.follow(*wanted(deny(25), deny(port), *DEFAULT_POLICY), informed=True)
+            await rested(made)
+        assert tcp.open == [DENIED, FINE]
+
+    scenario(tcp, test)
+    assert caplog.text.count("CONFIG_INET_DIAG_DESTROY") == 1
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+
+
+def test_where_tracking_cannot_be_asked_that_is_told_once_and_nothing_ends(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "warren")
+    untold = DENIED._replace(opened=Opened.UNTOLD)
+    tcp = FakeTcp(untold)
+
+    async def test(made: Ending) -> None:
+        for port in (25, 26):
+            made.follow(*wanted(deny(25), deny(port), *DEFAULT_POLICY), informed=True)
+            await rested(made)
+        assert tcp.open == [untold]
+
+    scenario(tcp, test)
+    assert caplog.text.count("nf_conntrack_netlink") == 1
+
+
+def test_a_failure_is_told_and_the_second_look_tries_again(caplog: pytest.LogCaptureFixture) -> None:
+    tcp = FakeTcp(DENIED)
+    tcp.failure = "the helper has gone"
+
+    async def test(made: Ending) -> None:
+        made.follow(*wanted(*DENIES), informed=True)
+        await rested(made)
+        assert tcp.looks == 2
+        tcp.failure = ""
+        made.follow(*wanted(deny(25), deny(26), *DEFAULT_POLICY), informed=True)
+        await rested(made)
+        assert tcp.open == []
+
+    scenario(tcp, test)
+    assert "stay open: the helper has gone" in caplog.text
+
+
+def test_subnets_of_a_member_that_left_end_as_well() -> None:
+    wide = Rule(action="allow", sources=("0.0.0.0/0",), destinations=("0.0.0.0/0",))
+    tcp = FakeTcp(behind := inbound("10.77.0.1", 80, "192.0.2.5"))
+
+    async def test(made: Ending) -> None:
+        want, directory = wanted(wide)
+        made.follow(want, directory, informed=True)
+        await rested(made)
+        assert tcp.open == [behind]
+        assert directory is not None
+        stay = tuple(one for one in directory.members if one.name != "carol")
+        nodes = {one.membership.node for one in stay}
+        kept = {node: peer for node, peer in want.peers.items() if node in nodes}
+        routed = {node: networks for node, networks in directory.peers.items() if node in nodes}
+        made.follow(
+            replace(want, peers=kept, members=stay), replace(directory, members=stay, peers=routed), informed=True
+        )
+        await rested(made)
+        assert tcp.open == []
+
+    scenario(tcp, test)
