@@ -75,7 +75,7 @@ class SmallTools:
     def count(self, why: Refused, client: TransportAddress | None) -> None:
         self.refused.append((why.reason, str(why)))
 
-    def count_opened(self, name: str = "") -> Callable[[], None]:
+    def count_opened(self) -> Callable[[], None]:
         self.open += 1
         self.opened += 1
 
@@ -86,7 +86,10 @@ class SmallTools:
 
     def count_bytes(self, from_clients: int, to_clients: int) -> None: ...
 
-    def admit(self, client: TransportAddress | None, limits: Limits, name: str = "") -> None: ...
+    def admit(self, client: TransportAddress | None, limits: Limits) -> None: ...
+
+    def enter(self, incoming: Incoming, limits: Limits, name: str) -> None:
+        raise NotImplementedError
 
     async def listen(self, where: Listen) -> socket.socket:
         raise NotImplementedError

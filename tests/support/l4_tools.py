@@ -74,7 +74,7 @@ class FakeTools:
         self.reasons[why.reason] += 1
         self.changed.set()
 
-    def count_opened(self, name: str = "") -> Callable[[], None]:
+    def count_opened(self) -> Callable[[], None]:
         self.open += 1
         self.opened += 1
 
@@ -89,9 +89,12 @@ class FakeTools:
         self.bytes_out += to_clients
         self.changed.set()
 
-    def admit(self, client: TransportAddress | None, limits: Limits, name: str = "") -> None:
+    def admit(self, client: TransportAddress | None, limits: Limits) -> None:
         if self.refuse_to_admit is not None:
             raise self.refuse_to_admit
+
+    def enter(self, incoming: Incoming, limits: Limits, name: str) -> None:
+        raise NotImplementedError
 
     async def listen(self, where: Listen) -> socket.socket:
         return await listening.listen(where, self.overlay)

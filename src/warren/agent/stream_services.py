@@ -45,7 +45,7 @@ def service_items(view: NetworkView, serving: Serving, closed: Sequence[Closed] 
             kind="plain" if service.helper == "none" else service.helper,
             listen=_listens(service, str(address)),
             way=way,
-            health=Health(every_s=float(service.health_s)) if service.health_s and service.protocol == "tcp" else None,
+            health=Health(every_s=float(service.health_s)) if service.health_s else None,
             clients=_clients(directory, service, address),
             proxy_in_from=_connecting(directory, service) if service.proxy_protocol else (),
         )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
+
+from msgspec import structs
 
 from warren.agent.stream_values import Item
 from warren.l4.config import EntryState, Status
@@ -24,7 +27,7 @@ def stream_values(items: Sequence[Item], status: Status) -> tuple[Stream, ...]:
     found = []
     for item in items:
         state, reason = _state(item, known, by_id)
-        entry = known.get(item.id, _NOTHING) if item.entry is not None else _NOTHING
+        entry = _counts(item, known)
         found.append(
             Stream(
                 id=item.id,
@@ -44,6 +47,26 @@ def stream_values(items: Sequence[Item], status: Status) -> tuple[Stream, ...]:
             )
         )
     return tuple(found)
+
+
+def _counts(item: Item, known: Mapping[str, EntryState]) -> EntryState:
+    """What came for it. Of what shares a place: clients' streams there; those of a web site are counted once more when
+    they come from Caddy, which is of interest for what was refused then.
+    """
+    own = known.get(item.id, _NOTHING) if item.entry is not None else _NOTHING
+    shared = known.get(item.part_of, _NOTHING).parts.get(item.id)
+    if shared is None:
+        return own
+    refused = Counter(shared.refused) + Counter(own.refused)
+    return structs.replace(
+        own,
+        open=shared.open,
+        opened=shared.opened,
+        refused=dict(refused),
+        last_refusal=own.last_refusal or shared.last_refusal,
+        bytes_in=shared.bytes_in,
+        bytes_out=shared.bytes_out,
+    )
 
 
 def tasks(items: Sequence[Item], streams: Sequence[Stream], label: str) -> tuple[Task, ...]:

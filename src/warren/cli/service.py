@@ -63,7 +63,8 @@ def command() -> None:
     type=HEALTH,
     default="10s",
     show_default=True,
-    help="How often a serving member tries to connect; 0: never. While that fails others serve.",
+    help="How often a serving member tries to connect (of UDP: sends an empty datagram); 0: never. "
+    "While that fails others serve.",
 )
 @click.option("--proxy-protocol", is_flag=True, help="Tell the target the client's address (PROXY protocol v2).")
 @click.option(

@@ -63,6 +63,7 @@ class Limits(_Value, frozen=True, kw_only=True):
     rate: float | None = None
     """New ones a second of one source (IPv4 address, IPv6 /64); the burst is ten seconds' worth, at least ten."""
     streams_max: int = 4096
+    """Of which one source alone has 80 % at most, see :mod:`warren.l4.shares`."""
 
 
 class Ruled(_Value, frozen=True, kw_only=True):
@@ -171,6 +172,17 @@ class Config(_Value, frozen=True, kw_only=True):
     """Path of the Unix socket where Caddy asks who a client is; empty: nobody asks."""
 
 
+class PartState(_Value, frozen=True, kw_only=True):
+    """What came for one of the connectors that share an entry; see :class:`EntryState`."""
+
+    open: int = 0
+    opened: int = 0
+    refused: dict[str, int] = {}
+    last_refusal: str = ""
+    bytes_in: int = 0
+    bytes_out: int = 0
+
+
 class EntryState(_Value, frozen=True, kw_only=True):
     """How it stands with one entry."""
 
@@ -189,6 +201,8 @@ class EntryState(_Value, frozen=True, kw_only=True):
     """From clients."""
     bytes_out: int = 0
     """To clients."""
+    parts: dict[str, PartState] = {}
+    """Of kind ``sni``, by :attr:`Name.connector`; all of it is in the counts above, too."""
 
 
 class Status(_Value, frozen=True, kw_only=True):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Final, Protocol
 
 from warren import log
 from warren.l4.config import Backend, Way
-from warren.l4.destinations import Attempt, Destination, Destinations, connect
+from warren.l4.destinations import UNREACHABLE, Attempt, Destination, Destinations, connect
 from warren.l4.flows import FlowTable
 from warren.l4.kinds import Refused, Tools
+from warren.l4.probe import unreachable
+from warren.l4.shares import groups_of
 from warren.l4.trains import Control, Train, TrainSocket
 from warren.model.tunnel import TransportAddress
 
@@ -23,21 +24,6 @@ there is another one that could have them. Those that do not fit are lost, as an
 """
 HELD_MAX: Final = 32
 """The same of one flow, in trains."""
-
-UNREACHABLE: Final = frozenset(
-    {
-        errno.ECONNREFUSED,
-        errno.EHOSTUNREACH,
-        errno.ENETUNREACH,
-        errno.EHOSTDOWN,
-        errno.EACCES,
-        errno.EPERM,
-        errno.ENOPROTOOPT,
-        errno.EPROTO,
-    }
-)
-"""What ICMP and the routing table say of a destination (icmp(7)): trying another one may help. EPERM and EACCES are a
-firewall's words."""
 
 
 class Site(Protocol):
@@ -57,7 +43,7 @@ class Site(Protocol):
     def end(self, flow: Flow, why: Refused | None = None) -> None:
         """It is over; ``why``: it was refused in the end."""
 
-    def unreachable(self) -> None:
+    def unreachable(self, why: Refused) -> None:
         """No backend of a flow can be reached."""
 
 
@@ -85,6 +71,7 @@ class Flow:
         "_site",
         "_upstream",
         "client",
+        "groups",
         "key",
         "proven",
         "used",
@@ -105,6 +92,7 @@ class Flow:
         self.used = 0.0
         self.proven = False
         self.client = client
+        self.groups = groups_of(client.ip)
         self._site = site
         self._door = door
         self._address = address
@@ -128,23 +116,26 @@ class Flow:
 
     def forward(self, train: Train) -> None:
         """The client has sent this."""
-        site = self._site
+        site, upstream = self._site, self._upstream
+        # What is awaited goes first, and the books are kept while it is on its way.
+        problem = self.send(upstream, train) if self._settled and upstream is not None else None
         if self._answered and not self.proven:
             site.table.prove(self)
         site.table.touch(self, site.now())
         site.tools.count_bytes(train.length, 0)
-        upstream = self._upstream
+        if problem is not None:
+            if problem in UNREACHABLE:
+                self._failed()
+            return
         if upstream is None:
             self._hold(train)
             if self._opening is None:
                 self._opening = asyncio.get_running_loop().create_task(self._open())
             return
-        if not self._settled:
-            self._hold(train)
-            if site.now() - self._since >= site.way.connect_timeout_s:
-                self._try_next()
-                return
-        if self.send(upstream, train) in UNREACHABLE:
+        self._hold(train)
+        if site.now() - self._since >= site.way.connect_timeout_s:
+            self._try_next()
+        elif self.send(upstream, train) in UNREACHABLE:
             self._failed()
 
     def send(self, upstream: TrainSocket, train: Train) -> int:
@@ -166,6 +157,7 @@ class Flow:
     async def attach(self, upstream: TrainSocket, where: Destination) -> None:
         """``upstream`` is new: see to it that only ``where`` answers by it. Raises Refused."""
         connect(upstream.sock, where, self._site.own_ports(where.side), self._site.way)
+        upstream.of_one = True
 
     async def prepare(self) -> None:
         """What else there is to open before the first backend. Raises Refused."""
@@ -206,7 +198,7 @@ class Flow:
         except Refused as why:
             self._opening = None
             if why.reason == "connect":
-                site.unreachable()
+                site.unreachable(why)
             site.end(self, why)
             return
         except Exception:  # noqa: BLE001 - a bug ends one flow
@@ -258,7 +250,7 @@ class Flow:
     def _readable(self, upstream: TrainSocket) -> None:
         site = self._site
         total = 0
-        for received in upstream.receive():
+        for received in upstream.trains():
             for train in self.answers(upstream, received):
                 total += train.length
                 if not self._answered:
@@ -295,9 +287,9 @@ class Flow:
         if self._attempts:
             self._try_next()
             return
-        name = "the backend" if current is None else current.backend.name
-        site.unreachable()
-        site.end(self, Refused("connect", f"{name} is unreachable: is the program there running?"))
+        why = unreachable(None if current is None else current.backend)
+        site.unreachable(why)
+        site.end(self, why)
 
     def _try_next(self) -> None:
         if not self._attempts:  # nobody has said a word: perhaps nobody ever will, as with syslog; the best one has it

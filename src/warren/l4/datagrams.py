@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Hashable
 from typing import Any, Final
@@ -10,10 +11,12 @@ from typing import Any, Final
 from msgspec import structs
 
 from warren.errors import OperationFailed
+from warren.l4 import probe
 from warren.l4.config import Backend, Entry, EntryState, Limits, Listen
 from warren.l4.datagram_flow import Flow
 from warren.l4.destinations import Destinations
 from warren.l4.flows import FlowTable
+from warren.l4.health import Health
 from warren.l4.kinds import Refused, Tools
 from warren.l4.listening import place_of, transport_address
 from warren.l4.tftp import TftpFlow, refuse_transfer
@@ -26,6 +29,8 @@ answered only once, and clients know.
 """
 RETRY_S: Final = 3.0
 """How often a place that could not be listened at is tried again."""
+FIRST_CHECK_S: Final = 0.3
+"""How long :meth:`DatagramEntry.open` waits for the first check: a refusal comes at once, silence says little."""
 
 
 class DatagramEntry:
@@ -33,8 +38,8 @@ class DatagramEntry:
     flow is refused for is counted for each datagram that would have begun it.
 
     Changing the way ends the flows whose backend is not in it any more; the others stay. Where there is health to be
-    watched (Entry.health) the entry stops listening for ``every_s`` once its backends are unreachable, so that who
-    speaks to it is told so by ICMP and turns to another member.
+    watched (Entry.health) the entry does not listen while its backend is unreachable, by a check (:mod:`~warren.l4.
+    probe`) or since a flow has met with it; so who speaks to it is told so by ICMP, and turns to another member.
     """
 
     def __init__(self, entry: Entry, tools: Tools) -> None:
@@ -47,18 +52,22 @@ class DatagramEntry:
         self._admission = _without_ceiling(entry.limits)
         self._doors: dict[Listen, TrainSocket] = {}
         self._failures: dict[Listen, str] = {}
-        self._unhealthy = ""
+        self._health: Health | None = None
         self._retrying: asyncio.Task[None] | None = None
         self._expiring: asyncio.TimerHandle | None = None
         self._closed = False
 
     async def open(self) -> None:
-        if await self._listen():
-            self._retry_later(RETRY_S)
+        self._watch_health(trusted=True)
+        if self._health is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_CHECK_S):
+                    await self._health.checked.wait()
+        await self._listen()
 
     async def update(self, entry: Entry) -> None:
         others = entry.allowed != self.entry.allowed
-        self.entry, self.way = entry, entry.way
+        before, self.entry, self.way = self.entry, entry, entry.way
         self.table.ceiling = entry.limits.streams_max
         self._admission = _without_ceiling(entry.limits)
         for listen in [listen for listen in self._doors if listen not in entry.listen]:
@@ -67,23 +76,26 @@ class DatagramEntry:
         for flow in self.table:
             if others or entry.way.refusal or (flow.backend is not None and not self._is_in_way(flow.backend)):
                 self.end(flow)
-        if not self._unhealthy and await self._listen():
-            self._retry_later(RETRY_S)
+        if before.health != entry.health or (entry.health is not None and before.way != entry.way):
+            trusted = self._is_healthy  # until it has been looked at, nothing is known that speaks against it
+            await self._end_health()
+            self._watch_health(trusted=trusted)
+        await self._listen()
 
     def state(self) -> EntryState:
         places = tuple(place_of(door.sock) for door in self._doors.values())
-        if self._unhealthy:
-            return EntryState(id=self.entry.id, state="unhealthy", reason=self._unhealthy, places=places)
+        if self._health is not None and not self._health.healthy:
+            return EntryState(id=self.entry.id, state="unhealthy", reason=self._health.reason, places=places)
         reason = "; ".join(self._failures.values())
         return EntryState(id=self.entry.id, state="failed" if reason else "listening", reason=reason, places=places)
 
     async def close(self) -> None:
         self._closed = True
+        await self._end_health()
         for waiting in (self._retrying, self._expiring):
             if waiting is not None:
                 waiting.cancel()
-        for listen in list(self._doors):
-            self._close_door(listen)
+        self._close_doors()
         for flow in self.table:
             self.end(flow)
         self.destinations.close()
@@ -107,15 +119,35 @@ class DatagramEntry:
             flow.refused(why)
         flow.close()
 
-    def unreachable(self) -> None:
+    def unreachable(self, why: Refused) -> None:
+        if self._health is not None and not self._closed:
+            self._health.failed(str(why))
+            self._close_doors()
+
+    # Health
+
+    def _watch_health(self, *, trusted: bool) -> None:
         health = self.entry.health
-        if health is None or self._unhealthy or self._closed:
-            return
-        name = ", ".join(backend.name for backend in self.way.backends)
-        self._unhealthy = f"{name} is unreachable: start the program there"
-        for listen in list(self._doors):
-            self._close_door(listen)
-        self._retry_later(health.every_s)
+        if health is not None:
+            self._health = Health(self._check, health.every_s, self._health_changed, trusted=trusted)
+
+    async def _end_health(self) -> None:
+        health, self._health = self._health, None
+        if health is not None:
+            await health.close()
+
+    async def _check(self) -> None:
+        await probe.check(self.destinations, self.way, self.own_ports)
+
+    async def _health_changed(self) -> None:
+        if self._is_healthy:
+            await self._listen()
+        else:
+            self._close_doors()
+
+    @property
+    def _is_healthy(self) -> bool:
+        return self._health is None or self._health.healthy
 
     # Listening
 
@@ -124,10 +156,10 @@ class DatagramEntry:
         """Whether datagrams go on to where they were meant for."""
         return self.entry.kind == "transparent"
 
-    async def _listen(self) -> bool:
-        """Listen where that is not so yet; whether a place is left that failed."""
+    async def _listen(self) -> None:
+        """Listen where that is not so yet; where it fails, again later."""
         for listen in self.entry.listen:
-            if listen in self._doors:
+            if listen in self._doors or not self._is_healthy:
                 continue
             try:
                 if listen.path:
@@ -136,7 +168,8 @@ class DatagramEntry:
             except OperationFailed as failure:
                 self._failures[listen] = str(failure)
                 continue
-            if self._closed or listen not in self.entry.listen or listen in self._doors:  # since we asked
+            # Since we asked:
+            if self._closed or listen not in self.entry.listen or listen in self._doors or not self._is_healthy:
                 sock.close()
                 continue
             door = TrainSocket(sock)
@@ -153,19 +186,18 @@ class DatagramEntry:
             self._failures.pop(listen, None)
             self._doors[listen] = door
             asyncio.get_running_loop().add_reader(sock.fileno(), self._readable, door)
-        return bool(self._failures)
+        if self._failures and not self._closed and self._retrying is None:
+            self._retrying = asyncio.get_running_loop().create_task(self._retry())
 
-    def _retry_later(self, seconds: float) -> None:
-        if self._retrying is None or self._retrying.done():
-            self._retrying = asyncio.get_running_loop().create_task(self._retry(seconds))
+    async def _retry(self) -> None:
+        while self._failures:
+            await asyncio.sleep(RETRY_S)
+            await self._listen()
+        self._retrying = None
 
-    async def _retry(self, seconds: float) -> None:
-        while not self._closed:
-            await asyncio.sleep(seconds)
-            self._unhealthy = ""  # nothing but the next flow can tell
-            if not await self._listen():
-                return
-            seconds = RETRY_S
+    def _close_doors(self) -> None:
+        for listen in list(self._doors):
+            self._close_door(listen)
 
     def _close_door(self, listen: Listen) -> None:
         door = self._doors.pop(listen)
@@ -178,7 +210,7 @@ class DatagramEntry:
     # Datagrams
 
     def _readable(self, door: TrainSocket) -> None:
-        for train in door.receive():
+        for train in door.trains():
             key = (door, train.source, train.local)
             flow = self.table.get(key) or self._begin(door, key, train)
             if flow is not None:
@@ -235,5 +267,5 @@ class DatagramEntry:
 
 
 def _without_ceiling(limits: Limits) -> Limits:
-    """When all flows are taken, the one that has been idle the longest goes; nobody is refused for that."""
+    """When all flows are taken, or a source has its share, one that is idle goes; nobody is refused for that."""
     return structs.replace(limits, streams_max=sys.maxsize)

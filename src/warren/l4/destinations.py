@@ -28,6 +28,21 @@ OPEN: Final = Way()
 """That is closed to nothing."""
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
+UNREACHABLE: Final = frozenset(
+    {
+        errno.ECONNREFUSED,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.EHOSTDOWN,
+        errno.EACCES,
+        errno.EPERM,
+        errno.ENOPROTOOPT,
+        errno.EPROTO,
+    }
+)
+"""What ICMP and the routing table say of a destination (icmp(7)): trying another one may help. EPERM and EACCES are a
+firewall's words."""
+
 
 class Destination(NamedTuple):
     """A socket address on one side."""

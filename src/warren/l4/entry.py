@@ -235,12 +235,12 @@ class StreamEntry:
                     raise Refused("source", "only members that carry this service may say who a client is")
                 if self.entry.proxy_in:
                     admission.check_source(peer, limits.sources)
-                admission.check_open(limits)
+                admission.check_open(peer, limits)
         except Refused as refused:
             self._tools.count(refused, peer)
             reset(sock)
             return
-        self._tools.accepted(sock)
+        self._tools.accepted(sock, peer)
         if not told and self._straight is not None and self._straight.carry(sock, peer):
             return
         local = local_of(sock)
@@ -291,4 +291,4 @@ class StreamEntry:
         limits, admission = self.entry.limits, self._tools.admission
         if not self.entry.proxy_in:
             admission.check_source(incoming.client, limits.sources)
-        admission.check_rate(incoming.client, limits)
+        self._tools.told(incoming, limits)

@@ -93,18 +93,19 @@ class Tools(Protocol):
     def count(self, why: Refused, client: TransportAddress | None) -> None:
         """The counting and logging of :meth:`refuse` alone."""
 
-    def count_opened(self, name: str = "") -> Callable[[], None]:
-        """One more stream or flow is open; call what is returned when it has ended.
-
-        The process itself does this for each accepted stream. ``name``: count it under that part of the entry (the
-        connector of a TLS name) alone, for ``streams_max`` of :meth:`admit`.
+    def count_opened(self) -> Callable[[], None]:
+        """One more stream or flow is open; call what is returned when it has ended. The process itself does this for
+        each accepted stream.
         """
 
     def count_bytes(self, from_clients: int, to_clients: int) -> None: ...
 
-    def admit(self, client: TransportAddress | None, limits: Limits, name: str = "") -> None:
-        """Raises Refused when ``limits`` do not let it in; else it counts against the rate. ``name``: of a part of the
-        entry that has limits of its own (the connector of a TLS name).
+    def admit(self, client: TransportAddress | None, limits: Limits) -> None:
+        """Raises Refused when ``limits`` do not let it in; else it counts against the rate."""
+
+    def enter(self, incoming: Incoming, limits: Limits, name: str) -> None:
+        """``incoming`` is for a part of the entry (the connector of a TLS name) with limits and counts of its own, and
+        counted there too from now on, until it is over. Raises Refused, which :meth:`refuse` counts there as well.
         """
 
     async def listen(self, where: Listen) -> socket.socket:

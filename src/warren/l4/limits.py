@@ -1,4 +1,4 @@
-"""Who may come in, and how fast: source lists, rates of each source, and how many at once."""
+"""Who may come in, and how fast: source lists, rates of each source, how many at once, and how many of one source."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Final
 from warren.l4.config import Limits
 from warren.l4.counters import Counters
 from warren.l4.kinds import Refused
+from warren.l4.shares import groups_of, name_of
 from warren.model.tunnel import IPAddress, IPNetwork, TransportAddress
 from warren.paths.pacing import Bucket
 
@@ -33,16 +34,22 @@ class Admission:
     def admit(self, client: TransportAddress | None, limits: Limits, name: str = "") -> None:
         """Raises Refused; what is let in counts against the rate of its source."""
         self.check_source(client, limits.sources)
-        self.check_open(limits, name)
+        self.check_open(client, limits, name)
         self.check_rate(client, limits, name)
 
     def check_source(self, client: TransportAddress | None, sources: tuple[str, ...]) -> None:
         if client is not None and sources and not allowed(client.ip, sources):
             raise Refused("source", f"{client.ip} is not in the list of sources")
 
-    def check_open(self, limits: Limits, name: str = "") -> None:
-        if self._counters.open_of(name) >= limits.streams_max:
+    def check_open(self, client: TransportAddress | None, limits: Limits, name: str = "") -> None:
+        free = limits.streams_max - self._counters.part(name).open
+        if free <= 0:
             raise Refused("streams", f"{limits.streams_max} are open already, the most that are allowed")
+        self._check_share(client, limits, name, free - 1)
+
+    def check_share(self, client: TransportAddress | None, limits: Limits, name: str = "") -> None:
+        """Of one that is open already, but as somebody else's."""
+        self._check_share(client, limits, name, limits.streams_max - self._counters.part(name).open)
 
     def check_rate(self, client: TransportAddress | None, limits: Limits, name: str = "") -> None:
         """What is let in counts."""
@@ -52,6 +59,16 @@ class Admission:
     def forget(self) -> None:
         """The limits are others now: everybody starts afresh."""
         self._buckets.clear()
+
+    def _check_share(self, client: TransportAddress | None, limits: Limits, name: str, free: int) -> None:
+        """``free``: how many places are left for others."""
+        if client is None:
+            return
+        shares = self._counters.part(name).shares
+        group = shares.over(groups_of(client.ip), free)
+        if group is not None:
+            has = f"{name_of(group)} has {shares.count(group)} of {limits.streams_max} places"
+            raise Refused("streams", f"{has}, and those that are left are for other sources")
 
     def _take(self, ip: IPAddress, rate: float, name: str) -> bool:
         key = (name, rate, *source_of(ip))  # with another rate it starts afresh

@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from warren.l4.counters import Counters
+from warren.l4.counters import Counts
 from warren.l4.mover import Mover
 from warren.l4.pipes import Pipes
 from warren.l4.stream import Direction, Stream
@@ -59,7 +59,7 @@ class Pump:
         self,
         incoming: socket.socket,
         outgoing: socket.socket,
-        counters: Counters,
+        counters: Counts,
         *,
         idle_s: float | None = None,
         head: bytes = b"",

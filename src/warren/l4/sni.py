@@ -61,17 +61,12 @@ async def handle(incoming: Incoming, entry: Entry, tools: Tools) -> None:
             tools.count(told.why, incoming.client)
             await _say_goodbye(incoming.sock, told.answer)
             return
-    tools.admit(incoming.client, name.limits, name.connector)
-    ended = tools.count_opened(name.connector)
-    try:
-        if name.ended:
-            await hand_to_caddy(incoming, name.way, tools, head=hello, ended=ended)
-        else:
-            sock, _ = await tools.connect(name.way, incoming.client)
-            tools.carry(incoming.sock, sock, idle_s=name.way.idle_s, head=hello, ended=ended)
-    except BaseException:
-        ended()
-        raise
+    tools.enter(incoming, name.limits, name.connector)
+    if name.ended:
+        await hand_to_caddy(incoming, name.way, tools, head=hello)
+    else:
+        sock, _ = await tools.connect(name.way, incoming.client)
+        tools.carry(incoming.sock, sock, idle_s=name.way.idle_s, head=hello)
 
 
 @contextlib.contextmanager

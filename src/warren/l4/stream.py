@@ -6,7 +6,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 
-from warren.l4.counters import Counters
+from warren.l4.counters import Counts
 from warren.l4.pipes import Pipe
 
 
@@ -59,7 +59,7 @@ class Stream:
         self,
         incoming: socket.socket,
         outgoing: socket.socket,
-        counters: Counters,
+        counters: Counts,
         idle_s: float | None,
         ended: Callable[[], None] | None,
         opened: Callable[[int | None], bool] | None = None,

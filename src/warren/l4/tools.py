@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from warren.l4 import listening
 from warren.l4.config import EntryState, Limits, Listen, Way
 from warren.l4.connect import Dialler
-from warren.l4.counters import Counters
+from warren.l4.counters import Counters, Open
 from warren.l4.kinds import Connected, Goal, Incoming, Refused
 from warren.l4.limits import Admission
 from warren.l4.overlay import OverlaySockets
@@ -55,7 +55,7 @@ class EntryTools:
         self._shared = shared
         self._transparent = transparent
         self._streams: set[Stream] = set()
-        self._accepted: dict[socket.socket, Callable[[], None]] = {}
+        self._accepted: dict[socket.socket, Open] = {}
         self._attended: WeakKeyDictionary[socket.socket, asyncio.Task[None]] = WeakKeyDictionary()
         """Clients that are not carried (yet), and who sees to them."""
         self._connected: WeakKeyDictionary[socket.socket, asyncio.Task[None] | None] = WeakKeyDictionary()
@@ -101,6 +101,7 @@ class EntryTools:
     ) -> Stream:
         """:meth:`carry`; ``outgoing`` may still be being connected, see ``opened`` of the pump."""
         counted = self._accepted.pop(incoming, None)
+        counts = self.counters if counted is None or counted.part is None else counted.part
         self._attended.pop(incoming, None)
         self._connected.pop(outgoing, None)
         stream: Stream | None = None
@@ -114,7 +115,7 @@ class EntryTools:
                 ended()
 
         stream = self._shared.pump.carry(
-            incoming, outgoing, self.counters, idle_s=idle_s, head=head, answer=answer, ended=over, opened=opened
+            incoming, outgoing, counts, idle_s=idle_s, head=head, answer=answer, ended=over, opened=opened
         )
         if not stream.closed:
             self._streams.add(stream)
@@ -124,9 +125,21 @@ class EntryTools:
         """For streams of the entry that need no task of their own."""
         return Straight(self._shared.dialler, self._shared.pump, self)
 
-    def accepted(self, sock: socket.socket) -> None:
+    def accepted(self, sock: socket.socket, client: TransportAddress | None = None) -> None:
         """A stream came in: it is open until :meth:`carry` has ended it, or :meth:`settled` is called before that."""
-        self._accepted[sock] = self.counters.begin()
+        self._accepted[sock] = self.counters.begin(client)
+
+    def told(self, incoming: Incoming, limits: Limits) -> None:
+        """``incoming``, which was accepted already, has said who its client is. Raises Refused."""
+        self.admission.check_share(incoming.client, limits)
+        self.admission.check_rate(incoming.client, limits)
+        self._accepted[incoming.sock].belongs_to(incoming.client)
+
+    def enter(self, incoming: Incoming, limits: Limits, name: str) -> None:
+        opened = self._accepted[incoming.sock]
+        opened.part = self.counters.part(name)
+        self.admission.admit(incoming.client, limits, name)
+        opened.enter_part()
 
     def attended(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
         """Who sees to a stream that came in."""
@@ -140,7 +153,8 @@ class EntryTools:
             counted()
 
     def refuse(self, incoming: Incoming, why: Refused) -> None:
-        self.counters.refuse(why, incoming.client)
+        opened = self._accepted.get(incoming.sock)
+        self.counters.refuse(why, incoming.client, None if opened is None else opened.part)
         reset(incoming.sock)
 
     def count(self, why: Refused, client: TransportAddress | None) -> None:
@@ -151,15 +165,15 @@ class EntryTools:
         self._tell_unreachable(why)
         self.counters.refuse(why, client)
 
-    def count_opened(self, name: str = "") -> Callable[[], None]:
-        return self.counters.begin(name)
+    def count_opened(self) -> Callable[[], None]:
+        return self.counters.begin()
 
     def count_bytes(self, from_clients: int, to_clients: int) -> None:
         self.counters.bytes_in += from_clients
         self.counters.bytes_out += to_clients
 
-    def admit(self, client: TransportAddress | None, limits: Limits, name: str = "") -> None:
-        self.admission.admit(client, limits, name)
+    def admit(self, client: TransportAddress | None, limits: Limits) -> None:
+        self.admission.admit(client, limits)
 
     async def listen(self, where: Listen) -> socket.socket:
         return await listening.listen(where, self.overlay, transparent=self._transparent)

@@ -61,18 +61,27 @@ def train_of(datagram: bytes | memoryview) -> Train:
 class TrainSocket:
     """A UDP socket, which belongs to it. ``problem`` is what :meth:`receive` met with last."""
 
-    __slots__ = ("_ancillary", "_controls", "_stride_max", "problem", "sock")
+    __slots__ = ("_ancillary", "_controls", "_joins", "_rows", "_stride_max", "of_one", "problem", "sock")
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         self.problem: OSError | None = None
+        self.of_one = False
+        """It is connected, so nobody asks who has sent what it receives."""
         self._controls: dict[tuple[Control, int], Control] = {}
         self._stride_max = TRAIN_BYTES_MAX  # of what the kernel can segment on the way it takes
-        self._ancillary = _ANCILLARY_BYTES
+        self._ancillary = 0
+        self._joins = False  # whether the kernel has been asked to join what it receives
+        self._rows = False  # whether several came at once the last time
+
+    def _join(self) -> None:
+        """Datagrams do come in rows here: have the kernel hand them over as such."""
+        self._joins = True
         try:
-            sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+            self.sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
         except OSError:
-            self._ancillary = 0
+            return
+        self._ancillary = _ANCILLARY_BYTES
 
     def ask_where_to(self) -> None:
         """Have ``local`` tell the local address (of a socket that is bound to all of them): see :func:`answering`."""
@@ -95,10 +104,55 @@ class TrainSocket:
         """Have a longer queue, as a socket needs that takes what all clients send."""
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _QUEUE_BYTES)
 
+    def trains(self) -> Iterator[Train]:
+        """The same as :meth:`receive` one after the other, each valid until the next one is asked for. While datagrams
+        come one by one, the first is there before it is known that there are no more: somebody waits for its answer.
+        """
+        if not self._rows:
+            first = self._receive_first()
+            if first is None:
+                return
+            yield first
+            found = self._receive()
+            self._rows = bool(found)
+        else:
+            found = self.receive()
+            self._rows = len(found) > 1 or (bool(found) and found[0].length > found[0].stride)
+        yield from found
+
+    def _receive_first(self) -> Train | None:
+        """One datagram, or what the kernel has joined."""
+        self.problem = None
+        slot = _SLOTS[0]
+        try:
+            if not self._ancillary:
+                if self.of_one:
+                    size, sender = self.sock.recv_into(slot), None
+                else:
+                    size, sender = self.sock.recvfrom_into(slot)
+                return Train(sender, b"", (slot[:size],), size, size)
+            size, ancillary, _, sender = self.sock.recvmsg_into((slot,), self._ancillary)
+        except OSError as error:
+            if error.errno != errno.EAGAIN:
+                self.problem = error
+            return None
+        each, where = size, b""
+        for _, kind, data in ancillary:
+            if kind == _UDP_GRO:
+                each = _int.unpack(data)[0]
+            else:
+                where = data
+        return Train(sender, where, (slot[:size],), each, size)
+
     def receive(self) -> list[Train]:
         """What is there now, at most :data:`BATCH`. Of a connected socket ``problem``
         is what ICMP reports about an earlier datagram, to be read after the trains; the socket stays usable.
         """
+        if not self._joins:
+            self._join()
+        return self._receive()
+
+    def _receive(self) -> list[Train]:
         self.problem = None
         trains: list[Train] = []
         parts: list[memoryview | bytes] = []

@@ -99,8 +99,8 @@ class ServiceTerms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     idle_s: Annotated[int, Meta(ge=1, le=IDLE_S_MAX)] | None = None
     """A stream or flow on which nothing moves ends after that; None: a stream never, a flow after a minute."""
     health_s: Annotated[int, Meta(ge=0, le=HEALTH_S_MAX)] = 10
-    """How often a serving member tries to connect to the target (of TCP); 0: never. While that fails it does not
-    serve.
+    """How often a serving member looks whether the target is there: it connects, or of UDP sends an empty datagram, to
+    which all but ICMP's "unreachable" is an answer. While it is not there the member does not serve. 0: never.
     """
     proxy_protocol: bool = False
     """The target is told the client's address (PROXY protocol v2)."""
@@ -165,7 +165,7 @@ class ConnectorTerms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     worth and at least ten; None: as many as it likes.
     """
     streams_max: Annotated[int, Meta(ge=1, le=65_536)] = 4096
-    """At the same time, of all sources."""
+    """At the same time, of all sources. One source alone (IPv4 address, IPv6 /64) has four fifths of them at most."""
     accepts_proxy_protocol: bool = False
     """A load balancer in front says who the client is (PROXY protocol v2); ``sources`` are then the balancer's."""
     comment: Comment = ""

@@ -9,6 +9,7 @@ from tests.unit.agent.stream_fakes import entry, member, problem, view, worked_o
 from warren.agent.stream_order import Class, Nearness, Orders
 from warren.agent.stream_permits import Allowed, Serving
 from warren.agent.stream_services import service_backends
+from warren.l4.config import Health
 from warren.l4.permitted import admits
 from warren.model.documents import Rule
 from warren.model.policy import DEFAULT_POLICY
@@ -57,7 +58,9 @@ def test_the_kind_of_a_service_is_that_of_its_entry(helper: str, protocol: str) 
     found = entry(worked_out(view(service)), "home: service files")
     assert found.kind == ("plain" if helper == "none" else helper)
     assert found.listen[0].protocol == protocol
-    assert (found.health is None) is (protocol == "udp")  # a datagram that nobody takes is no sign
+    assert found.health == Health(every_s=10.0)
+    unwatched = entry(worked_out(view(structs.replace(service, health_s=0))), "home: service files")
+    assert unwatched.health is None
 
 
 def test_only_nodes_with_a_connector_may_say_who_a_client_is() -> None:

@@ -8,7 +8,7 @@ from tests.unit.agent.stream_fakes import view, worked_out
 from warren.agent.forward_text import parse_forward
 from warren.agent.stream_config import Gateway
 from warren.agent.stream_status import news, stream_values, tasks
-from warren.l4.config import EntryState, Status
+from warren.l4.config import Entry, EntryState, Listen, PartState, Status
 from warren.model.services import Connector, Service
 
 WEB = Service(name="web", at=("members",), target="localhost:8080", port=80)
@@ -55,6 +55,31 @@ def test_what_cannot_listen_or_whose_target_is_away_says_why_and_so_do_those_tha
         ("connector raw", "failed", "port 443 is in use"),
         ("gateway *:443", "failed", "port 443 is in use"),
     ]
+
+
+def test_connectors_that_share_a_place_are_counted_each_by_itself() -> None:
+    part = PartState(open=1, opened=3, refused={"rate": 2}, last_refusal="too fast", bytes_in=10, bytes_out=20)
+    gate = EntryState(id="gateway *:443", state="listening", opened=9, bytes_in=90, parts={"home: connector raw": part})
+    found = {one.id: one for one in stream_values(ITEMS, Status(entries=(gate,)))}
+    raw, whole = found["home: connector raw"], found["gateway *:443"]
+    assert (raw.open, raw.opened, raw.refused, raw.bytes_in, raw.bytes_out) == (1, 3, {"rate": 2}, 10, 20)
+    assert raw.last_refusal == "too fast"
+    assert (whole.opened, whole.bytes_in) == (9, 90)
+
+
+def test_of_a_web_site_clients_are_counted_and_what_is_refused_behind_caddy_as_well() -> None:
+    (item,) = [one for one in ITEMS if one.id == "home: connector raw"]
+    behind = Entry(id="home: connector raw", listen=(Listen(path="/run/x"),))
+    own = EntryState(
+        id=item.id, state="listening", opened=5, refused={"connect": 1}, last_refusal="it is away", bytes_in=5
+    )
+    part = PartState(opened=3, refused={"rate": 2, "connect": 1}, last_refusal="too fast", bytes_in=10)
+    gate = EntryState(id="gateway *:443", state="listening", parts={item.id: part})
+    items = [replace(one, entry=behind) if one is item else one for one in ITEMS]
+    found = {one.id: one for one in stream_values(items, Status(entries=(gate, own)))}[item.id]
+    assert (found.opened, found.bytes_in) == (3, 10)
+    assert found.refused == {"rate": 2, "connect": 2}
+    assert found.last_refusal == "it is away"
 
 
 def test_a_problem_counts_more_than_that_it_listens() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.l4_parties import Party
 from tests.support.l4_tools import FakeTools
-from warren.l4 import datagram_flow
+from warren.l4 import datagram_flow, probe
 from warren.l4.config import Backend, Entry, Health, Limits, Listen, Way
 from warren.l4.datagrams import IDLE_S, DatagramEntry
 from warren.l4.kinds import Refused
@@ -542,22 +542,88 @@ def test_datagrams_are_not_taken_from_unix_sockets() -> None:
     run(test)
 
 
-def test_an_entry_that_watches_health_stops_listening_while_its_backend_is_gone() -> None:
+async def until(up: Running, state: str) -> None:
+    async with asyncio.timeout(20):
+        while up.entry.state().state != state:
+            await asyncio.sleep(0.005)
+
+
+def test_an_entry_that_watches_health_does_not_listen_before_its_backend_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(probe, "SILENCE_S", 0.05)
+
+    async def test() -> None:
+        with Peer() as backend, Peer() as client:
+            place, way = backend.place, to(backend)
+            backend.sock.close()
+            async with running(entry_of(way, health=Health(every_s=0.05))) as up:
+                state = up.entry.state()
+                assert (state.state, state.places) == ("unhealthy", ())
+                assert state.reason == "b0 takes no datagrams: is the program there running?"
+                with Peer(port=place[1]) as again:
+                    await until(up, "listening")
+                    await client.send(b"1", up.place)
+                    while not (data := (await again.receive())[0]):
+                        pass  # what it was asked by
+                    assert data == b"1"
+                await until(up, "unhealthy")
+
+    run(test)
+
+
+def test_a_flow_that_meets_with_nobody_makes_an_entry_unhealthy_until_the_next_check(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(probe, "SILENCE_S", 0.05)
+
     async def test() -> None:
         with Peer() as backend, Peer() as client:
             way = to(backend)
-            backend.sock.close()
-            async with running(entry_of(way, health=Health(every_s=0.1))) as up:
-                place = up.place
-                client.sock.connect(place)
-                client.sock.send(b"1")
+            async with running(entry_of(way, health=Health(every_s=3600))) as up:
+                assert (await backend.receive())[0] == b""
+                await until(up, "listening")
+                place = backend.place
+                backend.sock.close()
+                await client.send(b"1", up.place)
                 await up.tools.until(lambda: up.tools.reasons["connect"] == 1)
-                state = up.entry.state()
-                assert (state.state, state.places) == ("unhealthy", ())
-                assert "start the program" in state.reason
-                async with asyncio.timeout(10):
-                    while up.entry.state().state != "listening":
-                        await asyncio.sleep(0.01)
+                assert (up.entry.state().state, up.entry.state().places) == ("unhealthy", ())
+                with Peer(port=place[1]):
+                    await until(up, "listening")
+
+    run(test)
+
+
+def test_silence_and_answers_say_nothing_against_a_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "SILENCE_S", 0.05)
+
+    async def test() -> None:
+        with Peer() as backend:
+            async with running(entry_of(to(backend), health=Health(every_s=0.01))) as up:
+                for _ in range(5):
+                    assert await backend.answer(b"who are you?") == b""
+                    assert up.entry.state().state == "listening"
+                for _ in range(5):
+                    assert (await backend.receive())[0] == b""
+                    assert up.entry.state().state == "listening"
+                assert up.tools.opened == 0
+
+    run(test)
+
+
+def test_with_other_health_to_watch_an_entry_goes_on_as_it_was() -> None:
+    async def test() -> None:
+        with Peer() as backend:
+            way = to(backend)
+            async with running(entry_of(way, health=Health(every_s=3600))) as up:
+                door = up.place
+                await up.entry.update(entry_of(way, health=Health(every_s=1800)))
+                assert up.place == door
+                backend.sock.close()
+                await up.entry.update(entry_of(way, health=Health(every_s=900)))
+                await until(up, "unhealthy")
+                await up.entry.update(entry_of(way, listen=up.entry.entry.listen))
+                assert up.entry.state().state == "listening"
 
     run(test)
 

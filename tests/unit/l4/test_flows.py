@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from ipaddress import ip_address
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.l4.flows import FlowTable
+from warren.l4.flows import LOOKED_AT, FlowTable
+from warren.l4.shares import Group, groups_of
+
+HOST, NEIGHBOUR, OTHER, FAR = (
+    groups_of(ip_address(text)) for text in ("2001:db8::1", "2001:db8::2:0:0:1", "2001:db8:1::", "192.0.2.1")
+)
 
 
 class Flow:
-    def __init__(self, key: Hashable) -> None:
+    def __init__(self, key: Hashable, groups: tuple[Group, ...] = ()) -> None:
         self.key = key
+        self.groups = groups
         self.used = 0.0
         self.proven = False
 
@@ -82,15 +89,73 @@ def test_a_flow_is_removed_once_and_another_of_its_key_is_left_alone() -> None:
     assert list(table) == [again]
 
 
-@given(st.lists(st.tuples(st.sampled_from("atpre"), st.integers(0, 9)), max_size=60), st.integers(1, 4))
-def test_it_never_exceeds_its_ceiling_and_loses_no_flow(steps: list[tuple[str, int]], ceiling: int) -> None:
+def test_a_source_with_its_share_makes_room_by_its_own_flows_and_nobody_else_does() -> None:
+    table: FlowTable[Flow] = FlowTable(10)
+    visitor = Flow("visitor", FAR)
+    table.add(visitor, 0)
+    gone = [one.key for number in range(30) for one in table.add(Flow(number, HOST), 1 + number)]
+    assert gone == list(range(23))  # it has seven, two places are free
+    assert table.get("visitor") is visitor
+    assert table.add(Flow("other", OTHER), 40) == []
+
+
+def test_of_a_source_those_go_first_that_are_unproven_and_then_those_that_are_idle() -> None:
+    table: FlowTable[Flow] = FlowTable(10)
+    flows = [Flow(number, FAR) for number in range(8)]
+    for flow in flows:
+        assert table.add(flow, 0) == []
+    for flow in flows[:7]:
+        table.prove(flow)
+        table.touch(flow, 5 if flow.key == 3 else 6)
+    table.touch(flows[7], 9)
+    assert table.add(Flow("a", FAR), 10) == [flows[7]]
+    table.remove(table.get("a") or flows[0])
+    table.add(Flow("b", FAR), 11)
+    table.prove(table.get("b") or flows[0])
+    assert table.add(Flow("c", FAR), 12) == [flows[3]]
+
+
+def test_a_source_with_more_flows_than_are_looked_at_at_once_loses_each_that_is_idle() -> None:
+    table: FlowTable[Flow] = FlowTable(100)
+    flows = [Flow(number, FAR) for number in range(80)]
+    for flow in flows:
+        assert table.add(flow, 0) == []
+    for flow in flows[: 2 * LOOKED_AT]:
+        table.touch(flow, 5)
+    gone = {one.key for number in range(20) for one in table.add(Flow(-1 - number, FAR), 6)}
+    assert len(gone) == 20
+    # One of each eight that were all in use when they were looked at, and they were looked at twice.
+    assert len(gone & {flow.key for flow in flows[: 2 * LOOKED_AT]}) == 4
+
+
+def test_all_sources_of_a_48_together_leave_places_for_others() -> None:
+    table: FlowTable[Flow] = FlowTable(50)
+    for number in range(1000):
+        table.add(Flow(number, groups_of(ip_address((0x20010DB8_0000 << 80) | (number << 64)))), number)
+    assert len(table) == 47
+    assert table.add(Flow("other", OTHER), 1000) == []
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("aatpre"), st.integers(0, 19), st.sampled_from([(), HOST, NEIGHBOUR, OTHER, FAR])),
+        max_size=80,
+    ),
+    st.integers(1, 12),
+)
+def test_it_never_exceeds_its_ceiling_and_loses_no_flow(
+    steps: list[tuple[str, int, tuple[Group, ...]]], ceiling: int
+) -> None:
     table: FlowTable[Flow] = FlowTable(ceiling)
     there: dict[Hashable, Flow] = {}
-    for now, (step, key) in enumerate(steps):
+    for now, (step, key, groups) in enumerate(steps):
         flow = there.get(key)
         if step == "a" and flow is None:
-            flow = Flow(key)
+            flow = Flow(key, groups)
+            newcomer = not any(set(groups) & set(other.groups) for other in there.values())
+            full = len(table) == ceiling
             for gone in table.add(flow, now):
+                assert full or not newcomer
                 del there[gone.key]
             there[key] = flow
         elif flow is not None and step == "t":
@@ -110,3 +175,6 @@ def test_it_never_exceeds_its_ceiling_and_loses_no_flow(steps: list[tuple[str, i
         assert {flow.key for flow in table} == set(there)
         assert all(table.get(key) is flow for key, flow in there.items())
         assert table.longest_idle() == min((flow.used for flow in there.values()), default=None)
+    for flow in list(there.values()):
+        table.remove(flow)
+    assert table._of == {}

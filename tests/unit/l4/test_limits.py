@@ -8,7 +8,7 @@ import pytest
 
 from warren.l4 import limits as module
 from warren.l4.config import Limits
-from warren.l4.counters import Counters
+from warren.l4.counters import Counters, Open
 from warren.l4.kinds import Refused
 from warren.l4.limits import Admission, allowed, source_of
 from warren.model.tunnel import TransportAddress
@@ -111,8 +111,8 @@ def test_no_more_than_streams_max_are_open(admission: Admission, counters: Count
     limits = Limits(streams_max=2)
     ends = []
     for _ in range(2):
-        admission.admit(client("192.0.2.1"), limits)
-        ends.append(counters.begin())
+        admission.admit(client("127.0.0.1"), limits)
+        ends.append(counters.begin(client("127.0.0.1")))
     with pytest.raises(Refused) as refused:
         admission.admit(client("192.0.2.2"), limits)
     assert refused.value.reason == "streams"
@@ -124,14 +124,75 @@ def test_no_more_than_streams_max_are_open(admission: Admission, counters: Count
 
 def test_parts_of_an_entry_have_their_own_count(admission: Admission, counters: Counters) -> None:
     limits = Limits(streams_max=1)
-    end = counters.begin("shop")
+    end = counters.begin()
+    end.part = counters.part("shop")
+    end.enter_part()
     with pytest.raises(Refused):
         admission.admit(client("192.0.2.1"), limits, "shop")
     admission.admit(client("192.0.2.1"), limits, "blog")
-    assert counters.open == 0
     end()
     admission.admit(client("192.0.2.1"), limits, "shop")
-    assert counters.open_by_name == {}
+    assert (counters.open, counters.part("shop").open) == (0, 0)
+
+
+def fill(admission: Admission, counters: Counters, text: str, limits: Limits) -> list[Open]:
+    """As many as ``text`` gets."""
+    ends: list[Open] = []
+    while len(ends) <= limits.streams_max:
+        try:
+            admission.admit(client(text), limits)
+        except Refused:
+            break
+        ends.append(counters.begin(client(text)))
+    return ends
+
+
+@pytest.mark.parametrize("text", ["192.0.2.1", "2001:db8::1"])
+def test_one_source_cannot_take_the_last_places(admission: Admission, counters: Counters, text: str) -> None:
+    limits = Limits()
+    ends = fill(admission, counters, text, limits)
+    assert len(ends) == 3276
+    with pytest.raises(Refused, match=r"^(192\.0\.2\.1|2001:db8::/64) has 3276 of 4096 places, and those") as refused:
+        admission.admit(client(text), limits)
+    assert refused.value.reason == "streams"
+    for other in ("192.0.2.2", "2001:db8:0:1::1", "2001:db8:1::1"):
+        admission.admit(client(other), limits)
+    for end in ends:
+        end()
+        end()
+    assert (counters.open, len(counters.shares)) == (0, 0)
+    admission.admit(client(text), limits)
+
+
+def test_programs_of_this_host_can_have_all_places(admission: Admission, counters: Counters) -> None:
+    for who in (client("127.0.0.1"), client("::1"), None):
+        limits, ends = Limits(streams_max=20), []
+        for _ in range(20):
+            admission.admit(who, limits)
+            ends.append(counters.begin(who))
+        with pytest.raises(Refused, match="20 are open already"):
+            admission.admit(who, limits)
+        for end in ends:
+            end()
+
+
+def test_who_is_told_to_be_somebody_else_counts_as_that_from_then_on(admission: Admission, counters: Counters) -> None:
+    limits = Limits(streams_max=10)
+    balancer, visitor = client("192.0.2.1"), client("198.51.100.7")
+    ends = []
+    for _ in range(8):
+        admission.check_open(balancer, limits)
+        ends.append(counters.begin(balancer))
+        admission.check_share(visitor, limits)
+        ends[-1].belongs_to(visitor)
+    admission.check_open(balancer, limits)  # it has none itself
+    last = counters.begin(balancer)
+    with pytest.raises(Refused, match=r"198\.51\.100\.7 has 8 of 10 places"):
+        admission.check_share(visitor, limits)
+    admission.check_share(client("198.51.100.8"), limits)
+    for end in (*ends, last):
+        end()
+    assert len(counters.shares) == 0
 
 
 def test_a_refused_source_takes_nothing_from_its_rate(admission: Admission) -> None:

@@ -51,10 +51,9 @@ class FakeTools:
 
     def __init__(self) -> None:
         self.connected: list[tuple[str, TransportAddress | None]] = []
-        self.admitted: list[tuple[Limits, str]] = []
+        self.entered: list[tuple[Limits, str]] = []
         self.counted: list[tuple[str, str]] = []
         self.carried: list[tuple[bytes, float | None]] = []
-        self.open: list[str] = []
         self.ends: list[Callable[[], None]] = []
         self.sockets: list[socket.socket] = []
         self.admits = True
@@ -75,24 +74,20 @@ class FakeTools:
         *,
         idle_s: float | None,
         head: bytes,
-        ended: Any,
+        ended: Any = None,
         **_: Any,
     ) -> None:
         self.sockets += [incoming, outgoing]
         self.carried.append((head, idle_s))
         self.ends.append(ended)
 
-    def admit(self, client: TransportAddress | None, limits: Limits, name: str = "") -> None:
+    def enter(self, incoming: Incoming, limits: Limits, name: str) -> None:
         if not self.admits:
             raise Refused("rate", "too fast")
-        self.admitted.append((limits, name))
+        self.entered.append((limits, name))
 
     def count(self, why: Refused, client: TransportAddress | None) -> None:
         self.counted.append((why.reason, str(why)))
-
-    def count_opened(self, name: str = "") -> Callable[[], None]:
-        self.open.append(name)
-        return lambda: self.open.remove(name)
 
 
 async def play(
@@ -134,10 +129,7 @@ def test_a_stream_goes_where_its_name_says_with_all_that_was_read(piece: int) ->
     run(hello, tools, piece=piece)
     assert tools.connected == [("a", CLIENT)]
     assert tools.carried == [(hello, 9.0)]
-    assert tools.admitted == [(Limits(rate=1.0), "a")]
-    assert tools.open == ["a"]
-    tools.ends[0]()
-    assert tools.open == []
+    assert tools.entered == [(Limits(rate=1.0), "a")]
 
 
 def test_an_ended_name_goes_to_caddy_and_its_client_is_remembered_until_the_end() -> None:
@@ -147,7 +139,7 @@ def test_an_ended_name_goes_to_caddy_and_its_client_is_remembered_until_the_end(
     assert len(peers.TABLE) == 1
     tools.ends[0]()
     assert len(peers.TABLE) == 0
-    assert tools.open == []
+    assert tools.entered == [(Limits(), "site")]
 
 
 @pytest.mark.parametrize("name", ["c.example", "sub.a.example", None])
@@ -178,12 +170,12 @@ def test_who_says_http_where_tls_is_spoken_is_told_so() -> None:
     [(b"", "protocol"), (hello_for("a.example")[:-1], "protocol"), (hello_for("b.example"), "policy")],
     ids=["nothing", "half a hello", "forbidden"],
 )
-def test_what_cannot_be_carried_is_refused_and_no_longer_open(sent: bytes, reason: str) -> None:
+def test_what_cannot_be_carried_is_refused(sent: bytes, reason: str) -> None:
     tools = FakeTools()
     with pytest.raises(Refused) as refused:
         run(sent, tools)
     assert refused.value.reason == reason
-    assert tools.open == []
+    assert tools.carried == []
 
 
 def test_a_name_has_limits_of_its_own() -> None:

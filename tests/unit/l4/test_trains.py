@@ -79,6 +79,7 @@ def test_what_the_kernel_has_joined_is_joined_no_further_than_can_be_sent(
     pair: tuple[TrainSocket, socket.socket],
 ) -> None:
     receiver, sender = pair
+    assert receiver.receive() == []  # from now on the kernel joins
     row = [bytes((1, one)) for one in range(60)]
     sender.sendmsg(row, [(17, 103, struct.pack("=H", 2))])
     alone = [bytes((2, one)) for one in range(30)]
