@@ -31,6 +31,7 @@ from warren.proto.control.local import AgentStatus, Explanation, Joined
 _AGAIN_S: Final = 5.0
 _NAT64_EVERY_S: Final = 3600.0
 _SETTLE_S: Final = 0.05  # changes of the host come in bunches
+_FILTER_PAUSE_S: Final = 1.0  # some programs change rules all the time
 
 _log = log.get("agent")
 
@@ -84,6 +85,7 @@ class Agent:
         """
         helpers = [
             *(asyncio.create_task(self._watch(stack), name="changes of the host") for stack in self._stacks()),
+            asyncio.create_task(self._watch_filter(), name="changes of the packet filter"),
             asyncio.create_task(self._look_for_nat64(), name="NAT64"),
         ]
         self.forwards.load()
@@ -149,6 +151,19 @@ class Agent:
                     self.network_changed()
             except (OSError, WarrenError) as error:
                 _log.warning("changes of the network cannot be watched: %s", error)
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _watch_filter(self) -> None:
+        """What another program flushes is put back before much has passed."""
+        removals = self._shared.world.filter_removals
+        while removals is not None:
+            try:
+                async for _ in removals():
+                    for runner in self._runners:
+                        runner.filter_changed()
+                    await asyncio.sleep(_FILTER_PAUSE_S)
+            except OSError as error:
+                _log.warning("changes of the packet filter cannot be watched: %s", error)
             await asyncio.sleep(_AGAIN_S)
 
     async def _look_for_nat64(self) -> None:

@@ -27,6 +27,7 @@ from warren.identity.signing import SigningKey, VerifyKey
 from warren.identity.store import KeyStore
 from warren.linux.nat64 import discover_nat64
 from warren.linux.netlink import Netlink, open_netlink
+from warren.linux.nft_removals import removals
 from warren.model.documents import Coordinator
 from warren.proto.control.local import Joined
 
@@ -125,6 +126,7 @@ def _world(netlink: Netlink, inside: Inside, choice: Choice) -> World:
         find_nat64=discover_nat64,
         boot=_boot(),
         choice=choice,
+        filter_removals=None if choice.engine == "rootless" else removals,
         helper_trouble=lambda: inside.trouble,
     )
 

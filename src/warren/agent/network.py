@@ -76,6 +76,11 @@ class NetworkRunner(NetworkParts):
         self._connecting.reach.network_changed()
         self._wake.set()
 
+    def filter_changed(self) -> None:
+        """Somebody may have taken the policy's rules away."""
+        self._due.host = True
+        self._wake.set()
+
     def config_changed(self) -> None:
         """The local config is another one."""
         self._due.host = self._due.names = True

@@ -135,6 +135,8 @@ class World:
     boot: str
     choice: Choice
     """The engine, and why that one."""
+    filter_removals: Callable[[], AsyncIterator[None]] | None = None
+    """Yields when rules inside were removed, perhaps by another program; None: there is no other."""
     helper_trouble: Callable[[], str] = str
     """Why the helper of the rootless engine does not work now; empty while it does, and with other engines."""
     clock: Callable[[], float] = boot_clock

@@ -393,6 +393,16 @@ def test_what_others_change_on_the_interface_is_put_right(tmp_path: Path) -> Non
     scenario(work, tmp_path)
 
 
+def test_a_policy_that_another_program_takes_away_is_put_back_at_once(tmp_path: Path) -> None:
+    async def work(pair: Pair) -> None:
+        pair.a.host.nft.run([{"delete": {"table": table_of(pair.a)._asdict()}}])
+        pair.a.runner.filter_changed()
+        await settle(pair.a)
+        assert table_of(pair.a) in pair.a.host.nft.tables()
+
+    scenario(work, tmp_path)
+
+
 # Trust
 
 
