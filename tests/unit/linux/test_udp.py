@@ -11,7 +11,8 @@ from ipaddress import ip_address
 import pytest
 
 from warren.errors import OperationFailed
-from warren.linux.udp import Received, UdpPort, UdpSocket
+from warren.linux.udp import Received, UdpSocket
+from warren.linux.udp_port import UdpPort
 from warren.proto.wireguard.addresses import through_channel, through_socket, unpack_local
 
 LOOPBACK = {socket.AF_INET: "127.0.0.1", socket.AF_INET6: "::1"}

@@ -12,7 +12,7 @@ from warren.engine.userspace.places import zone_index
 from warren.engine.userspace.sockets import Sockets
 from warren.errors import OperationFailed
 from warren.linux.link import LinkState
-from warren.linux.udp import UdpPort
+from warren.linux.udp_port import UdpPort
 from warren.model.tunnel import TunnelChange, TunnelStatus
 from warren.proto import datapath, uapi
 from warren.proto.wireguard.device import Device

@@ -28,7 +28,8 @@ from warren.engine.userspace.uapi_server import UapiServer
 from warren.linux.inotify import RemovalWatch
 from warren.linux.link import LinkWatch
 from warren.linux.tun import FRAME_BYTES_MAX, Tun
-from warren.linux.udp import UdpPort, UdpSocket
+from warren.linux.udp import UdpSocket
+from warren.linux.udp_port import UdpPort
 from warren.proto.wireguard.addresses import through_socket
 from warren.proto.wireguard.constants import INITIATION
 from warren.proto.wireguard.device import Device, Transmit

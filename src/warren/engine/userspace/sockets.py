@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import select
 
-from warren.linux.udp import UdpPort, UdpSocket
+from warren.linux.udp import UdpSocket
+from warren.linux.udp_port import UdpPort
 
 
 class Sockets:

@@ -20,7 +20,7 @@ from warren.engine.userspace.listener import MESSAGES_PER_TURN, Listener
 from warren.engine.userspace.sockets import Sockets
 from warren.identity.keys import PrivateKey, PublicKey
 from warren.linux import peers
-from warren.linux.udp import UdpPort
+from warren.linux.udp_port import UdpPort
 from warren.model.datagrams import ControlDatagram, PathWanted
 from warren.model.tunnel import PeerChange, TransportAddress, TunnelChange, Way
 from warren.proto.control_port import MESSAGE_BYTES_MAX, HandOver, Hello, Message, TakeBack, pack, unpack_untrusted
