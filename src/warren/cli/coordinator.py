@@ -1,52 +1,21 @@
-"""``warren coordinator``: serve networks, and look after the tokens of who administers them."""
+"""``warren coordinator run``: serve networks."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from warren.cli import output
-from warren.cli.access import json_option
+from warren.cli import coordinator_token
+from warren.cli.coordinator_place import extra, place, url_of
 from warren.cli.groups import Group
-from warren.errors import OperationFailed, UsageError
-from warren.proto.control.spans import TOKEN_S_MAX
+from warren.errors import UsageError
 
 if TYPE_CHECKING:
     from warren.coordinator.app import Ready
-    from warren.coordinator.operator import MadeToken
-    from warren.coordinator.service import Service
-    from warren.coordinator.store import Store
-    from warren.proto.control.administration import Token
-
-T = TypeVar("T")
-
-_STATE = "/var/lib/warren-coordinator"
-_LABEL_CHARACTERS_MAX = 64  # as in proto.control.administration.TokenRequest
-
-
-def _place(function: Callable[..., None]) -> Callable[..., None]:
-    """The options that say where the coordinator keeps its state."""
-    state = click.option(
-        "--state",
-        metavar="DIR",
-        default=_STATE,
-        envvar="WARREN_COORDINATOR_STATE",
-        show_default=True,
-        type=click.Path(path_type=Path),
-        help="Where keys and the database are kept.",
-    )
-    database = click.option(
-        "--database",
-        metavar="URL",
-        envvar="WARREN_DATABASE",
-        help="sqlite:///PATH or postgresql://USER:PASSWORD@HOST/NAME; by default a file in the state directory.",
-    )
-    return state(database(function))
 
 
 @click.group("coordinator", cls=Group)
@@ -54,8 +23,11 @@ def command() -> None:
     """Run a coordinator: it admits machines to networks and tells them of each other."""
 
 
+command.add_command(coordinator_token.command)
+
+
 @command.command("run")
-@_place
+@place
 @click.option(
     "--listen",
     metavar="ADDRESS:PORT",
@@ -121,12 +93,12 @@ def run(
     if as_json:
         os.environ[log.FORMAT_VARIABLE] = "json"
     log.configure()
-    with _extra():
+    with extra():
         _serve(
             state=state,
             database=database,
             listen=listen,
-            urls=tuple(_url(url) for url in urls),
+            urls=tuple(url_of(url) for url in urls),
             certificate=tls_certificate,
             key=tls_key,
             network=None if network is None else _name(network),
@@ -155,152 +127,6 @@ def _serve(
     )
     relay = None if relay_ports is None else OwnRelay(*relay_ports)
     asyncio.run(app.run(app.Configuration(**settings, relay=relay, limits=limits), announce))
-
-
-@command.group("token", cls=Group)
-def token() -> None:
-    """Tokens of administrators, straight in the database: for when the last one is lost."""
-
-
-@token.command("create")
-@_place
-@click.option("--label", metavar="TEXT", default="operator", show_default=True, help="What it is for.")
-@click.option(
-    "--ttl", "ttl_s", metavar="TIME", type=output.Span(TOKEN_S_MAX), default="24h", show_default=True, help="Good for."
-)
-@click.option(
-    "--role",
-    type=click.Choice(["admin", "reader"]),
-    default="admin",
-    show_default=True,
-    help="A reader changes nothing.",
-)
-@click.option("--network", metavar="NAME", help="Only for this network.")
-@click.option(
-    "--url", "urls", metavar="URL", multiple=True, help="How to reach the coordinator, for the access string."
-)
-@json_option
-def create(
-    *,
-    state: Path,
-    database: str | None,
-    label: str,
-    ttl_s: int,
-    role: Literal["admin", "reader"],
-    network: str | None,
-    urls: tuple[str, ...],
-    as_json: bool,
-) -> None:
-    """Make a token and print the access string with it, this once."""
-    if not (0 < len(label) <= _LABEL_CHARACTERS_MAX and label.isprintable()):
-        raise UsageError(f"--label is a text of 1 to {_LABEL_CHARACTERS_MAX} characters that can be printed")
-    found = tuple(_url(url) for url in urls)
-
-    async def work(service: Service, store: Store) -> MadeToken:
-        from warren.coordinator.operator import create_token
-
-        return await create_token(service, store, label=label, ttl_s=ttl_s, role=role, network=network, urls=found)
-
-    made = _with_database(state, database, work)
-    if as_json:
-        expires = made.expires.isoformat()
-        output.emit({"id": made.id, "access": made.access, "secret": made.secret, "expires": expires})
-    else:
-        click.echo(f"Token {made.id}, good until {made.expires:%Y-%m-%d %H:%M} UTC; shown this once:\n")
-        click.echo(f"  export WARREN_ACCESS={made.access}" if made.access else f"  {made.secret}")
-
-
-@token.command("list")
-@_place
-@json_option
-def list_(*, state: Path, database: str | None, as_json: bool) -> None:
-    """Show the tokens that are valid; never their secrets."""
-
-    async def work(service: Service, store: Store) -> tuple[Token, ...]:
-        from warren.coordinator.operator import list_tokens
-
-        return await list_tokens(service, store)
-
-    found = _with_database(state, database, work)
-    if as_json:
-        output.emit(found)
-        return
-    for one in found:
-        where = f"network {one.network}" if one.network else "all networks"
-        click.echo(
-            f"{one.id}  {one.role:<6}  until {one.expires:%Y-%m-%d %H:%M} UTC  {where}  {output.clean(one.label)}"
-        )
-    if not found:
-        click.echo("No token is valid; `warren coordinator token create` makes one.")
-
-
-@token.command("revoke")
-@_place
-@click.argument("token_id", metavar="ID")
-@json_option
-def revoke(*, state: Path, database: str | None, token_id: str, as_json: bool) -> None:
-    """End a token at once."""
-
-    async def work(service: Service, _: Store) -> Token:
-        from warren.coordinator.operator import revoke_token
-
-        return await revoke_token(service, token_id)
-
-    revoked = _with_database(state, database, work)
-    output.answer({"id": revoked.id, "revoked": True}, f"Token {revoked.id} is revoked.", as_json=as_json)
-
-
-def _with_database(state: Path, database: str | None, work: Callable[[Service, Store], Awaitable[T]]) -> T:
-    import asyncio
-
-    with _extra():
-        from warren.coordinator.app import DATABASE_FILE, database_in
-        from warren.coordinator.operator import beside
-
-        if database is None:
-            _check_readable(state, state / DATABASE_FILE)
-
-        async def run() -> T:
-            async with beside(database or database_in(state)) as (service, store):
-                return await work(service, store)
-
-        return asyncio.run(run())
-
-
-def _check_readable(state: Path, file: Path) -> None:
-    try:
-        file.stat()
-    except PermissionError:
-        raise OperationFailed(f"{state} is another user's; run as the user of the coordinator, or as root") from None
-    except OSError:
-        raise OperationFailed(f"{state} holds no coordinator; say where it is with --state or --database") from None
-
-
-@contextmanager
-def _extra() -> Iterator[None]:
-    """What the extra ``coordinator`` brings is imported inside: some of it at once, some when it is needed first."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        missing = (error.name or "").partition(".")[0]
-        if missing in {"", "warren"}:
-            raise
-        raise OperationFailed(
-            f"the coordinator needs {missing}, which is not installed; run `pip install 'warren[coordinator]'`"
-        ) from None
-
-
-def _url(text: str) -> str:
-    """``HOST``, ``HOST:PORT`` or ``https://HOST:PORT``, as the last of these. Raises UsageError."""
-    import msgspec
-
-    from warren.model.parts import Url
-
-    url = text if "://" in text else f"https://{text}"
-    try:
-        return msgspec.convert(url.rstrip("/"), Url)
-    except msgspec.ValidationError:
-        raise UsageError(f"{text} is no URL of a coordinator; write it like https://warren.example.com:8443") from None
 
 
 def _name(text: str) -> str:
