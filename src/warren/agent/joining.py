@@ -50,16 +50,15 @@ class Joining:
         ticket = read_ticket(text, 0.0).document
         network = VerifyKey(ticket.network)
         runner = await self._present(network)
-        if runner is None:
-            if len(self._runners) >= NETWORKS_MAX:
-                raise OperationFailed(f"this node is in {NETWORKS_MAX} networks already; leave one first")
-            runner = self._enrolling(network, ticket, name or naming.node_name(platform.node()))
-            self._runners.start(network, runner)
-        elif runner.needs_ticket:
+        if runner is not None and runner.needs_ticket:
             await self._runners.drop(network, runner)
             if runner.revoked:
                 runner.state.remove()
                 self._shared.keys.forget(network)
+            runner = None
+        if runner is None:
+            if len(self._runners) >= NETWORKS_MAX:
+                raise OperationFailed(f"this node is in {NETWORKS_MAX} networks already; leave one first")
             runner = self._enrolling(network, ticket, name or naming.node_name(platform.node()))
             self._runners.start(network, runner)
         return await self._joined(network, runner, ticket, wall_s)
