@@ -22,6 +22,7 @@ from warren.engine.userspace.places import SOCKET_DIRECTORY
 from warren.errors import WarrenError
 from warren.l4.control import VERSION, Control, Hello
 from warren.l4.overlay import HostSockets, OverlaySockets
+from warren.l4.selector import StreamSelector
 from warren.l4.serve import Server
 from warren.linux import capabilities
 from warren.linux.ready import say_ready
@@ -43,12 +44,16 @@ def main(arguments: list[str] | None = None) -> int:
     log.configure(prefix="streams: ")
     _raise_limit()
     capabilities.keep_only(_KEPT)
-    with contextlib.suppress(KeyboardInterrupt):
-        return asyncio.run(_run(options.run / "streams.sock", options.nest))
+    selector = StreamSelector()
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner,
+    ):
+        return runner.run(_run(options.run / "streams.sock", options.nest, selector))
     return 0
 
 
-async def _run(path: Path, nest: Path | None) -> int:
+async def _run(path: Path, nest: Path | None, selector: StreamSelector) -> int:
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -63,7 +68,11 @@ async def _run(path: Path, nest: Path | None) -> int:
         print(f"error: {error}", flush=True)
         return 1
     server = control.server = Server(
-        _overlay(nest), control.resolve, control.changed, closed=(path.parent, SOCKET_DIRECTORY)
+        _overlay(nest),
+        control.resolve,
+        control.changed,
+        closed=(path.parent, SOCKET_DIRECTORY),
+        selector=selector,
     )
     gc.collect()
     gc.freeze()  # what lives now lives for ever: keep the collector away from it

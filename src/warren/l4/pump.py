@@ -1,9 +1,9 @@
 """Whose turn it is among all streams of the process, and how each of them ends.
 
-All sockets are in one edge-triggered epoll of the pump's own, which the event loop watches as a single descriptor: a
-stream costs the loop nothing, and nothing is registered anew while it lives. Each turn a direction moves a bounded
-number of bytes (:mod:`~warren.l4.mover`) and then stands in line again, and after :data:`SLICE_S` the loop does other
-things first: a fast stream does not make others wait.
+All sockets are in one edge-triggered epoll, which the event loop watches as a single descriptor, or waits with in the
+first place (:mod:`~warren.l4.selector`): nothing is registered anew while a stream lives. Each turn a direction moves a
+bounded number of bytes (:mod:`~warren.l4.mover`) and then stands in line again, and after :data:`SLICE_S` the loop does
+other things first: a fast stream does not make others wait.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ import socket
 import struct
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
 from warren.l4.counters import Counts
 from warren.l4.mover import Mover
 from warren.l4.pipes import Pipes
+from warren.l4.selector import EVENTS_MAX, Events, StreamSelector
 from warren.l4.stream import Direction, Stream
 
 SLICE_S: Final = 0.005
-_EVENTS_MAX: Final = 512
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close(2) sends a reset
 _WATCHED: Final = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_ERROR: Final = select.EPOLLERR
 _READ: Final = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _ENDING: Final = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _WRITE: Final = select.EPOLLOUT | select.EPOLLHUP | select.EPOLLERR
@@ -39,18 +41,22 @@ def reset(sock: socket.socket) -> None:
 
 
 class Pump:
-    """All streams of a process. Use from its event loop alone."""
+    """All streams of a process. Use from its event loop alone. ``selector`` is that loop's, if it is of this kind."""
 
-    def __init__(self, pipes: Pipes | None = None) -> None:
+    def __init__(self, pipes: Pipes | None = None, selector: StreamSelector | None = None) -> None:
         self._loop = asyncio.get_running_loop()
-        self._epoll = select.epoll()
+        self._selector = selector
+        self._epoll = select.epoll() if selector is None else selector.epoll
         self._pipes = Pipes() if pipes is None else pipes
         self._by_fd: dict[int, tuple[Direction, Direction]] = {}
         self._line: deque[Direction] = deque()
         self._mover = Mover(self._pipes)
-        self._now = self._loop.time()
+        self._now = monotonic()  # as of the loop
         self._called = False
-        self._loop.add_reader(self._epoll.fileno(), self._wake)
+        if selector is None:
+            self._loop.add_reader(self._epoll.fileno(), self._wake)
+        else:
+            selector.attend = self._attend
 
     def __len__(self) -> int:
         return len(self._by_fd) // 2
@@ -123,20 +129,25 @@ class Pump:
         """Reset all streams."""
         for stream in {direction.stream for direction, _ in self._by_fd.values()}:
             self.end(stream, aborted=True)
-        self._loop.remove_reader(self._epoll.fileno())
-        self._epoll.close()
+        if self._selector is None:
+            self._loop.remove_reader(self._epoll.fileno())
+            self._epoll.close()
         self._pipes.close()
 
     def _wake(self) -> None:
-        broken = []
-        for fd, events in self._epoll.poll(0, _EVENTS_MAX):
-            pair = self._by_fd.get(fd)
+        self._attend(self._epoll.poll(0, EVENTS_MAX))
+
+    def _attend(self, all_events: Events) -> None:
+        broken: list[Direction] = []
+        by_fd, line = self._by_fd, self._line
+        for fd, events in all_events:
+            pair = by_fd.get(fd)
             if pair is None:
                 continue
             outof, into = pair
             if outof.stream.opened is not None and not outof.inbound and not self._opened(outof, events):
                 continue
-            if events & select.EPOLLERR:
+            if events & _ERROR:
                 broken.append(outof)
             if events & _READ:
                 outof.readable = True
@@ -144,17 +155,17 @@ class Pump:
                     outof.ending = True
                 if not outof.queued and not outof.over:
                     outof.queued = True
-                    self._line.append(outof)
+                    line.append(outof)
             if events & _WRITE:
                 into.writable = True
                 if not into.queued and not into.over:
                     into.queued = True
-                    self._line.append(into)
+                    line.append(into)
         for direction in broken:
             # What came before a reset is passed on first, but nobody waits until a slow reader takes it.
             if not direction.stream.closed and (direction.over or not direction.writable):
                 self.end(direction.stream, aborted=True)
-        if not self._called:
+        if line and not self._called:
             self._work()
 
     def _opened(self, outof: Direction, events: int) -> bool:
@@ -177,9 +188,8 @@ class Pump:
     def _work(self) -> None:
         """Turns, until nobody wants one or the time is over."""
         line = self._line
-        clock = self._loop.time
-        self._now = clock()
-        end = self._now + SLICE_S
+        self._now = now = monotonic()
+        end = now + SLICE_S
         while line:
             direction = line.popleft()
             direction.queued = False
@@ -188,11 +198,10 @@ class Pump:
             if self._turn(direction):
                 direction.queued = True
                 line.append(direction)
-            if clock() > end:
-                break
-        if line:
-            self._called = True
-            self._loop.call_soon(self._work_on)
+            if line and monotonic() > end:
+                self._called = True
+                self._loop.call_soon(self._work_on)
+                return
 
     def _turn(self, direction: Direction) -> bool:
         """Move some bytes; returns whether there may be more to move now."""
@@ -202,7 +211,7 @@ class Pump:
         except OSError:  # reset by either side, or gone
             self.end(stream, aborted=True)
             return False
-        if stream.inward.over and stream.outward.over:
+        if direction.over and stream.inward.over and stream.outward.over:
             self.end(stream, aborted=False)
         return more
 

@@ -16,6 +16,7 @@ from warren.l4.entry import StreamEntry
 from warren.l4.kinds import Running, StreamKind
 from warren.l4.overlay import OverlaySockets
 from warren.l4.pump import Pump
+from warren.l4.selector import StreamSelector
 from warren.l4.tools import EntryTools, Question, Shared
 
 _log = log.get("streams")
@@ -53,9 +54,10 @@ class Server:
         changed: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
         closed: Sequence[Path] = (),
+        selector: StreamSelector | None = None,
     ) -> None:
-        """``closed``: directories whose Unix sockets are no targets."""
-        self._pump = Pump()
+        """``closed``: directories whose Unix sockets are no targets. ``selector``: see :class:`Pump`."""
+        self._pump = Pump(selector=selector)
         self._shared = Shared(overlay, self._pump, Dialler(overlay, clock, closed), question, clock)
         self._changed = changed
         self._work: dict[str, _Work] = {}
