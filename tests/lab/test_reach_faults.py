@@ -243,7 +243,7 @@ def test_an_http_proxy_as_the_only_way_out_is_enough(world: World) -> None:  # F
     assert tcp_transfer(bob, alice, world.address(alice), 4 * MEGABYTE).intact
 
 
-@pytest.mark.parametrize("bytes_max", [1400, 1350])
+@pytest.mark.parametrize("bytes_max", [1350])
 def test_a_hole_for_large_packets_is_survived(world: World, bytes_max: int) -> None:  # F-MTU
     alice, bob = two(world, "port-restricted", "port-restricted")
     world.wait_path(alice, bob, "direct")
@@ -253,6 +253,20 @@ def test_a_hole_for_large_packets_is_survived(world: World, bytes_max: int) -> N
     assert tcp_transfer(bob, alice, world.address(alice), 8 * MEGABYTE, timeout=60).intact
     done = alice.run(["ping", "-n", "-c3", "-i0.3", "-W2", "-s", str(1280 - 48), world.address(bob)], check=False)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(("kind", "bytes_max"), [("port-restricted", 1000), ("ipv6-only", 1300)])
+def test_a_hole_for_all_but_small_packets_is_survived_by_tcp(  # F-MTU
+    world: World, kind: str, bytes_max: int
+) -> None:
+    alice, bob = two(world, kind, kind)
+    world.wait_path(alice, bob, "direct")
+    world.lab.switch_off_offloads()
+    black_hole(world.internet.sites["homeb"].router, bytes_max)
+    assert tcp_transfer(alice, bob, world.address(bob), 2 * MEGABYTE, timeout=90).intact
+    done = alice.run(["ping", "-n", "-c3", "-i0.3", "-W2", "-s", str(1280 - 48), world.address(bob)], check=False)
+    assert done.returncode == 0, done.stdout
+    assert world.peer(alice, bob)["endpoint"] == "a TCP connection"
 
 
 def test_forged_icmp_changes_nothing(world: World) -> None:  # F-PTB

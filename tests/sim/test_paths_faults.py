@@ -377,6 +377,35 @@ def test_a_path_that_does_not_carry_1280_bytes_is_left_for_one_that_does(mtu: in
     assert scene.until(scene.is_direct, 3 * MINUTE) is not None
 
 
+def test_a_path_on_which_routers_fragment_is_kept() -> None:
+    scene = Scene()
+    scene.begin()
+    link = scene.homes[0].link
+    link.mtu, link.fragments = 1000, True
+    since = scene.world.now
+    scene.run(MINUTE)
+    assert scene.is_direct()
+    assert scene.switches(since) == 0
+    assert scene.a.count[scene.b.key].mtu == scene.b.count[scene.a.key].mtu == 1280
+    link.mtu = 1500
+    scene.run(11 * MINUTE)
+    assert scene.a.count[scene.b.key].mtu == 1440
+
+
+def test_where_no_path_carries_large_packets_small_ones_still_pass() -> None:
+    scene = Scene(OPEN, OPEN, relays=0)
+    scene.begin()
+    scene.homes[0].link.mtu = 1000
+    since = scene.world.now
+    scene.run(2 * MINUTE)
+    assert scene.longest_silence(since) <= 0.5
+    assert all(one.machine.is_narrow(other.key) for one, other in ((scene.a, scene.b), (scene.b, scene.a)))
+    scene.homes[0].link.mtu = 1500
+    scene.run(2 * MINUTE)
+    assert scene.a.count[scene.b.key].mtu == 1440
+    assert not scene.a.machine.is_narrow(scene.b.key)
+
+
 def test_a_black_hole_for_large_packets_that_appears_later_is_found() -> None:
     scene = Scene()
     scene.begin()

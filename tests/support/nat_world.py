@@ -43,6 +43,8 @@ class Link:
     jitter_s: float = 0.0
     loss: float = 0.0
     mtu: int = 1500
+    fragments: bool = False
+    """Its ends cut what is too long and may be cut."""
     up: bool = True
     blocked_out: bool = False
     """UDP to the outside is dropped."""
@@ -204,7 +206,7 @@ class Network:
         link = self.link
         if not link.up or (link.blocked_out if outwards else link.blocked_in):
             return None
-        if packet.size > link.mtu:  # a fragment gets as lost as a whole: nobody tells
+        if packet.size > link.mtu and not (link.fragments and not packet.dont_fragment):  # nobody tells
             return None
         if link.loss and self.world.chance.random() < link.loss:
             return None

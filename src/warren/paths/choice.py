@@ -123,7 +123,9 @@ class Choice:
                 self._select(found, now, "it was the first to answer")
         elif current not in self.peer.pairs:
             self.leave(now, "the interface or relay that it used is gone")
-        elif not current.usable:
+        elif current.state != "valid":
+            self.leave(now, "it does not answer any more")
+        elif not current.usable and any(pair.usable for pair in self.peer.pairs.others(current)):
             self.leave(now, "it does not carry packets of 1280 bytes")
         elif self.doubt_since is not None:
             self._doubted(current, self.doubt_since, now)

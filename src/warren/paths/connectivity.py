@@ -125,6 +125,11 @@ class Connectivity:
             peer.traffic(tx_bytes, rx_bytes, now)
             self._after(peer, now)
 
+    def is_narrow(self, node: bytes) -> bool:
+        """Large packets do not get to that peer by a path that was tried, and by the one in use it is not proven."""
+        peer = self._peers.get(node)
+        return peer is not None and peer.is_narrow()
+
     def heard(self, node: bytes, remote: TransportAddress, base: Base, now: float) -> None:
         """PeerHeard: an authentic WireGuard packet came from elsewhere than the selected path."""
         peer = self._peers.get(node)

@@ -106,8 +106,11 @@ class Context:
         nominates: bool = False,
         size: int = 0,
         length: int = 0,
+        whole: bool = True,
     ) -> bytes:
-        """Send a request and wait for its answer; returns its transaction."""
+        """Send a request and wait for its answer; returns its transaction. ``whole``: one with a ``length`` must not be
+        fragmented.
+        """
         transaction = self.random(TRANSACTION_BYTES)
         key = peer.keys[0]
         peer.order += 1
@@ -123,7 +126,7 @@ class Context:
             order=peer.order,
             length=length,
         )
-        self.transmits.append(Check(base, remote, data, dont_fragment=bool(length)))
+        self.transmits.append(Check(base, remote, data, dont_fragment=bool(length) and whole))
         if len(self.transactions) >= TRANSACTIONS_MAX:
             self.transactions.pop(next(iter(self.transactions)))
         self.transactions[transaction] = Waiting(peer, pair, base, remote, key, now, size)

@@ -6,7 +6,11 @@ Sizes are those of inner packets. A check of ``size + 32`` bytes is on the wire 
 =============  =====================================================  ======================================
 state          is when                                                a probe that was lost three times
 =============  =====================================================  ======================================
-``base``       nothing is proven: 1280 and the largest are probed     1280: the path is too small
+``base``       nothing is proven: 1280 and the largest are probed     1280: ``pieces``
+``pieces``     1280 is probed so that it may be fragmented, as data   the path is too small, for a minute
+               may be: by this host (RFC 8200 §5), or on IPv4 by a
+               router; confirmed like ``done``, and after 10 min
+               begun anew from ``base``
 ``searching``  sizes in between are probed, halving                   that size is too large
 ``done``       every 10 s the proven size is confirmed while used;    confirmation: a black hole, from ``base``
                every 10 min the search begins anew above it
@@ -56,7 +60,7 @@ class MtuSearch:
         self._top = max(FLOOR, room & ~3)
         self._high = self._top
         """The largest that may still get through."""
-        self.state: Literal["base", "searching", "done"] = "base"
+        self.state: Literal["base", "pieces", "searching", "done"] = "base"
         self.proven: int | None = None
         self.too_small = False
         self._size = FLOOR
@@ -69,7 +73,13 @@ class MtuSearch:
 
     def next_due(self, *, used: bool) -> float:
         """When a probe is due; ``used``: the path has traffic, so that a proven size is confirmed from time to time."""
-        return NEVER if self.state == "done" and not used else self._due
+        rests = self.state == "done" or (self.state == "pieces" and self.proven is not None)
+        return NEVER if rests and not used else self._due
+
+    @property
+    def whole(self) -> bool:
+        """The next probe must not be fragmented."""
+        return self.state != "pieces"
 
     def wanted(self, now: float, *, used: bool) -> int | None:
         """The size to probe now, or None."""
@@ -78,6 +88,8 @@ class MtuSearch:
         if self.state == "done" and now >= self._raise_at and self._high < self._top:
             self._high = self._top
             self._search(now)
+        if self.state == "pieces" and self.proven is not None and now >= self._raise_at:
+            self.state = "base"
         return self._size
 
     def sent(self, now: float, rtt_s: float) -> None:
@@ -99,6 +111,11 @@ class MtuSearch:
             return False
         self._lost = 0
         if self._size == FLOOR and self.state == "base":
+            self.state, self._due = "pieces", now
+            self._raise_at = now + RAISE_S
+            return False
+        if self.state == "pieces":
+            self.state = "base"
             self.too_small, self.proven = True, None
             self._due = now + AGAIN_S
             return True
@@ -119,6 +136,10 @@ class MtuSearch:
             self._lost = 0
             self._due = now + CONFIRM_S
             return False
+        if self.state == "pieces":
+            self._lost, self.proven = 0, FLOOR
+            self._due = now + CONFIRM_S
+            return before != FLOOR
         if before is None or size > before or self.state == "base":
             self.proven = max(size, FLOOR if before is None or self.state == "base" else before)
         self._lost = 0

@@ -108,6 +108,12 @@ class PeerPaths:
     def is_active(self, now: float) -> bool:
         return now < self.active_until
 
+    def is_narrow(self) -> bool:
+        selected = self.choice.pair
+        if selected is None or selected.mtu is None or selected.mtu.proven is not None:
+            return False
+        return any(pair.mtu is not None and pair.mtu.too_small for pair in self.pairs)
+
     def situation(self) -> Situation | None:
         """What the peer says of its NAT; None: nothing that can be read."""
         try:
@@ -383,8 +389,8 @@ class PeerPaths:
         self._send(pair, now)
         pair.due = pair.next_try(now)
 
-    def _send(self, pair: Pair, now: float, size: int = 0) -> None:
-        """A check, or with a ``size`` a probe of the path MTU."""
+    def _send(self, pair: Pair, now: float, size: int = 0, *, whole: bool = True) -> None:
+        """A check, or with a ``size`` a probe of the path MTU, which may be fragmented unless it is ``whole``."""
         transaction = self.context.send_check(
             self,
             pair.base,
@@ -394,6 +400,7 @@ class PeerPaths:
             nominates=self.controlling and pair is self.choice.pair,
             size=size,
             length=size + OVERHEAD if size else 0,
+            whole=whole,
         )
         dropped = pair.was_sent(transaction, now, probe=bool(size))
         if dropped is not None:
@@ -431,6 +438,6 @@ class PeerPaths:
                 self.choice.tell_mtu()
             size = search.wanted(now, used=self.is_active(now))
             if size is not None:
-                self._send(pair, now, size)
+                self._send(pair, now, size, whole=search.whole)
                 search.sent(now, pair.srtt or 0.0)
                 pair.due = min(pair.due, now)  # whether a small one gets through at this moment

@@ -36,16 +36,22 @@ def score(pair: Pair) -> float:
 
 
 def best(pairs: Iterable[Pair], now: float) -> Pair | None:
-    """The best of those that are usable; one that failed a while ago only if there is no other."""
-    usable = [pair for pair in pairs if pair.usable]
-    return min(usable, key=lambda pair: (pair.held_until > now, pair.relayed, score(pair)), default=None)
+    """The best of those that work: one that failed a while ago only if there is no other, and one that carries small
+    packets only if all are such.
+    """
+    working = [pair for pair in pairs if pair.state == "valid"]
+    return min(
+        working, key=lambda pair: (not pair.usable, pair.held_until > now, pair.relayed, score(pair)), default=None
+    )
 
 
 def improves(new: Pair, current: Pair, now: float, *, since: float, settled_at: float) -> bool:
     """Whether to leave ``current``, which works, for ``new``, which works too. ``since``: when current was selected;
     ``settled_at``: when the first path of its kind (direct or relayed) was found, plus SETTLING_S.
     """
-    if new is current or new.held_until > now or new.relayed > current.relayed:
+    if new.usable > current.usable:
+        return new.held_until <= now
+    if new is current or new.held_until > now or new.usable < current.usable or new.relayed > current.relayed:
         return False
     if new.relayed < current.relayed:
         return True

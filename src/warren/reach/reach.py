@@ -430,11 +430,13 @@ class Reach:
         self._outside.look_in_mirrors(now)
 
     def _consider_tcp(self, node: bytes) -> None:
-        """Where one of the two sends no UDP, a connection may do what the relay does."""
+        """Where one of the two sends no UDP, or only small packets get through, a connection may do better."""
         path, peer = self._courses.path(node), self._peers.get(node)
         if path is None or peer is None:
             return
-        if not path.relayed:
+        if self._paths.is_narrow(node):
+            self._tcp.want(node)
+        elif not path.relayed:
             self._tcp.drop(node)
         elif self.udp_blocked or "no-udp" in peer.nat.split():
             self._tcp.want(node)

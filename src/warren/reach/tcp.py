@@ -119,6 +119,12 @@ async def punch_tcp(
         return None
 
 
+MSS_BYTES: Final = {socket.AF_INET: 576 - 40, socket.AF_INET6: 1280 - 60}
+"""Both ways, by the least that either family lets pass (RFC 9293 §3.7.1): the way may be one on which larger packets
+vanish without a word, and Linux looks for such a hole only where ``net.ipv4.tcp_mtu_probing`` says so.
+"""
+
+
 class _Punch:
     def __init__(self, local_port: int, key: bytes, *, controlling: bool) -> None:
         self._local_port = local_port
@@ -227,6 +233,7 @@ def _bound(family: socket.AddressFamily, port: int) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, MSS_BYTES[family])
         sock.bind(("", port))
     except OSError:
         sock.close()

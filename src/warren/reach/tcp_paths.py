@@ -1,9 +1,11 @@
-"""Direct paths over TCP between two members of which one sends no UDP: offered, answered, punched, given up.
+"""Direct paths over TCP between two members where UDP does not pass, or none that is large: offered, answered, punched,
+given up.
 
 ::
 
     one side                                   other side
-     │ path is relayed, UDP is blocked          │
+     │ path is relayed, UDP is blocked          │   or by UDP large packets get lost
+     │ ◀──────────────── offer, no addresses ── │   only if it was the other side that noticed
      │ ── offer: my TCP addresses ────────────▶ │   by the coordinator, sealed with the check key
      │ ◀─────────── answer: my TCP addresses ── │   and both begin at once (tcp.py)
 
@@ -32,6 +34,8 @@ AFTER_S: Final = 2.0
 """The path has been a relayed one for so long."""
 PUNCH_S: Final = 10.0
 AGAIN_S: Final = 60.0
+ASK_S: Final = 30.0
+"""Between two requests that the other side may offer: an offer and its attempt take half of that."""
 AGAIN_MAX_S: Final = 3600.0
 _SEAL_BYTES: Final = 32
 
@@ -82,10 +86,15 @@ class TcpPaths:
         return None if peer is None or peer.bridge is None else peer.bridge.address
 
     def want(self, node: bytes) -> None:
-        """The path to ``node`` is relayed because UDP does not pass. One of the two offers."""
+        """UDP does not pass to ``node``, or not well. One of the two offers; the other asks it to."""
         peer = self._peers.setdefault(node, _Peer())
-        if self._node < node and peer.task is None and peer.bridge is None and self._doors.clock() >= peer.again_at:
+        if peer.task is not None or peer.bridge is not None or self._doors.clock() < peer.again_at:
+            return
+        if self._node < node:
             self._begin(node, peer, self._offer(node, peer))
+        else:
+            peer.again_at = self._doors.clock() + ASK_S
+            self._send(node, (), answers=False)
 
     def drop(self, node: bytes) -> None:
         """It is not wanted any more: there is a better path, or no such peer."""
@@ -107,6 +116,8 @@ class TcpPaths:
                 peer.answered.set_result(addresses)
         elif node < self._node and peer.task is None and peer.bridge is None:
             self._begin(node, peer, self._accept(node, peer, addresses))
+        elif self._node < node and not addresses:
+            self.want(node)
         return True
 
     async def close(self) -> None:

@@ -92,3 +92,33 @@ def test_a_path_that_became_wider_is_noticed() -> None:
     assert search.proven < 1400
     play(search, 9000, now + RAISE_S + 2 * CONFIRM_S, now)
     assert search.proven == 1440
+
+
+def pieces(search: MtuSearch, until: float, now: float = 0.0, *, pass_: bool = True) -> float:
+    """What is whole and has 1280 bytes or more is lost; what may be fragmented passes, or not."""
+    while now < until:
+        search.overdue(now, alive=True)
+        size = search.wanted(now, used=True)
+        if size is not None:
+            whole = search.whole
+            search.sent(now, 0.02)
+            if pass_ and not whole:
+                search.answered(size, now + 0.02)
+        now = max(now + 0.02, search.next_due(used=True))
+    return now
+
+
+def test_a_path_that_carries_pieces_is_no_longer_too_small_and_is_looked_at_again() -> None:
+    search = MtuSearch(1500, 4, 0.0)
+    now = pieces(search, 60.0)
+    assert (search.proven, search.too_small, search.whole) == (FLOOR, False, False)
+    assert search.next_due(used=False) == float("inf")
+    play(search, 9000, now + RAISE_S + 2 * CONFIRM_S, now)
+    assert (search.proven, search.whole) == (1440, True)
+
+
+def test_a_path_that_loses_pieces_too_is_too_small() -> None:
+    search = MtuSearch(1500, 4, 0.0)
+    now = pieces(search, 30.0)
+    pieces(search, now + 15.0, now, pass_=False)
+    assert search.too_small

@@ -127,6 +127,22 @@ def test_an_attempt_that_failed_is_not_repeated_at_once() -> None:
     scenario(work)
 
 
+def test_who_may_not_offer_asks_the_other_to_and_not_too_often() -> None:
+    async def work(pair: Pair) -> None:
+        pair.meets = False
+        for _ in range(3):
+            pair.sides[B].want(A)
+            await pair.rest()
+        assert [side for side, *_ in pair.punched] == [B, A]
+        pair.now = AGAIN_S
+        pair.meets = True
+        pair.sides[B].want(A)
+        await pair.rest()
+        assert pair.sides[A].bridge(B) == pair.sides[B].bridge(A) == at("127.0.0.1", 7000)
+
+    scenario(work)
+
+
 def test_an_offer_that_was_changed_on_the_way_makes_nobody_connect() -> None:
     """The coordinator carries it, and could aim a node at anybody."""
 
