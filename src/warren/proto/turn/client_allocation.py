@@ -39,6 +39,10 @@ from warren.proto.turn.client_refusals import no_allocation
 from warren.proto.turn.client_requests import NO_ANSWER, TRANSMISSIONS, UNREADABLE, Outcome, Requests
 
 LIFETIME_S: Final = 600  # RFC 8656 §3.2: what a server grants unless asked for something else
+LIFETIME_S_MIN: Final = 30
+"""RFC 8656 §7.2 has servers grant 600 s at the least; with less than this nobody would keep up."""
+LIFETIME_S_MAX: Final = 3600
+"""The most that servers should grant (§7.2). Whoever says more is asked again as if he had said this."""
 REFRESH_BEFORE_S: Final = 60.0  # RFC 8656 §3.2
 REFRESH_RETRY_S: Final = 5.0
 KEEPALIVE_S: Final = 20.0  # below the 30 s after which some NATs forget a UDP mapping (RFC 4787 §4.3)
@@ -271,6 +275,9 @@ class Allocation:
             self._fail(*no_allocation(self._name, UNREADABLE), now)
             return
         self.relayed, self.mapped = relayed, mapped
+        if lifetime_s < LIFETIME_S_MIN:
+            self._fail(f"relay {self._name} grants relayed addresses for {lifetime_s} s only", False, now)
+            return
         self._doubted = None
         self.generation += 1
         self._renewed(lifetime_s, now)
@@ -296,7 +303,7 @@ class Allocation:
             elif kind in {Attribute.ADDRESS_ERROR_CODE, _ADDRESS_ERROR_CODE_OLD}:
                 refused = unpack_address_error_code_untrusted(value)
                 self.refused_families[refused.family] = refused.number
-        if not 1 <= len(relayed) <= 2 or not lifetime_s:
+        if not 1 <= len(relayed) <= 2:
             raise MalformedPacket("an allocation without an address")
         return tuple(sorted(relayed, key=lambda address: address.ip.version)), mapped, lifetime_s
 
@@ -308,6 +315,7 @@ class Allocation:
         self._events.append(Ready(self.relayed, self.mapped))
 
     def _renewed(self, lifetime_s: int, now: float) -> None:
+        lifetime_s = min(lifetime_s, LIFETIME_S_MAX)
         self._expires_at = now + lifetime_s
         self._refresh_at = now + max(lifetime_s - REFRESH_BEFORE_S, lifetime_s / 2)
 
@@ -340,14 +348,16 @@ class Allocation:
             try:
                 lifetime_s = LIFETIME_S if value is None else unpack_uint32_untrusted(value)
             except MalformedPacket:
-                lifetime_s = 0
-            if lifetime_s:
+                lifetime_s = LIFETIME_S  # it did agree
+            if lifetime_s < LIFETIME_S_MIN:  # 0: it has deleted it (§8.2), which nobody asked for
+                self._lose(f"relay {self._name} does not keep relayed addresses", now, at_once=False)
+            else:
                 self._login = outcome.authentication.login if outcome.authentication else self._login
                 self._renewed(lifetime_s, now)
                 self._keepalive_at = now + KEEPALIVE_S
                 if self.phase is Phase.SILENT:
                     self._become_ready()
-                return
+            return
         if error is not None and error.number == NO_ANSWER:
             if self.phase is Phase.READY:
                 self.phase = Phase.SILENT
@@ -394,14 +404,19 @@ class Allocation:
             self._authentication = None
         self.proceed(now)
 
-    def _lose(self, why: str, now: float) -> None:
+    def _lose(self, why: str, now: float, *, at_once: bool = True) -> None:
+        """It is made again ``at_once``, or after a pause."""
         told = self.phase is Phase.SILENT
         self.why = why
         if not told:
             self._events.append(Lost(why))
         self._expires_at = self._refresh_at = self._keepalive_at = NEVER
         self._asked_families = self._families
-        self._allocate_anew(now)
+        if at_once:
+            self._allocate_anew(now)
+        else:
+            self.requests.clear()
+            self.phase, self._retry_at = Phase.WAITING, now + self._pause()
 
     def _fail(self, why: str, final: bool, now: float, alternate: TransportAddress | None = None) -> None:
         if why != self.why:

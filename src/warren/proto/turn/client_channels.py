@@ -1,7 +1,8 @@
 """Channels of an allocation: numbers that stand for peers in ChannelData (RFC 8656 §12).
 
-A table of wishes like the permissions'. A number that was bound once means the same peer until the server has
-forgotten it, and five minutes more, since data may be late (§12).
+Which peers are to have one, which number each has, and when the server has to be asked for it (again). A number that
+was bound once means the same peer until the server has forgotten it, and five minutes more, since data may be late
+(§12).
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ NEVER = float("inf")
 
 
 class _Channel:
+    """One peer's number; ``bound``: the server has agreed to it, until ``until``."""
+
     __slots__ = ("asked_at", "asked_for", "bound", "due_at", "number", "until")
 
     def __init__(self, number: int, now: float) -> None:
@@ -33,6 +36,10 @@ class _Channel:
 
 
 class Channels:
+    """The numbers of one allocation. Owned by the client, which sends what :meth:`next_due` names and says what came of
+    it by :meth:`bound` or :meth:`postpone`; nothing here fails. ``now`` is in seconds.
+    """
+
     def __init__(self) -> None:
         self._by_peer: dict[TransportAddress, _Channel] = {}
         self._by_number: dict[int, TransportAddress] = {}

@@ -1,7 +1,7 @@
 """Permissions of an allocation: to which IP addresses the server may relay for us (RFC 8656 §9).
 
-A table of wishes: it says what to ask for now and takes the answers. Permissions end after five minutes unless asked
-for again.
+Which addresses are to be permitted, which are, and when the server has to be asked: permissions end after five minutes
+unless asked for again.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ NEVER = float("inf")
 
 
 class _Permission:
+    """One address. ``drop_at``: it is wanted no longer than until then; ``alone``: it is to be asked for by itself."""
+
     __slots__ = ("alone", "asked_for", "drop_at", "due_at", "until", "why")
 
     def __init__(self, now: float) -> None:
@@ -36,6 +38,10 @@ class _Permission:
 
 
 class Permissions:
+    """Those of one allocation. Owned by the client, which sends what :meth:`next_batch` names and says what came of it
+    by :meth:`granted` or :meth:`refused`; nothing here fails. ``now`` is in seconds.
+    """
+
     def __init__(self) -> None:
         self._all: dict[IPAddress, _Permission] = {}
 

@@ -211,7 +211,7 @@ def test_an_allocation_is_refreshed_before_it_ends_and_keeps_its_addresses() -> 
     assert play.count(Method.ALLOCATE) == 2
 
 
-@pytest.mark.parametrize("lifetime_s", [2, 90])
+@pytest.mark.parametrize("lifetime_s", [30, 90])
 def test_a_server_that_grants_little_time_is_refreshed_more_often(lifetime_s: int) -> None:
     play = Play(Script(lifetime_s=lifetime_s))
     play.run(300)
@@ -418,9 +418,38 @@ def test_credentials_that_run_out_end_the_allocation_only_with_its_lifetime() ->
     assert "does not accept the user name and password" in failed.why
 
 
-def test_a_lifetime_of_nothing_and_answers_without_addresses_do_not_count_as_an_allocation() -> None:
-    for script in (Script(lifetime_s=0), Script(relayed=())):
-        play = Play(script)
-        play.exchange()
-        assert play.client.state == "failed"
-        assert "an answer that cannot be read" in play.client.why
+def test_an_answer_without_addresses_does_not_count_as_an_allocation() -> None:
+    play = Play(Script(relayed=()))
+    play.exchange()
+    assert play.client.state == "failed"
+    assert "an answer that cannot be read" in play.client.why
+
+
+@pytest.mark.parametrize("lifetime_s", [0, 1, 29])
+def test_a_lifetime_of_next_to_nothing_does_not_either_and_is_not_asked_for_at_full_speed(lifetime_s: int) -> None:
+    play = Play(Script(lifetime_s=lifetime_s))
+    play.exchange()
+    assert play.client.state == "failed"
+    assert f"for {lifetime_s} s only" in play.client.why
+    play.run(600)
+    assert play.count(Method.ALLOCATE) + play.count(Method.REFRESH) <= 100
+
+
+def test_a_lifetime_of_136_years_is_refreshed_within_the_hour() -> None:
+    play = Play(Script(lifetime_s=0xFFFF_FFFF))
+    play.run(3 * 3600)
+    assert play.count(Method.REFRESH) == 3
+    assert len(play.told()) == 1
+
+
+@pytest.mark.parametrize("lifetime_s", [0, 5])
+def test_a_server_that_takes_its_promise_back_is_asked_for_another_at_a_bounded_pace(lifetime_s: int) -> None:
+    play = Play()
+    play.exchange()
+    play.script.lifetime_s = lifetime_s
+    play.run(545)
+    assert "does not keep relayed addresses" in play.client.why or "s only" in play.client.why
+    assert any(isinstance(event, Lost) for event in play.told())
+    play.script.lifetime_s = 600
+    play.run(60)
+    assert play.client.state == "ready"
