@@ -77,6 +77,11 @@ def test_only_a_prefix_that_lies_in_what_is_closed_opens_it(allow: str, opens: b
     assert (said("10.77.0.2:80", "*:*", allow) == "") is opens
 
 
+def test_a_larger_prefix_that_begins_alike_does_not_open_it() -> None:
+    assert said("169.254.169.254:80", "*:*", "169.254.0.0/15:*")
+    assert said("169.254.169.254:80", "169.254.0.0/16:80") == ""
+
+
 def test_names_are_judged_where_they_are_connected_to_and_by_the_same_list() -> None:
     def why(ip: IPAddress, *allow: str) -> str:
         way = entry(with_target("db.lan:80", *allow), "home: service web").way

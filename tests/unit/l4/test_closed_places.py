@@ -192,6 +192,33 @@ def test_an_address_of_a_way_is_held_against_the_list_too() -> None:
         run(main)
 
 
+@pytest.mark.parametrize("open_ports", [True, False])
+def test_a_stream_that_comes_in_is_reset_and_nobody_is_asked(open_ports: bool) -> None:
+    with both(socket.SOCK_STREAM) as (port, _, inside):
+
+        async def main() -> None:
+            opened = (Opened(prefix=f"{INSIDE}/32", ports=(port, port)),) if open_ports else ()
+            entry = Entry(id="a", listen=(Listen(address=OUTSIDE),), way=way(port, INSIDE, opened=opened))
+            async with running(entry) as server:
+                place = server.status().entries[0].places[0].rpartition(":")[2]
+                reader, writer = await asyncio.open_connection(OUTSIDE, int(place))
+                try:
+                    if open_ports:
+                        (await asyncio.get_running_loop().sock_accept(inside))[0].close()
+                        assert await reader.read() == b""
+                    else:
+                        with pytest.raises(ConnectionResetError):
+                            await reader.read()
+                        assert server.status().entries[0].refused == {"policy": 1}
+                finally:
+                    writer.close()
+                    with contextlib.suppress(ConnectionError):
+                        await writer.wait_closed()
+            assert not was_asked(inside)
+
+        run(main)
+
+
 def test_a_service_whose_name_leads_there_is_unhealthy_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     with both(socket.SOCK_STREAM) as (port, _, inside):
 
