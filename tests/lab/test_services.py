@@ -47,6 +47,7 @@ def test_streams_and_datagrams_are_carried_limited_and_refused(world: StreamWorl
     """One world for all of it: setting one up takes longer than what is shown."""
     a_thousand_streams_at_once_arrive_intact(world)
     datagrams_are_carried_and_answered(world)
+    an_authority_makes_nobody_a_bridge_and_nobody_listen_where_root_would(world)
     a_source_that_is_not_listed_and_one_that_is_too_fast_are_refused_at_once(world)
     what_the_policy_forbids_is_refused_at_once_with_the_reason(world)
 
@@ -111,6 +112,27 @@ def a_source_that_is_not_listed_and_one_that_is_too_fast_are_refused_at_once(wor
     refused = {one["id"].rpartition(" ")[2]: one["refused"] for one in streams(gateway)}
     assert refused["closed"] == {"source": 1}
     assert refused["slow"] == {"rate": 20 - taken}
+
+
+def an_authority_makes_nobody_a_bridge_and_nobody_listen_where_root_would(world: StreamWorld) -> None:
+    gateway, hidden = world.gateways[0], world.hidden
+    add = ["service", "add", "home"]
+    literal = f"[{world.network.address(hidden)}]:{PORT}"
+    said = world.network.warren(world.server, *add, "literal", "--at", "member:gw1", "--target", literal).stderr
+    assert "is an address of this network, where members do not lead unless their operators name it" in said
+    world.service("named", "--at", "member:gw1", "--target", f"hidden.home.internal:{PORT}", "--port", "7003")
+    world.connector("low", "--service", "hashes", "--at", "member:hidden", "--listen", "1023")
+    for host, task, reason in (
+        (gateway, "service literal", "is an address of network home, where no service leads unless the operator"),
+        (gateway, "service named", "hidden.home.internal leads to "),
+        (gateway, "service named", "is an address of network home, where no service leads unless the operator"),
+        (hidden, "connector low", '[connectors] allow = ["127.0.0.1:1023"], or choose a higher port'),
+    ):
+        wait(
+            host,
+            lambda host=host, task=task, reason=reason: reason in world.task(host, task).get("reason", ""),
+            lambda host=host, task=task: str(world.task(host, task)),
+        )
 
 
 def what_the_policy_forbids_is_refused_at_once_with_the_reason(world: StreamWorld) -> None:
