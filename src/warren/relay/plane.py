@@ -189,6 +189,7 @@ class Plane:
             self._round(events, now)
             if now >= pace.resumes_at:
                 pace.resume(now)
+                self._turns.resume(now)
             if now >= self._due:
                 self._timers(now)
 
@@ -238,7 +239,7 @@ class Plane:
             if self.server.has_output:
                 self._emit(now)
             pace.charge(share, cost, now)
-        if self._turns.has_hungry:
+        if self._turns.has_hungry and now >= pace.held_until:
             self._turns.serve_hungry(now)
         if skipped and not served:
             skip_rounds(skipped)

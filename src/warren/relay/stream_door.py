@@ -102,10 +102,10 @@ class StreamDoor:
         self._poller.register(stream.fileno(), select.EPOLLIN)
         self._count_unproven(stream)
 
-    def follow(self, stream: Stream) -> None:
-        """Wait for room in the socket too while something is to be sent."""
+    def follow(self, stream: Stream, *, reads: bool = True) -> None:
+        """Wait for data, unless that shall wait in the kernel, and for room while something is to be sent."""
         fd = stream.fileno()
-        mask = select.EPOLLIN | (select.EPOLLOUT if stream.wants_write else 0)
+        mask = (select.EPOLLIN if reads else 0) | (select.EPOLLOUT if stream.wants_write else 0)
         if self._masks.get(fd, mask) != mask:
             self._masks[fd] = mask
             self._poller.modify(fd, mask)

@@ -1,4 +1,14 @@
-"""Reads what TCP and TLS clients sent, each in its turn."""
+"""Reads what TCP and TLS clients sent, each in its turn.
+
+=============  ==========================================  ==========================================================
+a stream is    when                                        read again
+=============  ==========================================  ==========================================================
+followed       nothing of it waits                         when epoll says that something came
+hungry         something waits that epoll does not tell    in the next round
+               of, or its user has had his share of this
+paused         its user is above his rate                  when the pause ends (pace.py); until then nobody looks
+=============  ==========================================  ==========================================================
+"""
 
 from __future__ import annotations
 
@@ -27,6 +37,7 @@ class StreamTurns:
         self._pace = pace
         self._emit = emit
         self._hungry: dict[int, Stream] = {}
+        self._paused: dict[int, Stream] = {}
 
     @property
     def has_hungry(self) -> bool:
@@ -39,6 +50,16 @@ class StreamTurns:
             if self._door.streams.get(fd) is stream:
                 self.serve(stream, 0, now)
 
+    def resume(self, now: float) -> None:
+        """Some user's pause has ended."""
+        for fd, stream in list(self._paused.items()):
+            share = stream.share
+            if not isinstance(share, Share) or share.paused_until <= now or self._door.streams.get(fd) is not stream:
+                del self._paused[fd]
+                if self._door.streams.get(fd) is stream:
+                    self._hungry[fd] = stream
+                    self._door.follow(stream)
+
     def serve(self, stream: Stream, mask: int, now: float) -> None:
         """``mask``: what epoll says of it."""
         if mask & select.EPOLLOUT:
@@ -50,8 +71,15 @@ class StreamTurns:
         share = stream.share
         limit = _READ_BYTES
         if isinstance(share, Share):
+            if now < share.paused_until:
+                if mask & (select.EPOLLHUP | select.EPOLLERR):  # epoll tells it again and again
+                    self.end(stream, now)
+                    return
+                self._paused[stream.fileno()] = stream
+                self._door.follow(stream, reads=False)
+                return
             share.begin(self._pace.round)
-            if share.deficit <= 0 or now < share.paused_until:
+            if share.deficit <= 0:
                 self._hungry[stream.fileno()] = stream
                 self._door.follow(stream)
                 return
@@ -89,6 +117,8 @@ class StreamTurns:
             self.end(stream, now)
 
     def end(self, stream: Stream, now: float) -> None:
+        for waiting in (self._hungry, self._paused):
+            waiting.pop(stream.fileno(), None)
         self._server.disconnected(stream.client)
         self._door.end(stream)
         self._emit(now)
