@@ -82,8 +82,10 @@ async def issuer_of(gate: Gateway, domain: str) -> str:
     return x509.load_der_x509_certificate(der).issuer.rfc4514_string()
 
 
-async def obtain(challenge: str) -> str:
-    """The issuer, when only one of the two front doors is where the authority looks."""
+async def obtain(challenge: str, *, following: bool = False) -> str:
+    """The issuer, when only one of the two front doors is where the authority looks. ``following``: another Caddy than
+    the doors lead to asks for the certificate, because of a WebSocket.
+    """
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         api, *more, nowhere = free_ports(5)
@@ -93,12 +95,35 @@ async def obtain(challenge: str) -> str:
             await gate.keep([plain])
             http, https = (gate.http, nowhere) if challenge == "http-01" else (nowhere, gate.https)
             async with pebble(directory, [api, *more], http=http, https=https):
-                await gate.keep([plain, gate.site("acme.test", certificate="acme")])
+                wanted = [plain, gate.site("acme.test", certificate="acme")]
+                if following:
+                    await websocket(gate, "plain.test")
+                    await gate.open_doors(wanted)
+                    assert await gate.caddy.keep(wanted) != gate.ports
+                    await eventually(lambda: any(gate.settings.storage.glob("certificates/*/acme.test/*.crt")), 30)
+                await gate.keep(wanted)
                 async with asyncio.timeout(30):
                     while not (issuer := await issuer_of(gate, "acme.test")):
                         await asyncio.sleep(0.05)
                 assert gate.caddy.problems() == {}
                 return issuer
+
+
+async def websocket(gate: Gateway, host: str) -> asyncio.StreamWriter:
+    """One that stays open."""
+    reader, writer = await gate.connect(host, tls=False)
+    upgrade = f"GET /upgrade HTTP/1.1\r\nHost: {host}\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    writer.write(f"{upgrade}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode())
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+    return writer
+
+
+def test_an_earlier_caddy_answers_for_what_the_following_one_asks() -> None:
+    async def scene() -> None:
+        issuers = await asyncio.gather(obtain("http-01", following=True), obtain("tls-alpn-01", following=True))
+        assert ["Pebble" in issuer for issuer in issuers] == [True, True]
+
+    asyncio.run(scene())
 
 
 def test_a_certificate_comes_by_either_front_door() -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.ingress import CLIENT, PATIENCE_S, QUIET_S, Gateway, gateway
+from warren.l4 import peers
 
 pytestmark = pytest.mark.skipif(shutil.which("caddy") is None, reason="the Debian package caddy is not installed")
 
@@ -278,3 +279,30 @@ async def http2(gate: Gateway, request: bytes) -> None:
             kind = head[3]
     await asyncio.sleep(QUIET_S)
     writer.transport.abort()
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_a_body_that_does_not_come_ends_and_a_websocket_that_is_silent_does_not(
+    tls: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(peers, "REQUEST_IDLE_S", 1.0)
+    host = b"a.test" if tls else b"plain.test"
+
+    async def scene() -> None:
+        async with gateway("a.test") as gate:
+            web, silent = [await gate.connect("a.test", tls=tls) for _ in range(2)]
+            silent[1].write(b"POST /up HTTP/1.1\r\nHost: " + host + b"\r\nContent-Length: 10\r\n\r\n123")
+            web[1].write(
+                b"GET /upgrade HTTP/1.1\r\nHost: " + host + b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            async with asyncio.timeout(PATIENCE_S):
+                assert (await web[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+                with pytest.raises(ConnectionError):
+                    await silent[0].read()
+                web[1].write(b"frame")
+                assert await web[0].readexactly(5) == b"frame"
+            for _, writer in (web, silent):
+                writer.transport.abort()
+
+    asyncio.run(scene())

@@ -159,14 +159,15 @@ class Gateway:
     async def keep(self, sites: Sequence[Site]) -> None:
         """Serve ``sites``, as the agent would have it."""
         if self.https:  # Caddy asks for certificates at once, and the authority then comes in by these doors
-            await self._open_doors(sites)
+            await self.open_doors(sites)
         self.ports = await self.caddy.keep(sites) or self.ports
-        await self._open_doors(sites)
+        await self.open_doors(sites)
         if not self.https:  # from now on at the ports that the kernel chose
             self.https, self.http = (_port_of(self.state(name)) for name in ("https", "http"))
-            await self._open_doors(sites)
+            await self.open_doors(sites)
 
-    async def _open_doors(self, sites: Sequence[Site]) -> None:
+    async def open_doors(self, sites: Sequence[Site]) -> None:
+        """Lead to these sites at :attr:`ports`."""
         ended = tuple(
             Name(
                 domain=domain, connector=site.connector, way=self.way(self.ports.https), limits=self.limits, ended=True

@@ -1,8 +1,9 @@
-"""Caddy of a gateway, kept while there are web sites."""
+"""Caddy of a gateway, kept while there are web sites; without any, nothing of it is left in the run directory."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -36,7 +37,8 @@ class WebKeeper:
 
         The first time it only says where it is (:attr:`ports`): call again when the front doors lead there.
         """
-        if not sites and self._web is None and not settings.admin.exists():
+        if not sites and self._web is None and not settings.generations.exists():
+            self._clear()
             return
         if settings != self._settings:
             await self.close()
@@ -50,6 +52,7 @@ class WebKeeper:
             self.ports, self.problem = web.ports, str(error)
         if not sites:
             await self.close()
+            self._clear()
 
     async def close(self) -> None:
         """End it."""
@@ -60,6 +63,14 @@ class WebKeeper:
         """Look after it no more; it goes on."""
         if (web := await self._forget()) is not None:
             await web.let_go()
+
+    def _clear(self) -> None:
+        """Remove the directory of the sites' sockets: those of a stream process that was killed are still there."""
+        directory = self._lookup.parent
+        with contextlib.suppress(OSError):
+            for path in directory.glob("*.sock"):
+                path.unlink(missing_ok=True)
+            directory.rmdir()
 
     async def _forget(self) -> Web | None:
         watching, self._watching = self._watching, None

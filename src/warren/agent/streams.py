@@ -170,7 +170,7 @@ class StreamKeeper:
 
     def _waits(self) -> bool:
         """Whether something survives of the agent before, and it is not known yet what of it is still wanted."""
-        survives = self._process.survives or (not self._process.holds and self._settings().admin.exists())
+        survives = self._process.survives or (not self._process.holds and self._settings().generations.exists())
         if not survives or self._clock() >= self._ready_by:
             return False
         return self._starting() or any(not network.settled for network in self._networks())

@@ -3,11 +3,15 @@
 Every request of a site goes through these handlers: what only this gateway may say (who the client is) is dropped, and
 so is every wish for another protocol but WebSocket; the stream process is asked who is at the other end of the
 connection (:mod:`warren.l4.peers`), by the connection's ports, since Caddy sees only loopback, and a connection of
-somebody else ends there with 403; the request is passed on with the answer in X-Forwarded-For and X-Real-IP.
+somebody else ends there with 403; the request is passed on with the answer in X-Forwarded-For and X-Real-IP. The stream
+process is told which requests want a WebSocket, and may say that a request shall be its connection's last.
 
 Where several gateways have one domain, an authority that was asked by one of them may look at any (RFC 8555 §8.3, by
 HTTP; §8.4, by TLS, is then not offered). Caddy answers for what it has asked itself before any route is looked at; the
 rest is asked of the other gateways in turn, with a header on it that ends it there.
+
+What one process of Caddy has asked an authority for, another one at the same storage can answer, also for domains that
+it has no site for: which of them a look comes to while one follows the other does not matter.
 """
 
 from __future__ import annotations
@@ -48,10 +52,19 @@ _NO_METHODS: Final = {
     "handle": [{"handler": "static_response", "status_code": 405, "body": "no such method here\n"}],
     "terminal": True,
 }
+_UPGRADE: Final = "warren_upgrade"
+_WEBSOCKET: Final = {"header_regexp": {"Upgrade": {"pattern": "(?i)^websocket$"}}}
 _ONLY_WEBSOCKETS: Final = {
     # A site that takes up anything else (h2c) would get further requests that nobody has looked at.
-    "match": [{"not": [{"header_regexp": {"Upgrade": {"pattern": "(?i)^websocket$"}}}]}],
+    "match": [{"not": [_WEBSOCKET]}],
     "handle": [{"handler": "headers", "request": {"delete": ["Upgrade", "HTTP2-Settings"]}}],
+}
+_NOTE_WEBSOCKETS: Final = {"match": [_WEBSOCKET], "handle": [{"handler": "vars", _UPGRADE: "/websocket"}]}
+_LAST: Final = "warren_last"
+_LAST_OF_CONNECTION: Final = {
+    # Ends HTTP/1.1 after the answer, and HTTP/2 when all that is under way on it is answered (GOAWAY).
+    "handler": "headers",
+    "response": {"deferred": True, "set": {"Connection": ["close"]}},
 }
 _NEARLY_ALL: Final = ("*-*", "*a*", "*e*", "*i*", "*o*", "*u*")
 """2.6 fails on a lone asterisk."""
@@ -145,6 +158,7 @@ def _server(port: int, protocols: list[str], routes: list[Json]) -> Json:
         "routes": [_NO_METHODS, *routes],
         "errors": {
             "routes": [
+                {"match": [{"vars": {f"{{http.vars.{_LAST}}}": ["1"]}}], "handle": [_LAST_OF_CONNECTION]},
                 {
                     "handle": [
                         {
@@ -153,7 +167,7 @@ def _server(port: int, protocols: list[str], routes: list[Json]) -> Json:
                             "body": "{http.error.status_code} {http.error.status_text}\n",
                         }
                     ]
-                }
+                },
             ]
         },
     }
@@ -164,7 +178,7 @@ def _route(site: Site, port: int, peer_lookup: Path) -> Json:
         "match": [{"host": list(site.domains)}],
         "handle": [
             {"handler": "headers", "request": {"delete": list(_OURS_TO_SAY)}},
-            {"handler": "subroute", "routes": [_ONLY_WEBSOCKETS]},
+            {"handler": "subroute", "routes": [_ONLY_WEBSOCKETS, _NOTE_WEBSOCKETS]},
             _ask_for_client(port, peer_lookup),
             _pass_on(site),
         ],
@@ -186,9 +200,18 @@ def _ask_for_client(port: int, peer_lookup: Path) -> Json:
             "keep_alive": {"idle_timeout": f"{IDLE_S}s", "max_idle_conns_per_host": LOOKUPS_MAX},
         },
         # GET: the body stays where it is, for who comes next.
-        "rewrite": {"method": "GET", "uri": f"/{{http.request.remote.host}}/{{http.request.remote.port}}/{port}?"},
+        "rewrite": {
+            "method": "GET",
+            "uri": f"/{{http.request.remote.host}}/{{http.request.remote.port}}/{port}{{http.vars.{_UPGRADE}}}?",
+        },
         "headers": {"request": {"delete": list(_NEARLY_ALL)}},
-        "handle_response": [{"match": {"status_code": [200]}, "routes": [{"handle": [known]}]}],
+        "handle_response": [
+            {
+                "match": {"status_code": [200], "headers": {"X-Warren-Last": ["1"]}},
+                "routes": [{"handle": [known | {_LAST: "1"}, _LAST_OF_CONNECTION]}],
+            },
+            {"match": {"status_code": [200]}, "routes": [{"handle": [known]}]},
+        ],
     }
 
 
@@ -269,6 +292,7 @@ def _certificates(sites: Sequence[Site], settings: Settings, ports: Ports) -> Js
     for (kind, shared), domains in sorted(by_kind.items()):
         issuer = _acme(settings, ports, shared=shared) if kind == "acme" else {"module": "internal"}
         policies.append({"subjects": domains, "issuers": [issuer]})
+    policies.append({"issuers": [{"module": "acme", "ca": _authority(settings)}]})  # for what others have asked for
     return {
         "certificates": {"automate": [domain for site in sites for domain in site.domains]},
         "automation": {"policies": policies},
@@ -279,7 +303,7 @@ def _acme(settings: Settings, ports: Ports, *, shared: bool) -> Json:
     by_tls: Json = {"disabled": True} if shared else {"alternate_port": ports.https}
     issuer: Json = {
         "module": "acme",
-        "ca": settings.acme_directory or LETS_ENCRYPT,
+        "ca": _authority(settings),
         "challenges": {
             "bind_host": "127.0.0.1",
             "http": {"alternate_port": ports.http},
@@ -291,3 +315,7 @@ def _acme(settings: Settings, ports: Ports, *, shared: bool) -> Json:
     if settings.acme_ca is not None:
         issuer["trusted_roots_pem_files"] = [str(settings.acme_ca)]
     return issuer
+
+
+def _authority(settings: Settings) -> str:
+    return settings.acme_directory or LETS_ENCRYPT

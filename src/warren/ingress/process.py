@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, Self
 import msgspec
 
 from warren.errors import OperationFailed, Unreachable
+from warren.ingress.asking import ask
 from warren.ingress.config import ADMIN_HOST, Json, beginning
 from warren.ingress.sites import Settings
 from warren.linux.capabilities import CAP_SETPCAP, effective
@@ -25,10 +26,13 @@ if TYPE_CHECKING:
 
 START_WITHIN_S: Final = 20.0
 ANSWER_WITHIN_S: Final = 30.0
-ANSWER_BYTES_MAX: Final = 1 << 20
+HUNG_AFTER_S: Final = 20.0
+"""Of its admin interface: to an easy question it takes milliseconds, or seconds where the whole machine is busy."""
 HOW_TO_INSTALL: Final = "install it (Debian and Ubuntu: apt install caddy, then systemctl disable --now caddy)"
 
 _LOOK_EVERY_S: Final = 0.05
+_GONE_S: Final = 1.0
+"""From the last word to the end."""
 _WITHOUT_CAPABILITIES: Final = ("--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
 _KEPT_VARIABLES: Final = frozenset(
     {"PATH", "LANG", "TZ", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"}
@@ -69,20 +73,19 @@ class CaddyProcess:
         return process
 
     @classmethod
-    async def attach(cls, settings: Settings) -> Self:
-        """Take over a Caddy that runs already. Raises Unreachable when none answers."""
+    def attach(cls, settings: Settings) -> Self:
+        """Take over a Caddy that runs already, whether it answers or hangs. Raises Unreachable when there is none."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as connection:
             try:
                 connection.connect(os.fspath(settings.admin))
                 process = cls(settings, Outliving(peer_of(connection).pid))
             except OSError as error:
                 raise Unreachable(f"no Caddy answers at {settings.admin}") from error
-        await process.config()
         return process
 
     async def config(self) -> Json | None:
         """What it runs with. Raises Unreachable."""
-        answer = await self._ask("GET", "/config/")
+        answer = await self._ask("GET", "/config/", within_s=HUNG_AFTER_S)
         found: Any = msgspec.json.decode(answer.content) if answer.status_code == 200 else None
         return found if isinstance(found, dict) else None
 
@@ -90,7 +93,7 @@ class CaddyProcess:
         """Run with ``config`` instead, whole: when it raises OperationFailed, with Caddy's words, the earlier one is
         still in force. Raises Unreachable.
         """
-        answer = await self._ask("POST", "/load", config)
+        answer = await self._ask("POST", "/load", config, within_s=ANSWER_WITHIN_S)
         if answer.status_code == 200:
             return
         try:
@@ -99,21 +102,37 @@ class CaddyProcess:
             said = None
         raise OperationFailed(f"Caddy refuses its configuration: {said or f'status {answer.status_code}'}")
 
+    async def hangs(self) -> bool:
+        """Whether it is there and does not answer; this takes up to :data:`HUNG_AFTER_S`."""
+        try:
+            await ask(self._settings.admin, "/config/admin/listen", HUNG_AFTER_S)
+        except OSError:
+            return not await self.ended(_GONE_S)
+        return False
+
+    async def finish(self, within_s: float) -> None:
+        """Have it end as soon as the requests are answered that are under way; then, or after that time, it has ended.
+        WebSockets end with it.
+        """
+        self._process.ask_to_end()
+        if not await self.ended(within_s):
+            await self._process.close()
+
     async def close(self) -> None:
         """End it; what is under way is cut off."""
         await self._process.close()
         self._settings.admin.unlink(missing_ok=True)
 
-    async def wait_closed(self) -> None:
-        """Return when the process has ended, for whatever reason."""
-        await self._process.wait_closed()
+    async def ended(self, within_s: float) -> bool:
+        """Wait so long for the end of the process, for whatever reason; whether it came."""
+        return await self._process.ended(within_s)
 
-    async def _ask(self, method: str, path: str, content: Json | None = None) -> httpx2.Response:
+    async def _ask(self, method: str, path: str, content: Json | None = None, *, within_s: float) -> httpx2.Response:
         import httpx2
 
         transport = httpx2.AsyncHTTPTransport(uds=os.fspath(self._settings.admin))
         try:
-            async with httpx2.AsyncClient(transport=transport, timeout=ANSWER_WITHIN_S, trust_env=False) as client:
+            async with httpx2.AsyncClient(transport=transport, timeout=within_s, trust_env=False) as client:
                 return await client.request(method, f"http://{ADMIN_HOST}{path}", json=content)
         except httpx2.RequestError as error:
             raise Unreachable(f"Caddy does not answer at {self._settings.admin}: {error}") from error

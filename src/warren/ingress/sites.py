@@ -38,7 +38,9 @@ class Site:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Of one gateway. Caddy keeps keys and certificates in ``state/caddy``; its socket and log are in ``run/caddy``."""
+    """Of one gateway. Caddy keeps keys and certificates in ``state/caddy``; its socket and log are in ``run/caddy/N``,
+    where N is its :attr:`generation`.
+    """
 
     state: Path
     run: Path
@@ -47,14 +49,21 @@ class Settings:
     acme_email: str | None = None
     acme_ca: Path | None = None
     """Roots to trust for the ACME server, instead of the host's."""
+    generation: int = 0
+    """Of several processes, the later one has the higher number. 0: of none of them."""
 
     @property
     def storage(self) -> Path:
         return self.state / "caddy"
 
     @property
-    def sockets(self) -> Path:
+    def generations(self) -> Path:
+        """The directory of all their directories; there while Caddy is meant to run."""
         return self.run / "caddy"
+
+    @property
+    def sockets(self) -> Path:
+        return self.generations / str(self.generation)
 
     @property
     def admin(self) -> Path:

@@ -14,12 +14,33 @@ from typing import Final
 
 import msgspec
 
+from warren import log
+
 AUTHORITIES: Final = "caddy/pki"
 """What it reads when it takes up a configuration; the rest it reads when it starts, and writes whenever it likes."""
 _FILES_MAX: Final = 100_000
 """Three for each domain; whoever has more than that waits for this look too long."""
 _BYTES_MAX: Final = 1 << 20
 _PEM_END: Final = b"-----END "
+
+_log = log.get("caddy")
+
+
+class Repairs:
+    """Looks through what is stored, and remembers what was said of it: while the disk is full, it is so each time."""
+
+    def __init__(self) -> None:
+        self._removed: list[str] = []
+
+    def look_through(self, directory: Path) -> bool:
+        """Whether anything that Caddy had stored there had to be taken away."""
+        removed = take_away_damaged(directory)
+        if removed and removed != self._removed:
+            _log.warning(
+                "what Caddy had stored was cut off, on a full disk perhaps; it makes it again: %s", ", ".join(removed)
+            )
+        self._removed = removed or self._removed
+        return bool(removed)
 
 
 def take_away_damaged(directory: Path) -> list[str]:

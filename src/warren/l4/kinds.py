@@ -59,6 +59,13 @@ class Connected(NamedTuple):
     backend: Backend
 
 
+class Carried(Protocol):
+    """A stream that is carried."""
+
+    idle_s: float | None
+    """When nothing moves for so long it is ended; may be changed, unless it is None."""
+
+
 class Tools(Protocol):
     """What the process gives to the kinds; one for each entry, so that counts and log lines are the entry's."""
 
@@ -80,11 +87,12 @@ class Tools(Protocol):
         head: bytes = b"",
         answer: bytes = b"",
         ended: Callable[[], None] | None = None,
-    ) -> None:
+    ) -> Carried | None:
         """Move bytes both ways until both ends are done; returns at once. Both sockets are the carrier's from now on.
 
         ``head`` goes to ``outgoing`` first, ``answer`` to ``incoming``. The end of one direction (FIN) is passed on and
-        the other goes on; a reset of one side resets the other. ``ended`` is called when all is over.
+        the other goes on; a reset of one side resets the other. ``ended`` is called when all is over. By what is
+        returned its ``idle_s`` can be changed.
         """
 
     def refuse(self, incoming: Incoming, why: Refused) -> None:

@@ -85,8 +85,8 @@ class EntryTools:
         head: bytes = b"",
         answer: bytes = b"",
         ended: Callable[[], None] | None = None,
-    ) -> None:
-        self.begin_carrying(incoming, outgoing, idle_s=idle_s, head=head, answer=answer, ended=ended)
+    ) -> Stream:
+        return self.begin_carrying(incoming, outgoing, idle_s=idle_s, head=head, answer=answer, ended=ended)
 
     def begin_carrying(
         self,

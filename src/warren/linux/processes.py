@@ -70,6 +70,11 @@ class Outliving:
             return False
         return True
 
+    def ask_to_end(self) -> None:
+        """SIGTERM; harmless when it is gone."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGTERM)
+
     async def close(self) -> None:
         """Ask it to end, and end it when it does not; harmless when it is gone."""
         for number in (signal.SIGTERM, signal.SIGKILL):

@@ -55,7 +55,7 @@ def test_without_caddy_there_is_a_sentence_with_what_to_install(
     said = asyncio.run(refused(Caddy(settings(directory), directory / "peers.sock"), site(directory)))
     assert "Caddy, which ends TLS and speaks HTTP here, is not installed" in said
     assert "apt install caddy" in said
-    assert not list((directory / "run" / "caddy").iterdir()), "nothing stays behind"
+    assert not (directory / "run" / "caddy").exists(), "nothing stays behind"
 
 
 def test_without_sites_it_is_not_looked_for(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,11 +88,11 @@ def test_a_caddy_that_never_answers_is_ended(directory: Path, monkeypatch: pytes
 
 
 def test_its_directories_are_its_users_alone(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program(directory, monkeypatch, "exit 1")
-    (directory / "run" / "caddy").mkdir(parents=True, mode=0o755)
+    run, state = directory / "run" / "caddy", directory / "state" / "caddy"
+    program(directory, monkeypatch, f"/usr/bin/stat -c %a {run} {run}/1 {state} > {directory}/modes; exit 1")
+    run.mkdir(parents=True, mode=0o755)
     asyncio.run(refused(Caddy(settings(directory), directory / "peers.sock"), site(directory)))
-    for path in (directory / "run" / "caddy", directory / "state" / "caddy"):
-        assert path.stat().st_mode & 0o777 == 0o700
+    assert (directory / "modes").read_text().split() == ["700", "700", "700"]
 
 
 def test_directories_that_cannot_be_made_are_told(directory: Path) -> None:
@@ -103,4 +103,4 @@ def test_directories_that_cannot_be_made_are_told(directory: Path) -> None:
 
 def test_none_is_found_where_none_runs(directory: Path) -> None:
     with pytest.raises(Unreachable):
-        asyncio.run(CaddyProcess.attach(settings(directory)))
+        CaddyProcess.attach(settings(directory))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,13 @@ def test_each_request_is_cleaned_its_client_asked_for_and_then_passed_on(server:
     assert only_websockets["routes"][0]["handle"][0]["request"]["delete"] == ["Upgrade", "HTTP2-Settings"]
     assert ask["upstreams"] == [{"dial": "unix//run/warren/peers.sock"}]
     assert ask["rewrite"]["method"] == "GET"
-    assert ask["rewrite"]["uri"].endswith(f"/{port}?")
-    assert [handler["match"] for handler in ask["handle_response"]] == [{"status_code": [200]}]
+    assert ask["rewrite"]["uri"].endswith(f"/{port}{{http.vars.warren_upgrade}}?")
+    last, other = ask["handle_response"]
+    assert (last["match"]["status_code"], other["match"]) == ([200], {"status_code": [200]})
+    assert last["match"]["headers"] == {"X-Warren-Last": ["1"]}
+    (known,) = other["routes"][0]["handle"]
+    assert last["routes"][0]["handle"][0] == known | {"warren_last": "1"}
+    assert last["routes"][0]["handle"][1]["response"]["set"] == {"Connection": ["close"]}
     assert pass_on["upstreams"] == [{"dial": f"unix/{site.upstream}"}]
     told = pass_on["headers"]["request"]["set"]
     assert told["X-Forwarded-For"] == told["X-Real-Ip"] == ["{http.vars.warren_client}"]
@@ -75,7 +81,7 @@ def test_a_host_that_is_not_the_tls_name_is_not_served() -> None:
 def test_certificates_come_from_where_each_site_says() -> None:
     tls = made(SHOP, HOME, PLAIN)["apps"]["tls"]
     assert sorted(tls["certificates"]["automate"]) == ["home.example", "shop.example", "www.shop.example"]
-    acme, internal = tls["automation"]["policies"]
+    acme, internal, _ = tls["automation"]["policies"]
     assert acme["subjects"] == ["shop.example", "www.shop.example"]
     assert acme["issuers"][0]["ca"] == LETS_ENCRYPT
     assert acme["issuers"][0]["challenges"]["http"] == {"alternate_port": 8001}
@@ -86,15 +92,23 @@ def test_certificates_come_from_where_each_site_says() -> None:
 
 def test_the_authority_may_be_another() -> None:
     settings = Settings(Path("/s"), Path("/r"), "https://acme.example/dir", "me@example.org", Path("/etc/root.pem"))
-    (policy,) = made(SHOP, settings=settings)["apps"]["tls"]["automation"]["policies"]
+    policy, others = made(SHOP, settings=settings)["apps"]["tls"]["automation"]["policies"]
     (issuer,) = policy["issuers"]
+    assert others == {"issuers": [{"module": "acme", "ca": issuer["ca"]}]}
     assert (issuer["ca"], issuer["email"]) == ("https://acme.example/dir", "me@example.org")
     assert issuer["trusted_roots_pem_files"] == ["/etc/root.pem"]
 
 
-def test_without_sites_of_a_kind_there_is_no_policy_for_it() -> None:
-    """One without subjects would be for all names."""
-    assert made(PLAIN)["apps"]["tls"] == {"certificates": {"automate": []}, "automation": {"policies": []}}
+def test_without_sites_of_a_kind_there_is_no_policy_for_it_but_what_other_processes_ask_for_is_answered() -> None:
+    """The last one has no subjects, and so is for all other names; nothing is asked for by it."""
+    tls = made(PLAIN)["apps"]["tls"]
+    assert tls["certificates"] == {"automate": []}
+    assert tls["automation"] == {"policies": [{"issuers": [{"module": "acme", "ca": LETS_ENCRYPT}]}]}
+    assert ["subjects" in one for one in made(SHOP, HOME)["apps"]["tls"]["automation"]["policies"]] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_the_order_of_the_sites_does_not_matter() -> None:
@@ -102,11 +116,12 @@ def test_the_order_of_the_sites_does_not_matter() -> None:
 
 
 def test_it_is_asked_over_its_own_socket_and_keeps_no_copy() -> None:
-    start = beginning(SETTINGS)
-    assert start["admin"]["listen"] == "unix//run/warren/caddy/admin.sock"
+    settings = replace(SETTINGS, generation=7)
+    start = beginning(settings)
+    assert start["admin"]["listen"] == "unix//run/warren/caddy/7/admin.sock"
     assert start["admin"]["config"] == {"persist": False}
     assert start["storage"] == {"module": "file_system", "root": "/var/lib/warren/caddy"}
-    assert start.items() <= made(SHOP).items()
+    assert start.items() <= made(SHOP, settings=settings).items()
     assert "apps" not in start
 
 
@@ -138,5 +153,5 @@ def test_a_challenge_that_another_gateway_asked_for_is_looked_for_there_once_and
 def test_gateways_that_share_a_domain_are_looked_at_by_http_alone() -> None:
     both = Site("both", ("both.example",), "acme", SHOP.upstream, others=(Path("/run/one.sock"),))
     policies = made(SHOP, both)["apps"]["tls"]["automation"]["policies"]
-    by_tls = {tuple(one["subjects"]): one["issuers"][0]["challenges"]["tls-alpn"] for one in policies}
+    by_tls = {tuple(one["subjects"]): one["issuers"][0]["challenges"]["tls-alpn"] for one in policies[:-1]}
     assert by_tls == {SHOP.domains: {"alternate_port": PORTS.https}, both.domains: {"disabled": True}}

@@ -19,7 +19,7 @@ from warren.errors import MalformedPacket, OperationFailed
 from warren.l4 import peers
 from warren.l4.config import Backend, Entry, Listen, Way
 from warren.l4.kinds import Connected, Incoming, Refused
-from warren.l4.peers import PeerLookup, PeerTable, question_untrusted
+from warren.l4.peers import Ask, PeerLookup, PeerTable, question_untrusted
 from warren.model.tunnel import TransportAddress
 
 
@@ -76,11 +76,54 @@ def test_all_together_have_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(table) == 3
 
 
+class Carried:
+    idle_s: float | None = peers.REQUEST_IDLE_S
+
+
+def test_a_connection_is_a_websocket_from_the_request_for_one_to_the_next_request() -> None:
+    table = PeerTable()
+    forget = table.remember(40000, 443, client("192.0.2.7"))
+    stream = Carried()
+    forget.carried(stream)
+    table.remember(40001, 443, client("192.0.2.7"))
+    seen = []
+    for websocket in (False, True, True, False, True):
+        assert str(table.asked(40000, 443, websocket=websocket)) == "192.0.2.7"
+        seen.append((table.websockets(443), stream.idle_s))
+    request, web = (0, peers.REQUEST_IDLE_S), (1, peers.WEBSOCKET_IDLE_S)
+    assert seen == [request, web, web, request, web]
+    assert table.websockets(80) == 0
+    assert table.asked(1, 443, websocket=True) is None
+    forget()
+    forget()
+    assert table.websockets(443) == 0
+
+
+def test_who_is_to_leave_is_told_as_long_as_there_are_such_connections() -> None:
+    table = PeerTable()
+    table.leave(443)
+    assert not table.is_left(443), "a later Caddy may have that port"
+    forgets = [table.remember(port, 443, client("192.0.2.7")) for port in (1, 2)]
+    table.leave(443)
+    forgets[0]()
+    assert table.is_left(443)
+    assert not table.is_left(80)
+    forgets[1]()
+    table.remember(3, 443, client("192.0.2.7"))
+    assert not table.is_left(443)
+
+
 # Questions
 
 
+def test_who_keeps_caddy_asks_about_one_port() -> None:
+    assert question_untrusted(b"GET /websockets/443 HTTP/1.1\r\nHost: x") == (0, 443, Ask.WEBSOCKETS)
+    assert question_untrusted(b"GET /leave/443 HTTP/1.1") == (0, 443, Ask.LEAVE)
+    assert question_untrusted(b"GET /127.0.0.1/1/443/websocket HTTP/1.1") == (1, 443, Ask.CLIENT_OF_WEBSOCKET)
+
+
 def test_a_question_is_of_two_ports() -> None:
-    assert question_untrusted(b"GET /127.0.0.1/40000/443 HTTP/1.1\r\nHost: x\r\nAccept: a") == (40000, 443)
+    assert question_untrusted(b"GET /127.0.0.1/40000/443 HTTP/1.1\r\nHost: x\r\nAccept: a") == (40000, 443, Ask.CLIENT)
 
 
 @pytest.mark.parametrize(
@@ -90,6 +133,9 @@ def test_a_question_is_of_two_ports() -> None:
         b"GET / HTTP/1.1",
         b"GET /127.0.0.1/40000/443 HTTP/1.0",
         b"GET /127.0.0.1/40000/443?x HTTP/1.1",
+        b"GET /127.0.0.1/40000/443/other HTTP/1.1",
+        b"GET /websockets/443/websocket HTTP/1.1",
+        b"GET /leave/443 HTTP/1.1\r\nContent-Length: 5",
         b"GET /127.0.0.2/40000/443 HTTP/1.1",
         b"GET /::1/40000/443 HTTP/1.1",
         b"GET /127.0.0.1/400000/443 HTTP/1.1",
@@ -111,7 +157,7 @@ def test_anything_else_is_none(head: bytes) -> None:
 def test_any_bytes_are_a_question_or_malformed(data: bytes) -> None:
     for start in (b"", b"GET /127.0.0.1/"):
         try:
-            port, server = question_untrusted(start + data)
+            port, server, _ = question_untrusted(start + data)
         except MalformedPacket:
             continue
         assert 0 <= port <= 99_999
@@ -154,6 +200,28 @@ def test_questions_on_one_connection_are_answered_in_order_however_they_come() -
         assert [answer[9:12] for answer in answers] == [b"200", b"403", b"200"]
         assert answers[0] == b"HTTP/1.1 200 OK\r\nX-Warren-Client: 192.0.2.7\r\nContent-Length: 0\r\n\r\n"
         assert b"192" not in answers[1]
+        writer.close()
+
+    run(scene)
+
+
+def test_websockets_are_counted_and_others_told_to_leave() -> None:
+    async def scene(table: PeerTable, path: Path) -> None:
+        table.remember(1, 443, client("192.0.2.7"))
+        table.remember(2, 443, client("192.0.2.8"))
+        reader, writer = await asyncio.open_unix_connection(path)
+
+        async def say(what: str) -> bytes:
+            writer.write(f"GET {what} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            return await reader.readuntil(b"\r\n\r\n")
+
+        assert b"X-Warren-Client: 192.0.2.7\r\n" in await say("/127.0.0.1/1/443/websocket")
+        assert b"X-Warren-Count: 1\r\n" in await say("/websockets/443")
+        assert b"X-Warren-Count: 0\r\n" in await say("/websockets/80")
+        assert b"X-Warren-Last" not in await say("/127.0.0.1/2/443")
+        assert (await say("/leave/443")).startswith(b"HTTP/1.1 200 ")
+        assert b"X-Warren-Last: 1\r\n" in await say("/127.0.0.1/2/443")
+        assert b"X-Warren-Last" not in await say("/127.0.0.1/1/443/websocket"), "it would not become one"
         writer.close()
 
     run(scene)

@@ -1,0 +1,45 @@
+"""What the stream process knows of Caddy's connections, asked where Caddy itself asks it (:mod:`warren.l4.peers`)."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from pathlib import Path
+from typing import Final
+
+from warren.ingress.asking import ask
+from warren.ingress.sites import Ports
+
+ANSWER_WITHIN_S: Final = 5.0
+_BYTES_MAX: Final = 4096
+_COUNT: Final = re.compile(rb"^HTTP/1\.1 200 .*\r\nX-Warren-Count: ([0-9]{1,9})\r\n", re.DOTALL)
+
+
+class Lookup:
+    """The stream process that answers at the Unix socket ``path``, which is of this user."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def websockets(self, ports: Ports) -> int | None:
+        """How many connections of clients to these ports are WebSockets now; None: it does not say. Where no stream
+        process is, there are no connections.
+        """
+        found = [await self._websockets(port) for port in (ports.http, ports.https)]
+        counts = [count for count in found if count is not None]
+        return sum(counts) if len(counts) == len(found) else None
+
+    async def leave(self, ports: Ports) -> None:
+        """New connections go elsewhere: those that are there shall end with their next request, WebSockets excepted."""
+        for port in (ports.http, ports.https):
+            with contextlib.suppress(OSError):
+                await ask(self._path, f"/leave/{port}", ANSWER_WITHIN_S)
+
+    async def _websockets(self, port: int) -> int | None:
+        try:
+            match = _COUNT.match(await ask(self._path, f"/websockets/{port}", ANSWER_WITHIN_S))
+        except TimeoutError:
+            return None
+        except OSError:
+            return 0
+        return None if match is None else int(match[1])
