@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -27,10 +28,12 @@ from tests.support.l4_ends import (
     until,
     way_to,
 )
-from warren.l4.config import Backend, Config, Entry, EntryState, Health, Limits, Way
+from warren.l4 import own_places
+from warren.l4.config import Backend, Closed, Config, Entry, EntryState, Health, Limits, Opened, Way
 from warren.l4.overlay import HostSockets
 from warren.l4.serve import Server
 from warren.l4.straight import Straight
+from warren.model.tunnel import IPAddress
 from warren.proto.proxy_protocol import decode_untrusted
 
 
@@ -195,6 +198,8 @@ def test_each_of_several_streams_has_its_own_time() -> None:
             straight(server).plan(way_to(port, connect_timeout_s=0.02))
             assert await is_reset(port_of(server.status())), "though the first has hours left"
 
+    run(main)
+
 
 def test_a_stream_that_is_refused_is_reset_and_counted_and_nothing_of_it_is_left() -> None:
     async def main() -> None:
@@ -251,7 +256,7 @@ def test_a_stream_that_is_being_connected_ends_when_it_may_not_go_there_any_more
 
     async def main() -> None:
         async with deaf() as port:
-            way = Way(backends=(structs.replace(backend(port), side=side),))
+            way = Way(backends=(structs.replace(backend(port), side=side),), connect_timeout_s=3600)
             async with running(forward(way)) as server, client(port_of(server.status())) as sock:
                 await until(lambda: bool(straight(server)._opening))
                 elsewhere = structs.replace(way.backends[0], host="127.0.0.2")
@@ -295,6 +300,44 @@ def test_what_leads_back_here_is_refused() -> None:
             assert state(server).refused == {"connect": 1}
             assert "a loop" in state(server).last_refusal
             assert settled(server)
+
+    run(main)
+
+
+def test_the_address_from_which_it_is_gone_to_shows_what_leads_back_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a listener for all addresses only that tells which ones are this host's."""
+
+    async def main() -> None:
+        asked: list[object] = []
+
+        def leads_back(kind: int, ip: IPAddress, port: int, local: IPAddress | None = None) -> bool:
+            asked.append(local)
+            return local == ip
+
+        async with listening(echo) as target, running(forward(way_to(target))) as server:
+            monkeypatch.setattr(own_places, "listens", lambda kind, port: port == target)
+            monkeypatch.setattr(own_places, "leads_back", leads_back)
+            assert await is_reset(port_of(server.status()))
+            assert asked == [None, ip_address("127.0.0.1")]
+            assert "a loop" in state(server).last_refusal
+            await until(lambda: settled(server))
+
+    run(main)
+
+
+def test_what_is_closed_is_not_begun_to_be_connected_to() -> None:
+    async def main() -> None:
+        closed = (Closed(prefix="127.0.0.0/8", what="link-local"),)
+        async with listening(echo) as target, running(forward(way_to(target, closed=closed))) as server:
+            assert await is_reset(port_of(server.status()))
+            assert state(server).refused == {"policy": 1}
+            opened = (Opened(prefix="127.0.0.1/32"),)
+            entry = server._work["forward x"].running.entry
+            way = way_to(target, closed=closed, opened=opened)
+            await server.configure(Config(entries=(structs.replace(entry, way=way),)))
+            async with client(port_of(server.status())) as sock:
+                await asyncio.get_running_loop().sock_sendall(sock, b"x")
+                assert await asyncio.get_running_loop().sock_recv(sock, 1) == b"x"
 
     run(main)
 
