@@ -67,40 +67,7 @@ def _no_nat(topic: str, nat: NatSeen) -> Iterator[Finding]:
 
 
 def _nat(topic: str, nat: NatSeen) -> Iterator[Finding]:
-    what = f"behind NAT over {topic}: {nat.local} appears as {nat.mapped}"
-    ports = {
-        "preserving": "ports stay as they are",
-        "sequential": "ports are given out one after another",
-        "random": "ports are given out at random",
-    }.get(nat.allocation or "", "how ports are given out is unknown")
-    match nat.mapping:
-        case "eim":
-            yield Finding(
-                topic,
-                "good",
-                f"{what}, the same for everybody (endpoint-independent mapping; {ports})",
-                "others find this host by the address that relays see: direct paths come about with nearly everybody",
-            )
-        case None:
-            yield Finding(
-                topic,
-                "unknown",
-                f"{what}; one server alone cannot tell how the NAT maps",
-                "whether direct paths come about with other hidden members is unknown",
-                "name a second server, or one with two addresses, by --stun",
-            )
-        case mapping:
-            name = "address-dependent" if mapping == "adm" else "address- and port-dependent"
-            guessable = nat.allocation == "sequential"
-            yield Finding(
-                topic,
-                "note",
-                f'{what}, but otherwise for everybody else ({name} mapping, "symmetric"; {ports})',
-                "direct paths come about with public members and behind easy NATs"
-                + (", often also by guessing the next port" if guessable else ", otherwise seldom")
-                + "; the rest goes through a relay",
-                f"switch on UPnP, NAT-PMP or PCP in the router, or {_OPEN_PORT}; IPv6 would do as well",
-            )
+    yield _nat_mapping(topic, nat)
     if nat.filtering is not None:
         easy = nat.filtering == "eif"
         yield Finding(
@@ -114,16 +81,55 @@ def _nat(topic: str, nat: NatSeen) -> Iterator[Finding]:
             f"{topic} filter", "unknown", "what the NAT lets in is unknown: no server has two addresses (RFC 5780)"
         )
     if nat.hairpin is not None:
-        yield Finding(
-            f"{topic} hairpin",
-            "good" if nat.hairpin else "note",
-            "hosts behind this NAT "
-            + ("reach" if nat.hairpin else "do not reach")
-            + " each other at their outer addresses",
-            ""
-            if nat.hairpin
-            else "members behind it find each other by their inner addresses, on the same network only",
-        )
+        yield _nat_hairpin(topic, hairpin=nat.hairpin)
+
+
+def _nat_mapping(topic: str, nat: NatSeen) -> Finding:
+    what = f"behind NAT over {topic}: {nat.local} appears as {nat.mapped}"
+    ports = {
+        "preserving": "ports stay as they are",
+        "sequential": "ports are given out one after another",
+        "random": "ports are given out at random",
+    }.get(nat.allocation or "", "how ports are given out is unknown")
+    match nat.mapping:
+        case "eim":
+            return Finding(
+                topic,
+                "good",
+                f"{what}, the same for everybody (endpoint-independent mapping; {ports})",
+                "others find this host by the address that relays see: direct paths come about with nearly everybody",
+            )
+        case None:
+            return Finding(
+                topic,
+                "unknown",
+                f"{what}; one server alone cannot tell how the NAT maps",
+                "whether direct paths come about with other hidden members is unknown",
+                "name a second server, or one with two addresses, by --stun",
+            )
+        case mapping:
+            name = "address-dependent" if mapping == "adm" else "address- and port-dependent"
+            guessable = nat.allocation == "sequential"
+            return Finding(
+                topic,
+                "note",
+                f'{what}, but otherwise for everybody else ({name} mapping, "symmetric"; {ports})',
+                "direct paths come about with public members and behind easy NATs"
+                + (", often also by guessing the next port" if guessable else ", otherwise seldom")
+                + "; the rest goes through a relay",
+                f"switch on UPnP, NAT-PMP or PCP in the router, or {_OPEN_PORT}; IPv6 would do as well",
+            )
+
+
+def _nat_hairpin(topic: str, *, hairpin: bool) -> Finding:
+    if hairpin:
+        return Finding(f"{topic} hairpin", "good", "hosts behind this NAT reach each other at their outer addresses")
+    return Finding(
+        f"{topic} hairpin",
+        "note",
+        "hosts behind this NAT do not reach each other at their outer addresses",
+        "members behind it find each other by their inner addresses, on the same network only",
+    )
 
 
 def _filtering(filtering: str) -> str:
