@@ -14,7 +14,8 @@ from schemathesis.specs.openapi.checks import ignored_auth, positive_data_accept
 
 from tests.unit.coordinator.web.harness import Running, running
 from warren.coordinator.web.openapi import describe
-from warren.coordinator.web.routes import GUARDED, PUBLIC
+from warren.coordinator.web.public_routes import PUBLIC
+from warren.coordinator.web.routes import GUARDED
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 

@@ -13,7 +13,7 @@ from litestar.exceptions import HTTPException
 from warren import log
 from warren.coordinator.limits import BODY_BYTES, UNAUTHENTICATED_BODY_BYTES, Limits
 from warren.coordinator.problems import Problem
-from warren.coordinator.web import openapi, problems, routes
+from warren.coordinator.web import openapi, problems, public_routes, routes
 from warren.coordinator.web.auth import Authenticated, Gate
 from warren.coordinator.web.body import StrictRequest
 from warren.coordinator.web.door import INTERNAL, LATE, App, Door
@@ -36,7 +36,7 @@ def build(
 
 
 def _rest(service: Any, gate: Gate, metrics: Metrics) -> App:
-    document: Final = msgspec.json.encode(openapi.describe(routes.PUBLIC, routes.GUARDED))
+    document: Final = msgspec.json.encode(openapi.describe(public_routes.PUBLIC, routes.GUARDED))
 
     @get(openapi.PATH, sync_to_thread=False)
     def read_description() -> Response[bytes]:
@@ -47,7 +47,7 @@ def _rest(service: Any, gate: Gate, metrics: Metrics) -> App:
 
     public = Router(
         "/",
-        route_handlers=[*routes.PUBLIC, read_description],
+        route_handlers=[*public_routes.PUBLIC, read_description],
         request_max_body_size=UNAUTHENTICATED_BODY_BYTES,
     )
     guarded = Router(

@@ -11,7 +11,7 @@ import httpx2
 import msgspec
 
 from tests.unit.coordinator.web.harness import Running, answer_of, running
-from warren.coordinator.web import openapi, routes
+from warren.coordinator.web import openapi, public_routes, routes
 from warren.identity.signing import VerifyKey
 from warren.proto.control.administration import (
     ConnectorRequest,
@@ -74,7 +74,7 @@ CASES = {
 
 def operations() -> dict[str, tuple[str, str]]:
     """Operation id → method and path, of all that need a token."""
-    document = openapi.describe(routes.PUBLIC, routes.GUARDED)
+    document = openapi.describe(public_routes.PUBLIC, routes.GUARDED)
     return {
         operation["operationId"]: (method.upper(), path)
         for path, methods in document["paths"].items()
@@ -84,7 +84,7 @@ def operations() -> dict[str, tuple[str, str]]:
 
 
 def test_every_operation_of_the_description_has_a_case_and_the_others_are_known_to_be_public() -> None:
-    document = openapi.describe(routes.PUBLIC, routes.GUARDED)
+    document = openapi.describe(public_routes.PUBLIC, routes.GUARDED)
     named = {operation["operationId"] for methods in document["paths"].values() for operation in methods.values()}
     assert set(operations()) == set(CASES)
     assert named - set(operations()) == PUBLIC
@@ -139,7 +139,7 @@ def test_the_application_has_exactly_the_paths_that_are_meant() -> None:
                 if method != "OPTIONS"
             }
             assert found == set(INVENTORY.strip().splitlines())
-            document = openapi.describe(routes.PUBLIC, routes.GUARDED)
+            document = openapi.describe(public_routes.PUBLIC, routes.GUARDED)
             described = {f"{method.upper()} {path}" for path, one in document["paths"].items() for method in one}
             assert described == found - {"GET /v1/openapi.json"}
 

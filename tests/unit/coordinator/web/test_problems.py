@@ -11,7 +11,8 @@ from tests.unit.coordinator.web.harness import Running, answer_of, parse, runnin
 from warren.coordinator.problems import KINDS, Problem, unavailable
 from warren.coordinator.web.openapi import describe
 from warren.coordinator.web.problems import HTTP_KINDS
-from warren.coordinator.web.routes import GUARDED, PUBLIC
+from warren.coordinator.web.public_routes import PUBLIC
+from warren.coordinator.web.routes import GUARDED
 from warren.proto.control import messages
 
 HANDSHAKE = (
