@@ -26,8 +26,9 @@ _GENERIC_BYTES: Final = 4  # nfgenmsg: family, version, resource
 _MAPPED: Final = bytes(10) + b"\xff\xff"
 _BATCH: Final = 64
 """Answers are some 300 bytes, and wait in a buffer that is a hundred times that."""
-_PATIENCE_S: Final = 5.0
-_READ_BYTES: Final = 1 << 18
+_PATIENCE: Final = struct.pack("@ll", 5, 0)  # the kernel's own: settimeout() would ask it twice for each answer
+_READ_BYTES: Final = 1 << 13
+"""An answer is a datagram of its own."""
 
 # A tuple is its addresses (an attribute each), then protocol, source port and destination port; the latter two are
 # big-endian, everything else is the host's.
@@ -49,13 +50,13 @@ def origins(connections: Sequence[tuple[bytes, bytes, int, int]]) -> list[Origin
     found: list[Origin | None] = [None] * len(connections)
     try:
         with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as door:
-            door.settimeout(_PATIENCE_S)
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _PATIENCE)
             for start in range(0, len(connections), _BATCH):
                 batch = connections[start : start + _BATCH]
                 door.send(b"".join(_question(start + index, *one) for index, one in enumerate(batch)))
                 if not _take(door, len(batch), found):
                     return None
-    except TimeoutError:
+    except BlockingIOError:
         raise OperationFailed("the kernel does not say how connections were opened") from None
     except OSError:
         return None

@@ -111,7 +111,8 @@ def test_where_nothing_is_tracked_it_ends_only_if_neither_may_open_it(me: str, b
 def test_where_tracking_cannot_be_asked_nothing_ends_but_what_is_nobodys() -> None:
     untold = sock((ME, 25), (BOB, EPHEMERAL), Opened.UNTOLD)
     gone = sock((ME, 25), (NOBODY, EPHEMERAL), Opened.UNTOLD)
-    assert forbidden([untold, gone], law(deny(25), deny(EPHEMERAL))) == [gone]
+    claimed = sock((ME, 25), (BOB, EPHEMERAL), Opened.UNTOLD, (BOB, ME, 25))
+    assert forbidden([untold, claimed, gone], law(deny(25), deny(EPHEMERAL))) == [gone]
 
 
 def test_what_is_of_somebody_who_is_no_member_any_more_ends_whatever_the_policy_says() -> None:
@@ -145,6 +146,7 @@ def test_what_is_not_of_the_overlay_and_what_stays_on_this_host_is_never_touched
         outbound(ME4, ME4, 443),
         sock(("198.51.100.1", 80), ("198.51.100.2", EPHEMERAL), origin=("198.51.100.2", "198.51.100.1", 80)),
         inbound(service, 80, BOB),
+        outbound(ME, service, 80),
         sock((ME, 80), (BOB, EPHEMERAL), origin=(CAROL, ME, 80)),  # translated, nobody knows how
         sock((ME, 80), (BOB, EPHEMERAL), origin=(BOB, "2001:db8::1", 80)),
     ):

@@ -181,7 +181,15 @@ def test_names_that_are_asked_for_and_remembered_have_a_ceiling(monkeypatch: pyt
                 for _ in range(socks_udp.WAITING_MAX):
                     await member.hear()
                 assert member.has_nothing()
-                for name, asked in ((b"n15", 0), (b"n14", 0), (b"n13", 1), (b"n14", 1)):
+                answer.clear()
+                for number in range(40):
+                    await program.send(to_name(b"other", member.place.port, b"%02d" % number), up.relay)
+                await up.tools.until(lambda: up.tools.bytes_in == 40 * 11 + 40 * 14)
+                answer.set()
+                waited = [(await member.hear())[0] for _ in range(socks_udp.WAITING_MAX)]
+                assert waited == [b"%02d" % number for number in range(socks_udp.WAITING_MAX)]
+                assert member.has_nothing()
+                for name, asked in ((b"other", 0), (b"n15", 0), (b"n14", 1), (b"n15", 1), (b"other", 1)):
                     before = len(up.tools.asked)
                     await program.send(to_name(name, member.place.port, b"?"), up.relay)
                     await member.hear()
@@ -378,6 +386,7 @@ def test_garbage_is_dropped_and_the_port_goes_on(garbage: bytes, reason: str | N
                 await program.send(to(member, b"fine"), up.relay)
                 assert (await member.hear())[0] == b"fine"
                 assert up.tools.reasons == ({} if reason is None else {reason: 1})
+                assert len(up.tools.goals) == 1  # the agent is not asked about what is not of the overlay
 
     run(test)
 

@@ -31,8 +31,10 @@ class Line:
     each other.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, patience_s: float | None = None) -> None:
+        """``patience_s``: how long an answer may take; None: :data:`PATIENCE_S`."""
         self._path = path
+        self._patience_s = patience_s
         self._connection: socket.socket | None = None
         self._one_at_a_time = asyncio.Lock()
 
@@ -47,7 +49,7 @@ class Line:
         async with self._one_at_a_time:
             done = False
             try:
-                async with asyncio.timeout(PATIENCE_S):
+                async with asyncio.timeout(PATIENCE_S if self._patience_s is None else self._patience_s):
                     connection = await self._connected()
                     await asyncio.get_running_loop().sock_sendall(connection, frame)
                     answer, descriptors = await _receive(connection)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path as FilePath
-from typing import Any
+from typing import Any, Final
 
 from warren.engine.rootless import messages
 from warren.engine.rootless.blocking import BlockingLine
@@ -15,6 +15,9 @@ from warren.linux.netlink_values import Address, Link, Path, Route, Rule
 from warren.linux.nft import Command, Table
 from warren.linux.tcp_sockets import TcpSocket, pack_sockets, sockets_untrusted
 from warren.model.tunnel import IPAddress, IPNetwork
+
+CONNECTIONS_PATIENCE_S: Final = 60.0
+"""A hundred thousand are listed in two seconds, and the helper does other things meanwhile."""
 
 
 class NestNetlink:
@@ -114,7 +117,7 @@ class NestTcp:
     """
 
     def __init__(self, path: FilePath) -> None:
-        self._line = Line(path)
+        self._line = Line(path, CONNECTIONS_PATIENCE_S)
 
     async def connections(self, local: Sequence[IPNetwork]) -> Sequence[TcpSocket]:
         rows: bytes = await self._ask(messages.Connections(tuple(map(str, local))), bytes)
