@@ -21,7 +21,7 @@ from warren.proto.control.messages import SIGNAL_BYTES_MAX
 from warren.proto.turn.credentials import member_password
 from warren.reach.doors import Bridge, Doors, PeerFacts
 from warren.reach.gather import HostAddress, host_bases
-from warren.reach.keys import CheckKeys
+from warren.reach.keys import CheckKeys, mapping_secret
 from warren.reach.portmap import Gateway
 from warren.reach.portmap_gateways import gateways_of
 from warren.reach.proxy import proxy_from, proxy_from_environment
@@ -65,6 +65,7 @@ class Connecting:
             gateways=self._gateways,
             changed=self._ways_in_changed,
             enabled=lambda: shared.config.port_mapping and self._port > 0,
+            secret=mapping_secret(ground.key, ground.network.raw),
         )
         self._mapping_for: object = None
         name = self._coordination.name

@@ -64,6 +64,7 @@ class Context:
         """What each server said of each base, and when."""
         self.pacer = Bucket(settings.node_checks_per_s, settings.node_checks_per_s / 8, now)
         self.transactions: dict[bytes, Waiting] = {}
+        self.signals_sent = 0
         self.signals: dict[bytes, tuple[bool, int]] = {}
         """Nodes to be signalled: whether an answer is asked for, and open sockets."""
         self.hard_busy: set[Hard] = set()

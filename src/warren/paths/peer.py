@@ -23,7 +23,7 @@ from warren.paths.checks import Answer, Receipt, Request, label_of
 from warren.paths.choice import DOUBT_S, GIVEN_UP, LOST_S, Choice
 from warren.paths.context import Context, Waiting
 from warren.paths.events import Mapped
-from warren.paths.freshness import Freshness
+from warren.paths.freshness import Freshness, SignalOrder
 from warren.paths.hard import Hard
 from warren.paths.keepalive import Keepalive
 from warren.paths.mtu import OVERHEAD, MtuSearch
@@ -77,6 +77,7 @@ class PeerPaths:
         self.choice = Choice(context, self, now)
         self.hard = Hard(context, self, now)
         self.freshness = Freshness(now)
+        self.signal_order = SignalOrder()
         self.replies = Bucket(REPLIES_PER_S, REPLIES_PER_S, now)
         self.rounds = Rounds(context, self)
         self.active_until = -NEVER
@@ -275,8 +276,10 @@ class PeerPaths:
     def answered(self, waiting: Waiting, transaction: bytes, answer: Answer, now: float) -> None:
         """A check of ours was answered by the way it went."""
         mapped = answer.mapped
-        if self.freshness.proven(answer.epoch):
+        before = self.freshness.epoch
+        if self.freshness.proven(answer.epoch) and before is not None:
             self._receipts.peer_began(now)
+            self.signal_order.over(before)
         pair = waiting.pair or self._probed(waiting.base, waiting.remote, now)
         if pair is None or pair not in self.pairs:
             return

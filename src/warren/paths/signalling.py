@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from msgspec import structs
+
 from warren.errors import MalformedPacket
 from warren.paths.checks import TRANSACTION_BYTES, key_of, names
 from warren.paths.context import Context
@@ -63,13 +65,21 @@ class Signalling:
 
     def _send(self, peer: PeerPaths, sockets: int, *, asks: bool) -> None:
         context = self._context
-        signal = Signal(asks, places(self._own_candidates()), context.nat, sockets)
+        context.signals_sent += 1
+        signal = Signal(
+            asks,
+            places(self._own_candidates()),
+            context.nat,
+            sockets,
+            epoch=context.epoch,
+            order=context.signals_sent,
+        )
         small = self._seal(peer, signal)
         pair = peer.choice.pair
         if pair is not None and peer.choice.is_sound():
             context.transmits.append(Check(pair.base, pair.remote, small))
             return
-        whole = self._seal(peer, Signal(asks, signal.places, signal.nat, sockets, context.record))
+        whole = self._seal(peer, structs.replace(signal, record=context.record))
         context.events.append(SignalWanted(peer.node, whole if len(whole) <= SIGNAL_BYTES_MAX else small))
         if len(small) > CARRIED_BYTES_MAX:
             return
@@ -156,7 +166,8 @@ class Signalling:
     def _take(self, peer: PeerPaths, signal: Signal, now: float) -> None:
         if signal.record:
             self._context.events.append(Learned(peer.node, signal.record))
-        peer.signalled(signal, now)
+        if peer.signal_order.accepts(signal.epoch, signal.order):
+            peer.signalled(signal, now)
 
     def _allowed(self, buckets: dict[bytes, Bucket], node: bytes, now: float) -> bool:
         bucket = buckets.get(node)

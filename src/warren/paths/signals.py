@@ -64,6 +64,10 @@ class Signal(msgspec.Struct, frozen=True, array_like=True):
     """A birthday: so many sockets of the sender's are open towards the receiver (paths/hard.py)."""
     record: Annotated[bytes, Meta(max_length=SIGNAL_BYTES_MAX)] = b""
     """The envelope of its NodeRecord, if there is room."""
+    epoch: Annotated[int, Meta(ge=0)] = 0
+    """The sender's, as in its checks; 0: of a program that does not number its signals."""
+    order: Annotated[int, Meta(ge=0, lt=1 << 32)] = 0
+    """Its number in that epoch. Who knows neither passes over both."""
 
     def candidates(self) -> tuple[RemoteCandidate, ...]:
         """As of a NodeRecord: none at which no other host can be."""

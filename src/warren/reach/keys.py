@@ -9,9 +9,11 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from warren.identity.keys import PrivateKey, PublicKey
+from warren.identity.signing import SigningKey
 
 _INFO = b"warren check 1"
-CHECK_KEY_BYTES = 32
+_MAPPING_INFO = b"warren port mapping 1"
+CHECK_KEY_BYTES = SECRET_BYTES = 32
 
 
 def check_key(own: PrivateKey, peer: PublicKey, network: bytes) -> bytes | None:
@@ -25,6 +27,13 @@ def check_key(own: PrivateKey, peer: PublicKey, network: bytes) -> bytes | None:
     except ValueError:
         return None
     return HKDF(SHA256(), CHECK_KEY_BYTES, salt=None, info=_INFO + network).derive(secret)
+
+
+def mapping_secret(key: SigningKey, network: bytes) -> bytes:
+    """What the nonces of the node with ``key`` follow from when it asks gateways for ports (RFC 6887 §11.2): known to
+    nobody else, and the same after a crash, so that a gateway lets it have its mapping back.
+    """
+    return HKDF(SHA256(), SECRET_BYTES, salt=None, info=_MAPPING_INFO + network).derive(key.seed)
 
 
 class CheckKeys:

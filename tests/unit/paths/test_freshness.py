@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from warren.paths.freshness import STRANGE_BURST, WINDOW, Freshness
+from warren.paths.freshness import EPOCHS_MAX, STRANGE_BURST, WINDOW, Freshness, SignalOrder
 
 
 def test_a_number_counts_once() -> None:
@@ -41,3 +41,19 @@ def test_a_new_epoch_starts_from_nothing() -> None:
     assert one.accepts(2, 1, 0.0)
     one.proven(2)
     assert not one.accepts(2, 1, 0.0)
+
+
+def test_signals_of_many_epochs_are_not_remembered_for_ever() -> None:
+    orders = SignalOrder()
+    for epoch in range(1, 2 * EPOCHS_MAX):
+        assert orders.accepts(epoch, 1)
+        assert not orders.accepts(epoch, 1)
+    assert len(orders._newest) == EPOCHS_MAX
+
+
+def test_who_does_not_number_signals_is_believed_until_he_does() -> None:
+    orders = SignalOrder()
+    assert orders.accepts(0, 0)
+    assert orders.accepts(0, 0)
+    assert orders.accepts(1, 1)
+    assert not orders.accepts(0, 0)

@@ -6,9 +6,18 @@ import pytest
 
 from tests.support.path_pair import KEY, PathPair, at
 from warren.paths.checks import key_of, label_of, names, seal_answer
-from warren.paths.events import Check
+from warren.paths.events import Check, SignalWanted
 from warren.paths.signalling import BROUGHT_BURST
-from warren.paths.signals import CARRIED_BYTES_MAX, CARRIED_FROM, CARRY_TO, Signal, seal_carried, seal_signal
+from warren.paths.signals import (
+    CARRIED_BYTES_MAX,
+    CARRIED_FROM,
+    CARRY_TO,
+    SIGNAL_BYTES_MAX,
+    Signal,
+    read_signal_untrusted,
+    seal_carried,
+    seal_signal,
+)
 from warren.paths.values import RemoteCandidate
 from warren.proto.stun.message import Attribute, Class, Method, decode_untrusted, encode
 
@@ -125,7 +134,7 @@ def test_who_brings_rubbish_uses_up_nobody_elses_signals() -> None:
         pair.b.receive(brought, at("192.0.2.3"), pair.bases[pair.b], pair.now)
         pair.b.signal_received(pair.A, forged, pair.now)
     real = seal_signal(
-        Signal(False, nat="v4:open"),
+        Signal(False, nat="v4:open", epoch=7, order=1),
         key=KEY,
         transaction=bytes(12),
         receiver=label_of(pair.B),
@@ -150,3 +159,48 @@ def test_what_one_member_brings_is_looked_at_so_often_and_no_more(monkeypatch: p
         )
         pair.b.receive(brought, at("192.0.2.3"), pair.bases[pair.b], pair.now)
     assert looked == BROUGHT_BURST
+
+
+def told(pair: PathPair, nat: str, epoch: int, order: int) -> str:
+    """a's signal comes to b; what b then knows of a's NAT."""
+    signal = Signal(False, nat=nat, epoch=epoch, order=order)
+    data = seal_signal(signal, key=KEY, transaction=bytes(12), receiver=label_of(pair.B), sender=label_of(pair.A))
+    pair.now += 10.0
+    pair.b.signal_received(pair.A, data, pair.now)
+    return pair.b._peers[pair.A].nat
+
+
+def test_an_old_signal_never_takes_the_place_of_a_newer_one() -> None:
+    pair = PathPair()
+    assert told(pair, "v4:open", 7, 2) == "v4:open"
+    for order in (1, 2):
+        assert told(pair, "no-udp", 7, order) == "v4:open"
+    assert told(pair, "no-udp", 0, 0) == "v4:open"
+    assert told(pair, "no-udp", 7, 3) == "no-udp"
+
+
+def test_when_a_peer_was_started_again_nothing_of_before_counts() -> None:
+    pair = carrier()
+    epoch = pair.a._context.epoch
+    assert told(pair, "v4:open", epoch, 1000) == "v4:open"
+    pair.a._context.epoch = epoch ^ 1
+    pair.run(60.0)
+    assert told(pair, "no-udp", epoch, 2000) == "v4:open"
+    assert told(pair, "no-udp", epoch ^ 1, 3000) == "no-udp"
+
+
+def test_each_signal_has_a_higher_number_than_the_one_before() -> None:
+    pair = PathPair()
+    seen = []
+    for _ in range(3):
+        pair.now += 60.0
+        pair.a.want(pair.B, pair.now)
+        pair.a.handle_timeout(pair.now)
+        pair.collect()
+        seen += [one.data for one in pair.events[pair.a] if isinstance(one, SignalWanted)]
+        pair.events[pair.a].clear()
+    signals = [read_signal_untrusted(decode_untrusted(data, SIGNAL_BYTES_MAX)) for data in seen]
+    orders = [signal.order for signal in signals]
+    assert len(orders) >= 3
+    assert orders == sorted(set(orders))
+    assert {signal.epoch for signal in signals} == {pair.a._context.epoch}

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -41,6 +42,20 @@ def test_a_signal_says_what_was_sealed() -> None:
     found = read_signal_untrusted(message)
     assert found == signal
     assert found.candidates() == candidates
+
+
+def test_programs_that_number_their_signals_and_those_that_do_not_read_each_other() -> None:
+    class Before(msgspec.Struct, frozen=True, array_like=True):
+        asks: bool
+        places: tuple[Place, ...] = ()
+        nat: str = ""
+        sockets: int = 0
+        record: bytes = b""
+
+    old, new = Before(True, (), "v4:open", 3, b"r"), Signal(True, (), "v4:open", 3, b"r", epoch=2**64 - 1, order=5)
+    assert msgspec.msgpack.decode(msgspec.msgpack.encode(new), type=Before) == old
+    read = msgspec.msgpack.decode(msgspec.msgpack.encode(old), type=Signal)
+    assert read == Signal(True, (), "v4:open", 3, b"r")
 
 
 NOWHERE = ("127.0.0.1", "0.0.0.9", "224.0.0.1", "255.255.255.255", "::1", "ff02::1", "::ffff:192.0.2.1", "::192.0.2.1")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from warren.identity.keys import PrivateKey, PublicKey
-from warren.reach.keys import CHECK_KEY_BYTES, CheckKeys, check_key
+from warren.identity.signing import SigningKey
+from warren.reach.keys import CHECK_KEY_BYTES, SECRET_BYTES, CheckKeys, check_key, mapping_secret
 
 A, B, C = (PrivateKey(bytes([number]) * 32) for number in (1, 2, 3))
 HOME, WORK = bytes(32), bytes([1]) * 32
@@ -32,3 +33,11 @@ def test_the_present_keys_come_first() -> None:
     assert len(set(found)) == 4
     keys.keep([A], [B.public_key()])
     assert keys.of([A, C], [B.public_key()])[0] == found[0]
+
+
+def test_a_node_has_one_secret_for_gateways_in_each_network_and_has_it_again() -> None:
+    key, other = SigningKey(bytes(32)), SigningKey(bytes([1]) * 32)
+    secret = mapping_secret(key, HOME)
+    assert len(secret) == SECRET_BYTES
+    assert mapping_secret(SigningKey(bytes(32)), HOME) == secret
+    assert len({secret, mapping_secret(key, WORK), mapping_secret(other, HOME), key.seed}) == 4
