@@ -11,11 +11,15 @@ import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from cryptography import x509
 
 from tests.support.acme import ENVIRONMENT, MISSING, names_command, pebble_command
 from tests.support.ingress import Gateway, eventually, gateway
+from warren.ingress import generation
+from warren.ingress.config import Json, configuration
 
 pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}")
 
@@ -38,12 +42,14 @@ def free_ports(count: int) -> list[int]:
 
 
 @contextlib.asynccontextmanager
-async def pebble(directory: Path, ports: list[int], *, http: int, https: int) -> AsyncIterator[Authority]:
+async def pebble(
+    directory: Path, ports: list[int], *, http: int, https: int, valid_s: int | None = None
+) -> AsyncIterator[Authority]:
     """An authority that finds every name at 127.0.0.1, and there web servers at these two ports."""
     api, management, dns, unused = ports
     names = f"127.0.0.1:{dns}"
     command, certificate = pebble_command(
-        directory, "127.0.0.1", api=api, management=management, dns=names, http=http, https=https
+        directory, "127.0.0.1", api=api, management=management, dns=names, http=http, https=https, valid_s=valid_s
     )
     commands = [names_command(names, f"127.0.0.1:{unused}", everything="127.0.0.1"), command]
     environment = os.environ | ENVIRONMENT
@@ -69,17 +75,20 @@ def listens(port: int) -> bool:
 
 async def issuer_of(gate: Gateway, domain: str) -> str:
     """Who made the certificate that clients see; empty when there is none."""
+    found = await certificate_of(gate, domain)
+    return "" if found is None else found.issuer.rfc4514_string()
+
+
+async def certificate_of(gate: Gateway, domain: str) -> x509.Certificate | None:
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
         _, writer = await asyncio.open_connection("127.0.0.1", gate.https, ssl=context, server_hostname=domain)
     except OSError:
-        return ""
-    from cryptography import x509
-
+        return None
     der = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
     writer.transport.abort()
-    return x509.load_der_x509_certificate(der).issuer.rfc4514_string()
+    return x509.load_der_x509_certificate(der)
 
 
 async def obtain(challenge: str, *, following: bool = False) -> str:
@@ -151,6 +160,50 @@ def test_a_certificate_that_is_not_to_be_had_is_a_problem_of_its_connector() -> 
 
     with tempfile.TemporaryDirectory() as directory:
         asyncio.run(scene(Path(directory)))
+
+
+def test_a_certificate_is_renewed_in_time_and_the_old_one_served_on_while_that_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def often(*arguments: Any) -> Json:
+        made = configuration(*arguments)
+        automation = made["apps"]["tls"]["automation"]
+        automation["renew_interval"] = "500ms"
+        for policy in automation["policies"]:
+            policy["renewal_window_ratio"] = 0.6
+        return made
+
+    monkeypatch.setattr(generation, "configuration", often)
+
+    async def scene(directory: Path) -> None:
+        api, *more = free_ports(4)
+        settings = {"acme_directory": f"https://127.0.0.1:{api}/dir", "acme_ca": directory / "api.crt"}
+        async with gateway(**settings) as gate:
+            plain = gate.site("plain.test", certificate="none")
+            await gate.keep([plain])
+            async with pebble(directory, [api, *more], http=gate.http, https=gate.https, valid_s=5):
+                await gate.keep([plain, gate.site("acme.test", certificate="acme")])
+                web = await websocket(gate, "plain.test")
+                first = await until_other(gate, None)
+                second = await until_other(gate, first)
+                assert second.not_valid_after_utc > first.not_valid_after_utc
+            await eventually(lambda: "acme" in gate.caddy.problems(), 30)
+            said = gate.caddy.problems()["acme"]
+            assert said.startswith("the certificate for acme.test ")
+            assert ", and cannot be renewed: " in said
+            assert await certificate_of(gate, "acme.test") is not None
+            assert not web.is_closing()
+            web.transport.abort()
+
+    with tempfile.TemporaryDirectory() as directory:
+        asyncio.run(scene(Path(directory)))
+
+
+async def until_other(gate: Gateway, before: x509.Certificate | None) -> x509.Certificate:
+    async with asyncio.timeout(30):
+        while (found := await certificate_of(gate, "acme.test")) is None or found == before:
+            await asyncio.sleep(0.1)
+    return found
 
 
 def test_what_other_gateways_are_asked_ends_there_and_opens_nothing_else() -> None:

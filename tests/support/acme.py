@@ -25,15 +25,25 @@ def names_command(dns: str, management: str, *, everything: str = "") -> list[st
 
 
 def pebble_command(
-    directory: Path, address: str, *, api: int, management: int, dns: str, http: int = 80, https: int = 443
+    directory: Path,
+    address: str,
+    *,
+    api: int,
+    management: int,
+    dns: str,
+    http: int = 80,
+    https: int = 443,
+    valid_s: int | None = None,
 ) -> tuple[list[str], Path]:
     """Pebble at ``address``, which looks at web servers at the ports ``http`` and ``https``; and the certificate that
-    its own API has.
+    its own API has. ``valid_s``: of what it gives; None: some years.
     """
     names = ("localhost", ip_address(address))
     certificate, key = make_certificate("pebble", names=names).write(directory, "api")
     settings = {"httpPort": http, "tlsPort": https, "certificate": str(certificate), "privateKey": str(key)}
     settings |= {"listenAddress": f"{address}:{api}", "managementListenAddress": f"{address}:{management}"}
+    if valid_s is not None:
+        settings["certificateValidityPeriod"] = valid_s
     config = directory / "pebble.json"
     config.write_text(json.dumps({"pebble": settings}))
     return [*_WITH_US, "pebble", "-config", str(config), "-dnsserver", dns, "-strict"], certificate

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ from warren.ingress.generation import Generation, numbers
 from warren.ingress.log_lines import Certificates, Line
 from warren.ingress.lookup import Lookup
 from warren.ingress.sites import Ports, Settings, Site
-from warren.ingress.stored import Repairs
+from warren.ingress.stored import Repairs, valid_for_s
 
 __all__ = ["Caddy", "Ports", "Settings", "Site"]
 
@@ -56,7 +57,7 @@ class Caddy:
         self._putting_off: asyncio.TimerHandle | None = None
         self._looked_around = False
         self._watching: asyncio.Task[None] | None = None
-        self._certificates = Certificates()
+        self._certificates = Certificates(partial(valid_for_s, settings.storage))
         self._repairs = Repairs()
         self._down = ""
         self._closed = asyncio.Event()
@@ -101,7 +102,9 @@ class Caddy:
             return self.ports
 
     def problems(self) -> Mapping[str, str]:
-        """By connector, a sentence: that Caddy has ended, or why there is no certificate (both are tried again)."""
+        """By connector, a sentence: that Caddy has ended, or why there is no certificate or it is not renewed (all of
+        which is tried again).
+        """
         found: dict[str, str] = {}
         for site in self._sites:
             trouble = self._down or self._certificates.trouble(site.domains)

@@ -24,6 +24,9 @@ LOOK_EVERY_S: Final = 0.5
 
 _log = log.get("caddy")
 _CERTIFICATES: Final = ("tls.obtain", "tls.renew", "tls.issuance", "tls.cache.maintenance", "http.acme_client")
+_RENEWAL: Final = "tls.renew"
+_HOUR_S: Final = 3600.0
+_DAY_S: Final = 24 * _HOUR_S
 _CHALLENGE_FAILED: Final = "challenge failed"
 _OF_NO_INTEREST: Final = {
     "will retry",
@@ -62,10 +65,14 @@ def read_line(data: bytes) -> Line | None:
 
 
 class Certificates:
-    """Which domains have no certificate, and why: the last that Caddy said of each."""
+    """Which domains have no certificate, or one that is not renewed, and why: the last that Caddy said of each."""
 
-    def __init__(self) -> None:
+    def __init__(self, left_s: Callable[[str], float | None] = lambda _: None) -> None:
+        """``left_s``: how long the certificate of a domain is still valid; None: that is not known."""
+        self._left_s = left_s
         self._troubles: dict[str, str] = {}
+        self._not_renewed: set[str] = set()
+        """Of those with troubles: they had a certificate."""
         self._challenges: dict[str, str] = {}
         """How the authority's last look at a domain failed: Caddy says it once, and then only that nothing is left."""
 
@@ -76,6 +83,7 @@ class Certificates:
             return False
         if "successfully" in line.msg:
             self._challenges.pop(domain, None)
+            self._not_renewed.discard(domain)
             return self._troubles.pop(domain, None) is not None
         if line.level != "error" or line.error is None or line.msg in _OF_NO_INTEREST:
             return False
@@ -86,9 +94,9 @@ class Certificates:
             )
             return False
         why = self._challenges.get(domain) or f"{line.error}; it is tried again"
-        trouble = f"no certificate for {domain}: {why}"[:LINE_CHARACTERS_SHOWN]
-        changed = self._troubles.get(domain) != trouble
-        self._troubles[domain] = trouble
+        (self._not_renewed.add if line.logger.startswith(_RENEWAL) else self._not_renewed.discard)(domain)
+        changed = self._troubles.get(domain) != why
+        self._troubles[domain] = why
         return changed
 
     def keep_only(self, domains: frozenset[str]) -> None:
@@ -96,9 +104,29 @@ class Certificates:
         for known in (self._troubles, self._challenges):
             for domain in known.keys() - domains:
                 del known[domain]
+        self._not_renewed &= domains
 
     def trouble(self, domains: tuple[str, ...]) -> str | None:
-        return next((self._troubles[domain] for domain in domains if domain in self._troubles), None)
+        """A sentence about the first of them that has one."""
+        domain = next((domain for domain in domains if domain in self._troubles), None)
+        if domain is None:
+            return None
+        what = f"no certificate for {domain}"
+        if domain in self._not_renewed and (left_s := self._left_s(domain)) is not None:
+            what = f"the certificate for {domain} {_validity(left_s)}, and cannot be renewed"
+        return f"{what}: {self._troubles[domain]}"[:LINE_CHARACTERS_SHOWN]
+
+
+def _validity(left_s: float) -> str:
+    """In steps that are worth a line of the log each."""
+    if left_s <= 0:
+        return "has expired"
+    if left_s < _HOUR_S:
+        return "is valid for less than an hour"
+    if left_s < 2 * _DAY_S:
+        hours = int(left_s // _HOUR_S)
+        return f"is valid for {hours} more hour{'' if hours == 1 else 's'}"
+    return f"is valid for {int(left_s // _DAY_S)} more days"
 
 
 class LogFile:

@@ -105,7 +105,7 @@ class CaddyProcess:
     async def hangs(self) -> bool:
         """Whether it is there and does not answer; this takes up to :data:`HUNG_AFTER_S`."""
         try:
-            await ask(self._settings.admin, "/config/admin/listen", HUNG_AFTER_S)
+            await ask(self._settings.admin, "/metrics", HUNG_AFTER_S)
         except OSError:
             return not await self.ended(_GONE_S)
         return False

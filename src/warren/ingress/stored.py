@@ -1,4 +1,5 @@
-"""What Caddy has stored, looked through: it writes in place, and reads for ever after what a full disk cut off.
+"""What Caddy has stored, looked through: it writes in place, and reads for ever after what a full disk cut off. Also
+how long its certificates are valid.
 
 ::
 
@@ -9,6 +10,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +26,19 @@ _BYTES_MAX: Final = 1 << 20
 _PEM_END: Final = b"-----END "
 
 _log = log.get("caddy")
+
+
+def valid_for_s(storage: Path, domain: str) -> float | None:
+    """How long the best certificate for ``domain`` is still valid, in seconds (below 0: it has expired) and by the
+    clock of this host; None: there is none.
+    """
+    from cryptography import x509
+
+    found = []
+    for file in storage.glob(f"certificates/*/{domain}/{domain}.crt"):
+        with contextlib.suppress(OSError, ValueError):
+            found.append(x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc.timestamp())
+    return max(found) - time.time() if found else None
 
 
 class Repairs:

@@ -50,6 +50,29 @@ def test_a_certificate_that_failed_is_a_trouble_until_it_comes() -> None:
     assert not certificates.take(OBTAINED)
 
 
+@pytest.mark.parametrize(
+    ("left_s", "validity"),
+    [
+        (20.5 * 86400, "is valid for 20 more days, and cannot be renewed"),
+        (47.9 * 3600, "is valid for 47 more hours, and cannot be renewed"),
+        (3700.0, "is valid for 1 more hour, and cannot be renewed"),
+        (3599.0, "is valid for less than an hour, and cannot be renewed"),
+        (-1.0, "has expired, and cannot be renewed"),
+    ],
+)
+def test_of_a_certificate_that_is_not_renewed_it_is_told_how_long_it_is_still_valid(
+    left_s: float, validity: str
+) -> None:
+    certificates = Certificates({"a.example": left_s}.get)
+    certificates.take(FAILED)
+    assert (certificates.trouble(("a.example",)) or "").startswith("no certificate for a.example: ")
+    certificates.take(msgspec.structs.replace(FAILED, logger="tls.renew"))
+    trouble = certificates.trouble(("a.example",))
+    assert trouble == f"the certificate for a.example {validity}: {FAILED.error}; it is tried again"
+    assert certificates.take(msgspec.structs.replace(OBTAINED, logger="tls.renew"))
+    assert certificates.trouble(("a.example",)) is None
+
+
 def test_how_the_authority_failed_to_look_says_more_than_that_nothing_is_left() -> None:
     certificates = Certificates()
     certificates.take(CHALLENGE)

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from warren.ingress.stored import take_away_damaged
+from tests.support.certificates import make_certificate
+from warren.ingress.stored import take_away_damaged, valid_for_s
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 AUTHORITY = "caddy/pki/authorities/local"
@@ -65,3 +66,17 @@ def test_an_intermediate_certificate_goes_alone_and_a_root_with_all_that_it_sign
 
 def test_where_nothing_was_stored_yet_there_is_nothing_to_do(tmp_path: Path) -> None:
     assert take_away_damaged(tmp_path / "missing") == []
+
+
+def test_the_best_certificate_of_a_domain_says_how_long_it_is_valid(tmp_path: Path) -> None:
+    assert valid_for_s(tmp_path, "a.example") is None
+    for authority in ("one", "other"):
+        directory = tmp_path / "certificates" / authority / "a.example"
+        directory.mkdir(parents=True)
+        (directory / "a.example.crt").write_text("cut off")
+    assert valid_for_s(tmp_path, "a.example") is None
+    (directory / "a.example.crt").write_text(make_certificate("a.example").pem)
+    left_s = valid_for_s(tmp_path, "a.example")
+    assert left_s is not None
+    assert left_s > 0
+    assert valid_for_s(tmp_path, "b.example") is None
