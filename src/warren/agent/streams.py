@@ -38,6 +38,7 @@ from warren.proto.control.local import Stream
 READY_WITHIN_S: Final = 20.0
 """How long streams that were found running wait for networks that are slow to start."""
 SETTLE_WITHIN_S: Final = 30.0
+REFRESH_WITHIN_S: Final = 2.0
 AGAIN_S: Final = 2.0
 """Before what failed is tried again."""
 PAUSE_S: Final = 0.05
@@ -100,11 +101,12 @@ class StreamKeeper:
         return self._streams
 
     async def refresh(self) -> None:
-        """Have :attr:`streams` be of now, as far as the process answers."""
+        """Have :attr:`streams` be of now, as far as the process answers, and soon."""
         if self._running:
             self._process.ask()
-            with contextlib.suppress(WarrenError):
-                await self.settle()
+            with contextlib.suppress(WarrenError, TimeoutError):
+                async with asyncio.timeout(REFRESH_WITHIN_S):
+                    await self.settle()
 
     async def settle(self) -> None:
         """Return when what is wanted now is carried out. Raises OperationFailed or Unreachable when it cannot be."""
