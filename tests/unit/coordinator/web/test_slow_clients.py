@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import dataclasses
 import socket
+from asyncio import StreamReader, StreamWriter
+from collections.abc import Iterable
 
 import pytest
 
-from tests.support.waiting import until
+from tests.support.waiting import PATIENCE_S, until
 from tests.unit.coordinator.web.harness import (
     GENEROUS,
     Running,
@@ -41,6 +43,26 @@ async def nobody_is_connected(coordinator: Running) -> None:
     await until(lambda: coordinator.web.server.admission.connections == 0)
 
 
+async def is_given_up(reader: StreamReader, writer: StreamWriter) -> None:
+    """The coordinator says that it took too long, and closes the connection."""
+    async with asyncio.timeout(PATIENCE_S):
+        assert parse(await until_closed(reader)).problem["status"] == 408
+    await hang_up(writer)
+
+
+async def trickle(coordinator: Running, beginning: bytes, pieces: Iterable[bytes]) -> None:
+    """One piece after the other, as long as that is borne."""
+    reader, writer = await coordinator.stream()
+    end = asyncio.create_task(is_given_up(reader, writer))
+    writer.write(beginning)
+    for piece in pieces:
+        writer.write(piece)
+        await asyncio.wait([end], timeout=0.02)
+        if end.done():
+            break
+    await end
+
+
 @pytest.mark.parametrize(
     "beginning",
     [
@@ -55,9 +77,7 @@ def test_headers_that_do_not_come_end_the_connection(beginning: bytes) -> None:
             reader, writer = await coordinator.stream()
             writer.write(beginning)
             await is_served(coordinator)
-            answer = parse(await asyncio.wait_for(until_closed(reader), 5))
-            assert answer.problem["status"] == 408
-            await hang_up(writer)
+            await is_given_up(reader, writer)
 
     asyncio.run(scenario())
 
@@ -65,15 +85,8 @@ def test_headers_that_do_not_come_end_the_connection(beginning: bytes) -> None:
 def test_headers_that_come_byte_by_byte_get_no_more_time() -> None:
     async def scenario() -> None:
         async with running(QUICK) as coordinator:
-            reader, writer = await coordinator.stream()
-            end = asyncio.create_task(until_closed(reader))
-            for byte in b"GET /v1/identity HTTP/1.1\r\nhost: 127.0.0.1\r\nx: " + b"y" * 200:
-                writer.write(bytes([byte]))
-                await asyncio.wait([end], timeout=0.02)
-                if end.done():
-                    break
-            assert parse(await asyncio.wait_for(end, 5)).problem["status"] == 408
-            await hang_up(writer)
+            request = b"GET /v1/identity HTTP/1.1\r\nhost: 127.0.0.1\r\nx: " + b"y" * 200
+            await trickle(coordinator, b"", (bytes([byte]) for byte in request))
 
     asyncio.run(scenario())
 
@@ -83,8 +96,8 @@ def test_a_connection_without_a_next_request_is_closed() -> None:
         async with running(QUICK) as coordinator:
             reader, writer = await coordinator.stream()
             writer.write(b"GET /v1/identity HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
-            answer = parse(await asyncio.wait_for(until_closed(reader), 5))
-            assert answer.status == 200
+            async with asyncio.timeout(PATIENCE_S):
+                assert parse(await until_closed(reader)).status == 200
             await hang_up(writer)
 
     asyncio.run(scenario())
@@ -97,8 +110,7 @@ def test_the_second_request_of_a_connection_has_to_hurry_too() -> None:
             writer.write(b"GET /health/live HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
             await reader.readuntil(b"}")
             writer.write(b"GET /health/li")
-            assert parse(await asyncio.wait_for(until_closed(reader), 5)).problem["status"] == 408
-            await hang_up(writer)
+            await is_given_up(reader, writer)
 
     asyncio.run(scenario())
 
@@ -119,8 +131,7 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
             reader, writer = await coordinator.stream()
             writer.write(head(coordinator, b"content-length: 100") + b'{"name":')
             await is_served(coordinator)
-            assert parse(await asyncio.wait_for(until_closed(reader), 5)).problem["status"] == 408
-            await hang_up(writer)
+            await is_given_up(reader, writer)
 
     asyncio.run(scenario())
 
@@ -128,16 +139,7 @@ def test_a_body_that_does_not_come_is_given_up() -> None:
 def test_a_body_that_comes_byte_by_byte_gets_no_more_time() -> None:
     async def scenario() -> None:
         async with running(QUICK) as coordinator:
-            reader, writer = await coordinator.stream()
-            end = asyncio.create_task(until_closed(reader))
-            writer.write(head(coordinator, b"transfer-encoding: chunked"))
-            for _ in range(200):
-                writer.write(b"1\r\n{\r\n")
-                await asyncio.wait([end], timeout=0.02)
-                if end.done():
-                    break
-            assert parse(await asyncio.wait_for(end, 5)).problem["status"] == 408
-            await hang_up(writer)
+            await trickle(coordinator, head(coordinator, b"transfer-encoding: chunked"), [b"1\r\n{\r\n"] * 200)
 
     asyncio.run(scenario())
 
@@ -151,7 +153,7 @@ def test_who_does_not_begin_tls_or_stops_in_it_is_cut_off() -> None:
                     connection.setblocking(False)
                     await loop.sock_sendall(connection, beginning)
                     await is_served(coordinator)
-                    async with asyncio.timeout(5):
+                    async with asyncio.timeout(PATIENCE_S):
                         with contextlib.suppress(ConnectionError):
                             while await loop.sock_recv(connection, 4096):
                                 pass
@@ -206,7 +208,7 @@ def test_a_body_without_end_is_refused_and_its_sender_sees_why() -> None:
                     await writer.drain()
                     if end.done():
                         break
-            answer = parse(await asyncio.wait_for(end, 5))
+            answer = parse(await asyncio.wait_for(end, PATIENCE_S))
             assert answer.problem["status"] == 413
             assert sent < 4 * BODY_BYTES
             await hang_up(writer)
