@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.streams import scenes
 from benchmarks.streams.contenders import cpu_s, memory_kib, processes_of
-from benchmarks.streams.figures import BEGIN, END, Sample, publish, ratio, table, verdicts
+from benchmarks.streams.figures import BEGIN, END, TITLES, Sample, publish, ratio, table, verdicts
 
 NAMES = ["warren", "socat", "plain TCP"]
 
@@ -37,6 +38,25 @@ def test_the_table_has_medians_and_gaps() -> None:
     assert rows[0] == ["median of the rounds", "unit", *NAMES]
     assert rows[1] == ["one stream, client → server", "Mbit/s", "300", "75.0", "–"]
     assert rows[-1][2:] == ["90.0", "–", "100"]
+
+
+def test_every_measure_has_a_title_and_a_place_on_the_page(tmp_path: Path) -> None:
+    measures = [*scenes.IN_A_ROW, *scenes.BY_THOUSANDS, *scenes.PASSED_ON, *scenes.ENDED, *scenes.THROUGH_A_TUNNEL]
+    assert sorted(measures) == sorted(TITLES)
+    page = tmp_path / "benchmarks-streams.md"
+    page.write_text(f"{BEGIN}\n{END}\n")
+    run = {"machine": {"date": "today"}, "rounds": 1, "seconds": 1.0, "contenders": {"warren": "1"}, "failures": []}
+    publish(run, [Sample(1, "warren", measure, {"seconds": 1.0}) for measure in measures], tmp_path)
+    heading = ""
+    found = []
+    for line in page.read_text().splitlines():
+        heading = line if line.startswith("#") else heading
+        found += [(measure, heading) for measure in measures if line.startswith(f"| {TITLES[measure]} |")]
+    assert found == [
+        *((measure, "### Three hosts in a row") for measure in (*scenes.IN_A_ROW, *scenes.BY_THOUSANDS)),
+        *((measure, "### A public door") for measure in (*scenes.PASSED_ON, *scenes.ENDED)),
+        *((measure, "### Through a tunnel") for measure in scenes.THROUGH_A_TUNNEL),
+    ]
 
 
 def test_targets_are_held_against_what_was_measured() -> None:
