@@ -206,7 +206,10 @@ async def coordinators(work: Work, core: Core) -> tuple[Coordinator, ...]:
 
 
 async def spec_of(work: Work, network: bytes) -> NetworkSpec:
-    """The NetworkSpec on the map. Its own database is believed by a coordinator: nothing is verified."""
+    """The NetworkSpec on the map. Its own database is believed by a coordinator: nothing is verified.
+
+    Problem ``unavailable`` when the database has lost it.
+    """
     row = await work.get(DocumentRow, network, NetworkSpec.KIND, b"")
     if row is None:
         raise Problem("unavailable", "the network has lost its NetworkSpec", "Put back the last backup.")

@@ -224,6 +224,7 @@ def may_see(actor: Actor, network: bytes) -> bool:
 
 
 def refuse_actor(why: str) -> NoReturn:
+    """Problem ``unauthorised``."""
     raise Problem("unauthorised", why, "Use a token that is valid, or make a new one.")
 
 

@@ -71,7 +71,8 @@ def drop(
 def black_hole(host: Host, bytes_max: int) -> Fault:
     """Packets of more than ``bytes_max`` bytes that arrive at ``host`` vanish, and nobody is told (RFC 2923).
 
-    Only where every packet is one on the wire: see :meth:`Lab.switch_off_offloads`, which comes first.
+    Only where every packet is one on the wire: see :meth:`Lab.switch_off_offloads`, which comes first. Raises
+    UsageError for a size that no packet has.
     """
     if not 1 <= bytes_max <= _BYTES_MAX:
         raise UsageError(f"bytes_max {bytes_max}: a packet has 1 to {_BYTES_MAX} bytes")

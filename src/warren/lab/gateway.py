@@ -89,7 +89,8 @@ def start_gateway(
     then. ``public_address``: what it says its address is, if another than that of ``wan``. ``http_port`` 0: another
     one at each start.
 
-    Raises OperationFailed when miniupnpd is missing (Debian package miniupnpd-nftables) or does not come up.
+    Raises OperationFailed when miniupnpd is missing (Debian package miniupnpd-nftables) or does not come up, UsageError
+    for other ``protocols``.
     """
     for interface in (lan, wan):
         checked_interface_name(interface)

@@ -106,16 +106,16 @@ class Host:
         self._processes.append(process)
         return process
 
-    def wait_for(self, condition: Callable[[], object] | Command, timeout: float = 10.0) -> None:
+    def wait_for(self, condition: Callable[[], object] | Command, timeout: float = 10.0, *, what: str = "") -> None:
         """Wait until a function returns something true, or a command run on this host ends with status 0.
 
-        Raises OperationFailed after ``timeout`` seconds.
+        Raises OperationFailed after ``timeout`` seconds, which names ``what`` was waited for: the condition by default.
         """
         deadline = time.monotonic() + timeout
         pause = _FIRST_POLL_S
         while not self._holds(condition):
             if time.monotonic() >= deadline:
-                what = _name_of(condition) if callable(condition) else describe(self.place, condition)
+                what = what or (_name_of(condition) if callable(condition) else describe(self.place, condition))
                 raise OperationFailed(f"host {self.name}: waited {timeout:g} s in vain for {what}")
             time.sleep(pause)
             pause = min(2 * pause, _SLOWEST_POLL_S)

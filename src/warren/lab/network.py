@@ -85,17 +85,21 @@ class Network:
         self.warren(self.server, "network", "create", self.name, *(["--ipv4", self.prefix4] if self.prefix4 else []))
 
     def run_coordinator(self, *options: str, host: Host | None = None) -> Process:
-        """Start a coordinator (again) and wait until it serves; the first start's access string is kept."""
+        """Start a coordinator (again) and wait until it serves; the first start's access string is kept.
+
+        Raises OperationFailed when it ends instead.
+        """
         host = host or self.server
         state = ["--state", str(host.directory / "coordinator")]
         command = [*warren_command(), "coordinator", "run", *state, "--url", self.url, *options]
         process = host.start(command, name="coordinator")
         port = urlsplit(self.url).port or 443
-        host.wait_for(lambda: process.returncode is not None or serves(host, port), PATIENCE_S)
+        what = "the coordinator to serve"
+        host.wait_for(lambda: process.returncode is not None or serves(host, port), PATIENCE_S, what=what)
         if process.returncode is not None:
             raise OperationFailed(f"the coordinator ended: {last_line(process)}")
         if not self.access:
-            host.wait_for(lambda: _ACCESS.search(process.output()), PATIENCE_S)
+            host.wait_for(lambda: _ACCESS.search(process.output()), PATIENCE_S, what="the access string")
             found = _ACCESS.search(process.output())
             self.access = found.group() if found else ""
         if host is self.server:
@@ -122,7 +126,8 @@ class Network:
         config.write_text("\n".join([*lines, ""]))
         command = [*warren_command(), "relay", "run", "--config", str(config), "--state", str(directory / "state")]
         process = host.start(command, name="relay")
-        host.wait_for(lambda: process.returncode is not None or serves(host, RELAY_TLS_PORT), PATIENCE_S)
+        what = "the relay to serve"
+        host.wait_for(lambda: process.returncode is not None or serves(host, RELAY_TLS_PORT), PATIENCE_S, what=what)
         if process.returncode is not None:
             raise OperationFailed(f"the relay on {host.name} ended: {last_line(process)}")
         digest = host.call(_certificate_sha256, addresses[0], RELAY_TLS_PORT)
@@ -195,8 +200,10 @@ class Network:
         return node
 
     def wait_up(self, host: Host) -> None:
+        """Returns when ``host`` is up in a network. Raises OperationFailed when its agent ends, or takes too long."""
         process = self.nodes[host.name].process
-        host.wait_for(lambda: process.returncode is not None or self._is_up(host), PATIENCE_S)
+        what = "`warren status` to say that a network is up"
+        host.wait_for(lambda: process.returncode is not None or self._is_up(host), PATIENCE_S, what=what)
         if process.returncode is not None:
             raise OperationFailed(f"the agent on {host.name} ended: {last_line(process)}")
 
@@ -219,7 +226,7 @@ class Network:
         return host.run([*warren_command(), *arguments], check=check, env=env, timeout=timeout, input=input)
 
     def status(self, host: Host) -> dict[str, Any]:
-        """What the agent of ``host`` says of this network (proto/control/local.py)."""
+        """What the agent of ``host`` says of this network (proto/control/local.py). OperationFailed: nothing."""
         answer = json.loads(self.warren(host, "status", "--json").stdout)
         for membership in answer["networks"]:
             if membership["network"] == self.name:
@@ -227,14 +234,14 @@ class Network:
         raise OperationFailed(f"{host.name} is not in the network {self.name}")
 
     def address(self, host: Host, version: int = 6) -> str:
-        """The overlay address of ``host``, without a prefix length."""
+        """The overlay address of ``host``, without a prefix length. Raises OperationFailed for none."""
         for address in self.status(host)["addresses"]:
             if (":" in address) == (version == 6):
                 return str(address).partition("/")[0]
         raise OperationFailed(f"{host.name} has no IPv{version} address in {self.name}")
 
     def peer(self, host: Host, other: Host) -> dict[str, Any]:
-        """What the agent of ``host`` says of ``other``."""
+        """What the agent of ``host`` says of ``other``; OperationFailed: nothing."""
         for peer in self.status(host)["peers"]:
             if peer["name"] == other.name:
                 return dict(peer)

@@ -183,7 +183,7 @@ class Site:
         return f"http://{self.gateway(4)}:{PROXY_PORT}" if self.kind.proxy else None
 
     def gateway(self, version: Version) -> str:
-        """The router's address inside."""
+        """The router's address inside. Raises UsageError for a family that the site does not have."""
         prefix = self.prefix4 if version == 4 else self.prefix6
         if prefix is None:
             raise UsageError(f"site {self.name} has no IPv{version}")
