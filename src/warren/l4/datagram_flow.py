@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, Final, Protocol
 
 from warren import log
@@ -52,6 +52,8 @@ class Flow:
 
     moves_on = True
     """To another backend, when the one that has answered is not there any more."""
+    direct = True
+    """Nobody looks closer at what goes through."""
 
     __slots__ = (
         "__weakref__",
@@ -137,6 +139,19 @@ class Flow:
             self._try_next()
         elif self.send(upstream, train) in UNREACHABLE:
             self._failed()
+
+    def forward_one(self, datagram: memoryview) -> bool:
+        """The same of one datagram, in no time; False: it is not as simple as that, and nothing has been done."""
+        upstream = self._upstream
+        if upstream is None or not (self._settled and self.proven and self.direct):
+            return False
+        problem = upstream.send_one(datagram, (), None)
+        site = self._site
+        site.table.touch(self, site.now())
+        site.tools.count_bytes(len(datagram), 0)
+        if problem in UNREACHABLE:
+            self._failed()
+        return True
 
     def send(self, upstream: TrainSocket, train: Train) -> int:
         """To the backend; 0 or an errno."""
@@ -248,9 +263,28 @@ class Flow:
         return upstream
 
     def _readable(self, upstream: TrainSocket) -> None:
+        if upstream.alone and self._answered and self.direct:
+            one = upstream.receive_one()
+            received: Iterable[Train] = ()
+            if one is not None:
+                self._answer_one(one[0])
+                received = upstream.rest()
+                if not received:
+                    return
+        else:
+            received = upstream.trains()
+        self._answer(upstream, received)
+
+    def _answer_one(self, datagram: memoryview) -> None:
+        site = self._site
+        self._door.send_one(datagram, self._control, self._address)
+        site.table.touch(self, site.now())
+        site.tools.count_bytes(0, len(datagram))
+
+    def _answer(self, upstream: TrainSocket, trains: Iterable[Train]) -> None:
         site = self._site
         total = 0
-        for received in upstream.trains():
+        for received in trains:
             for train in self.answers(upstream, received):
                 total += train.length
                 if not self._answered:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import Hashable
+import time
+from collections.abc import Hashable, Iterable
 from typing import Any, Final
 
 from msgspec import structs
@@ -103,7 +104,7 @@ class DatagramEntry:
     # What flows ask of it
 
     def now(self) -> float:
-        return asyncio.get_running_loop().time()
+        return time.monotonic()  # as of the event loop, which is asked less often
 
     def own_ports(self, side: str) -> frozenset[int]:
         return frozenset(
@@ -210,11 +211,25 @@ class DatagramEntry:
     # Datagrams
 
     def _readable(self, door: TrainSocket) -> None:
-        for train in door.trains():
-            key = (door, train.source, train.local)
-            flow = self.table.get(key) or self._begin(door, key, train)
-            if flow is not None:
-                flow.forward(train)
+        if door.alone:
+            one = door.receive_one()
+            if one is None:
+                return
+            datagram, source = one
+            flow = self.table.get((door, source, b""))
+            if flow is None or not flow.forward_one(datagram):
+                self._take(door, Train(source, b"", (datagram,), len(datagram), len(datagram)))
+            trains: Iterable[Train] = door.rest()
+        else:
+            trains = door.trains()
+        for train in trains:
+            self._take(door, train)
+
+    def _take(self, door: TrainSocket, train: Train) -> None:
+        key = (door, train.source, train.local)
+        flow = self.table.get(key) or self._begin(door, key, train)
+        if flow is not None:
+            flow.forward(train)
 
     def _begin(self, door: TrainSocket, key: Hashable, train: Train) -> Flow | None:
         """A new flow, within the limits; None: it is refused."""

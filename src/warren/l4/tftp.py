@@ -30,6 +30,7 @@ class TftpFlow(Flow):
 
     __slots__ = ("_pinned", "_request", "_where")
 
+    direct = False
     moves_on = False  # nobody else knows of the transfer; and at its end the server closes the port
 
     def __init__(

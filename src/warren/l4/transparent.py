@@ -124,6 +124,8 @@ class TransparentFlow(Flow):
 
     __slots__ = ("_back", "_meant")
 
+    direct = False
+
     def __init__(
         self,
         site: Site,

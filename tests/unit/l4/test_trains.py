@@ -13,7 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from warren.l4 import trains
-from warren.l4.trains import DATAGRAMS_MAX, TRAIN_BYTES_MAX, Train, TrainSocket, train_of
+from warren.l4.trains import (
+    DATAGRAMS_MAX,
+    JOIN_AT,
+    LOOK_FURTHER,
+    ONES_MIN,
+    TRAIN_BYTES_MAX,
+    Train,
+    TrainSocket,
+    train_of,
+)
 
 
 def udp() -> socket.socket:
@@ -117,8 +126,8 @@ def test_those_for_another_local_address_are_another_train() -> None:
         assert [train.local[8:12] for train in receiver.receive()] == [b"\x7f\0\0\1", b"\x7f\0\0\5"]
 
 
-@given(st.lists(st.integers(0, 40), max_size=40), st.integers(0, 3))
-def test_whatever_the_lengths_all_arrive_in_order(lengths: list[int], joined: int) -> None:
+@given(st.lists(st.integers(0, 40), max_size=40), st.integers(0, 3), st.booleans())
+def test_whatever_the_lengths_all_arrive_in_order(lengths: list[int], joined: int, waited_for: bool) -> None:
     with (
         udp() as one,
         udp() as two,
@@ -136,9 +145,81 @@ def test_whatever_the_lengths_all_arrive_in_order(lengths: list[int], joined: in
                 two.send(data)
                 sent.append(data)
         receiver, got = TrainSocket(one), []
-        while found := receiver.receive():
-            got += taken_apart(found)
+        if not waited_for:
+            while found := receiver.receive():
+                got += taken_apart(found)
+        for _ in range(len(sent) + 1 if waited_for else 0):
+            for train in receiver.trains():
+                got += taken_apart([train])
         assert got == sent
+
+
+def test_one_that_comes_by_itself_is_there_before_it_is_known_that_there_are_no_more(
+    pair: tuple[TrainSocket, socket.socket],
+) -> None:
+    receiver, sender = pair
+    for number in range(ONES_MIN + 2 * LOOK_FURTHER):
+        sender.send(bytes((number,)))
+        coming = receiver.trains()
+        assert bytes(next(coming).parts[0]) == bytes((number,))
+        assert list(coming) == []
+        assert receiver.alone
+    assert list(receiver.trains()) == []
+    assert receiver.problem is None
+
+
+@pytest.mark.parametrize("where_to", [False, True])
+def test_rows_are_noticed_soon_and_so_is_that_they_have_ended(
+    pair: tuple[TrainSocket, socket.socket], where_to: bool
+) -> None:
+    receiver, sender = pair
+    if where_to:
+        receiver.ask_where_to()
+    for _ in range(ONES_MIN):
+        sender.send(b"x")
+        assert sum(train.length for train in receiver.trains()) == 1
+    sent = [bytes((number,)) for number in range(JOIN_AT - 1)]
+    for data in sent:
+        sender.send(data)
+    turns, got = 0, []
+    while found := [bytes(one) for train in receiver.trains() for one in train.datagrams()]:
+        turns, got = turns + 1, got + found
+    assert got == sent
+    assert turns <= LOOK_FURTHER + 1
+    assert receiver.alone is not where_to
+    for data in sent:
+        sender.send(data)
+    assert sum(train.length for _ in range(2) for train in receiver.trains()) == len(sent)  # another one is expected
+
+
+def test_in_long_rows_the_kernel_is_asked_to_join_and_then_says_where_each_ends(
+    pair: tuple[TrainSocket, socket.socket],
+) -> None:
+    receiver, sender = pair
+    for _ in range(3):
+        sender.sendmsg([b"ab" * 40], [(17, 103, struct.pack("=H", 2))])
+        while sum(train.length for train in receiver.trains()):
+            pass
+    assert not receiver.alone
+    sender.sendmsg([b"ab" * 40], [(17, 103, struct.pack("=H", 2))])
+    (train,) = receiver.trains()
+    assert (train.stride, train.length, len(train.parts)) == (2, 80, 1)
+    sender.send(b"last")
+    assert [(train.stride, train.length) for _ in range(2) for train in receiver.trains()] == [(4, 4)]
+
+
+def test_what_icmp_says_of_one_that_was_sent_alone_is_told(pair: tuple[TrainSocket, socket.socket]) -> None:
+    receiver, sender = pair
+    receiver.of_one = True
+    sender.send(b"1")
+    assert receiver.receive_one() == (b"1", None)
+    sender.close()
+    receiver.send_one(memoryview(b"2"), (), None)
+    assert list(receiver.trains()) == []
+    assert receiver.problem is not None
+    assert receiver.problem.errno == errno.ECONNREFUSED
+    assert list(receiver.trains()) == []
+    assert receiver.problem is None
 
 
 @pytest.mark.parametrize("stride", [1, 100, 1400])
