@@ -70,9 +70,9 @@ def reach_with_relay(monkeypatch: pytest.MonkeyPatch) -> tuple[Reach, FakeClient
     doors = Doors(lambda: 100.0, lambda _: NoAlarm(), random.Random(1).randbytes, _nothing, _never, _never, _never)
     reach = Reach("home", NODE, doors, Owner())
     reach.set_peers([PeerFacts(PEER, (PublicKey(bytes([9] * 32)),), (KEY,))])
-    reach._paths.set_bases((RELAY,), 100.0)
+    reach._parts.paths.set_bases((RELAY,), 100.0)
     client = FakeClient()
-    monkeypatch.setattr(reach._relays, "leg", lambda base: FakeLeg(client) if base == RELAY else None)
+    monkeypatch.setattr(reach._parts.relays, "leg", lambda base: FakeLeg(client) if base == RELAY else None)
     return reach, client
 
 
@@ -80,7 +80,7 @@ def test_only_who_proves_to_be_a_peer_gets_a_channel(monkeypatch: pytest.MonkeyP
     """Anybody behind the NAT of a peer can send to our relayed address, from as many ports as he likes."""
     reach, client = reach_with_relay(monkeypatch)
     for data in (b"\x01" + bytes(147), b"\x04" + bytes(31), b"", b"\x00\x01" + bytes(18)):
-        reach._take_relayed(RELAY, SOMEBODY, data, 100.0)
+        reach._arrivals.relayed(RELAY, SOMEBODY, data, 100.0)
     assert client.bound == []
     check = seal_request(
         key=KEY,
@@ -93,12 +93,12 @@ def test_only_who_proves_to_be_a_peer_gets_a_channel(monkeypatch: pytest.MonkeyP
         epoch=1,
         order=1,
     )
-    reach._take_relayed(RELAY, SOMEBODY, check, 100.0)
+    reach._arrivals.relayed(RELAY, SOMEBODY, check, 100.0)
     assert client.bound == [SOMEBODY]
     assert client.kept == [(64, True)]
 
 
 def test_a_channel_is_kept_only_while_a_pair_leads_there(monkeypatch: pytest.MonkeyPatch) -> None:
     reach, client = reach_with_relay(monkeypatch)
-    reach._keep_channels(RELAY)
+    reach._arrivals.keep_channels(RELAY)
     assert client.kept == [(64, False)]
