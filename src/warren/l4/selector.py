@@ -38,15 +38,14 @@ class StreamSelector(selectors.EpollSelector):
         # As in selectors.EpollSelector: never 0 for what is more, or the loop would spin.
         wait = -1 if timeout is None else 0 if timeout <= 0 else math.ceil(timeout * 1e3) * 1e-3
         events = self.epoll.poll(wait, EVENTS_MAX)
-        ready = []
-        for fd, _ in events:
-            if fd == self._others:
-                ready = super().select(0)
         try:
             self.attend(events)
         except Exception:  # noqa: BLE001 - as of any callback of the loop
             _log.exception("something went wrong with streams")
-        return ready
+        for fd, _ in events:
+            if fd == self._others:
+                return super().select(0)  # only now: what was attended to may have closed some of them
+        return []
 
     def close(self) -> None:
         self.epoll.close()
