@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from tests.support.l4_nest import LAN, NEST, PEER, NestWorld, ask_udp, echo
-from warren.l4.config import Backend, Entry, Limits, Listen, Way
+from warren.l4.config import Backend, Entry, Health, Limits, Listen, Way
 from warren.lab import Lab
 
 ECHO = 7777
@@ -95,6 +95,20 @@ def test_a_rate_holds_until_there_is_another(world: NestWorld) -> None:
     with clients(world, 100) as socks:
         assert exchange(socks, b"allowed") == 100
     assert world.status().entries[0].refused["rate"] == refused
+
+
+def test_a_target_that_is_not_there_is_known_by_icmp_and_found_when_it_comes(world: NestWorld) -> None:
+    lan = LAN[1]
+    backend = Backend(name="late", side="host", host=lan, port=ECHO + 1)
+    listen = Listen(side="overlay", protocol="udp", address=NEST[0], port=6000)
+    world.configure(Entry(id="out", listen=(listen,), way=Way(backends=(backend,)), health=Health(every_s=1)))
+    world.router.wait_for(lambda: world.status().entries[0].state == "unhealthy")
+    (state,) = world.status().entries
+    assert (state.places, state.reason) == ((), "late takes no datagrams: is the program there running?")
+    world.lan.begin(echo, lan, ECHO + 1)
+    world.router.wait_for(lambda: world.status().entries[0].state == "listening")
+    with world.peer.socket(family_of(NEST[0]), socket.SOCK_DGRAM) as sock:
+        assert ask_udp(sock, NEST[0], 6000, b"question")[0].endswith(b" question")
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.l4_crowd import crowd, echo_server, never_read, try_often
+from tests.support.l4_crowd import crowd, echo_server, hold, never_read, try_often
 from warren.l4.config import Backend, Config, Entry, EntryState, Limits, Listen, Way
 from warren.l4.process import StreamProcess
 from warren.lab import Host, Lab
@@ -99,6 +99,22 @@ def test_limits_are_as_measured_from_outside(scene: Scene) -> None:
     assert scene.server.call(try_often, "10.9.3.1", 9000, 3) == 0, "it is not in the list"
     refused = scene.status()[0].refused
     assert refused == {"rate": 60 - first, "source": 3}
+
+
+def test_one_host_cannot_take_all_streams_and_leaves_some_to_others(scene: Scene) -> None:
+    scene.configure(forward(limits=Limits(streams_max=40)))
+    held = scene.one.begin(hold, "10.9.1.1", 9000, 60)
+    scene.middle.wait_for(lambda: scene.status()[0].refused.get("streams", 0) == 60 - 32)
+    assert scene.status()[0].open == 32
+    assert "10.9.1.2 has 32 of 40 places" in scene.status()[0].last_refusal
+    assert scene.one.call(try_often, "10.9.1.1", 9000, 3) == 0
+    assert scene.two.call(try_often, "10.9.2.1", 9000, 20) == 20
+    others = scene.two.begin(hold, "10.9.2.1", 9000, 20)
+    scene.middle.wait_for(lambda: scene.status()[0].open == 38)
+    for one in (held, others):
+        one.cancel()
+    scene.middle.wait_for(lambda: scene.status()[0].open == 0)
+    assert scene.one.call(try_often, "10.9.1.1", 9000, 3) == 3
 
 
 def test_readers_that_never_read_cost_little_and_keep_nobody_waiting(scene: Scene) -> None:

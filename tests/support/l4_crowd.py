@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import random
 import resource
+import select
 import socket
 from collections import Counter
 
@@ -84,6 +85,14 @@ def try_often(address: str, port: int, count: int) -> int:
         except ConnectionResetError:
             continue
     return answered
+
+
+def hold(address: str, port: int, count: int) -> None:
+    """Keep as many of ``count`` streams as are taken, until it is ended."""
+    socks = [socket.create_connection((address, port), 10) for _ in range(count)]
+    while True:
+        select.select(socks[-1:], [], [])
+        socks.pop()
 
 
 def never_read(address: str, port: int, count: int, seconds: float) -> int:

@@ -58,7 +58,7 @@ def test_many_get_the_same_and_the_last_places_are_for_newcomers() -> None:
 
 def test_a_48_has_more_than_each_of_its_64_and_never_all() -> None:
     shares, taken = Shares(), 0
-    for number in range(65_536):
+    for number in range(5000):
         got = fill(shares, ip_address((0x20010DB8_0000 << 80) | (number << 64)), 4096, taken)
         if number == 0:
             assert got == 3276
