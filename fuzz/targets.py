@@ -205,7 +205,8 @@ def wireguard_messages(data: bytes) -> None:
 
 
 def uapi(data: bytes) -> None:
-    from warren.proto.uapi import unpack_answer_untrusted, unpack_request_untrusted, unpack_status_untrusted
+    from warren.proto.uapi import unpack_request_untrusted
+    from warren.proto.uapi_answers import unpack_answer_untrusted, unpack_status_untrusted
 
     with suppress(MalformedPacket):
         unpack_request_untrusted(data, _no_zone)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from warren.errors import MalformedPacket
 from warren.identity.keys import PresharedKey, PrivateKey, PublicKey
 from warren.model.tunnel import PLAIN, PeerChange, PeerStatus, TransportAddress, TunnelChange, TunnelStatus, Way
-from warren.proto import uapi
+from warren.proto import uapi, uapi_answers
 
 KEY = "01" * 32
 ZONES = {"eth0": 7, "3": 3}
@@ -148,7 +148,7 @@ def test_arbitrary_bytes_are_a_request_or_invalid(data: bytes) -> None:
 def test_arbitrary_bytes_are_an_answer_or_malformed(data: bytes) -> None:
     for text in (data, data + b"\nerrno=0", b"public_key=" + KEY.encode() + b"\n" + data + b"\nerrno=0"):
         try:
-            uapi.unpack_status_untrusted(uapi.unpack_answer_untrusted(text), zone_index)
+            uapi_answers.unpack_status_untrusted(uapi_answers.unpack_answer_untrusted(text), zone_index)
         except MalformedPacket:
             continue
 
@@ -225,14 +225,16 @@ def test_a_change_survives_the_wire(original: TunnelChange) -> None:
     )
 )
 def test_a_status_survives_the_wire(original: TunnelStatus) -> None:
-    packed = uapi.pack_status(original)
-    assert uapi.unpack_status_untrusted(uapi.unpack_answer_untrusted(packed[:-2]), zone_index) == original
+    packed = uapi_answers.pack_status(original)
+    assert (
+        uapi_answers.unpack_status_untrusted(uapi_answers.unpack_answer_untrusted(packed[:-2]), zone_index) == original
+    )
 
 
 def test_statistics_and_errno_are_answers_too() -> None:
-    answer = uapi.unpack_answer_untrusted(uapi.pack_statistics({"b": 2, "a": 1})[:-2])
-    assert answer == uapi.Answer(0, (("a", "1"), ("b", "2")))
-    assert uapi.unpack_answer_untrusted(uapi.pack_errno(22)[:-2]).errno == 22
+    answer = uapi_answers.unpack_answer_untrusted(uapi_answers.pack_statistics({"b": 2, "a": 1})[:-2])
+    assert answer == uapi_answers.Answer(0, (("a", "1"), ("b", "2")))
+    assert uapi_answers.unpack_answer_untrusted(uapi_answers.pack_errno(22)[:-2]).errno == 22
 
 
 def test_the_other_requests_are_told_apart() -> None:

@@ -18,7 +18,7 @@ from warren.linux.peers import peer_of
 from warren.linux.processes import Outliving
 from warren.model.datagrams import ControlEvent
 from warren.model.tunnel import TunnelChange, TunnelStatus
-from warren.proto import uapi
+from warren.proto import uapi, uapi_answers
 
 _ANSWER_TIMEOUT_S = 10.0
 _ANSWER_BYTES_MAX = 64 << 20
@@ -84,7 +84,7 @@ class UserspaceEngine:
             raise OperationFailed(_why_refused(self._interface, change, answer.errno))
 
     async def status(self) -> TunnelStatus:
-        return uapi.unpack_status_untrusted(await self._ask(b"get=1\n\n"), zone_index)
+        return uapi_answers.unpack_status_untrusted(await self._ask(b"get=1\n\n"), zone_index)
 
     async def statistics(self) -> Mapping[str, int]:
         return {key: int(value) for key, value in (await self._ask(b"statistics=1\n\n")).pairs}
@@ -100,7 +100,7 @@ class UserspaceEngine:
         """Return when the process has ended, for whatever reason."""
         await self._process.wait_closed()
 
-    async def _ask(self, request: bytes) -> uapi.Answer:
+    async def _ask(self, request: bytes) -> uapi_answers.Answer:
         connection = _connected(self._interface, self._sockets)
         try:
             reader, writer = await asyncio.open_unix_connection(sock=connection, limit=_ANSWER_BYTES_MAX)
@@ -110,7 +110,7 @@ class UserspaceEngine:
                     text = await reader.readuntil(b"\n\n")
             finally:
                 writer.close()
-            return uapi.unpack_answer_untrusted(text[:-2])
+            return uapi_answers.unpack_answer_untrusted(text[:-2])
         except (OSError, EOFError, asyncio.LimitOverrunError, TimeoutError, MalformedPacket) as error:
             raise Unreachable(f"the data plane of {self._interface} does not answer: it may have just ended") from error
 

@@ -14,7 +14,7 @@ from warren.errors import OperationFailed
 from warren.linux.link import LinkState
 from warren.linux.udp_port import UdpPort
 from warren.model.tunnel import TunnelChange, TunnelStatus
-from warren.proto import datapath, uapi
+from warren.proto import datapath, uapi, uapi_answers
 from warren.proto.wireguard.device import Device
 from warren.proto.wireguard.events import Event
 
@@ -47,14 +47,14 @@ class Control:
             request = uapi.unpack_request_untrusted(text, zone_index)
         except uapi.InvalidRequest as error:
             _log.warning("a control request was refused: %s", error)
-            return uapi.pack_errno(errno.EINVAL)
+            return uapi_answers.pack_errno(errno.EINVAL)
         match request:
             case uapi.GetRequest():
-                return uapi.pack_status(self.status())
+                return uapi_answers.pack_status(self.status())
             case uapi.StatisticsRequest():
-                return uapi.pack_statistics(self.statistics())
+                return uapi_answers.pack_statistics(self.statistics())
             case uapi.SetRequest(change):
-                return uapi.pack_errno(self._configure(change))
+                return uapi_answers.pack_errno(self._configure(change))
 
     def status(self) -> TunnelStatus:
         """The device's configuration with the port and mark that are really in use."""
