@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from tests.support.path_pair import at, host
+from warren.paths.mtu import MtuSearch
 from warren.paths.pair import Pair
 from warren.paths.selection import DWELL_S, best, improves
 
@@ -40,6 +41,16 @@ def test_what_does_not_work_is_not_chosen() -> None:
     dead = pair(0.001)
     dead.state = "failed"
     assert best([dead], NOW) is None
+
+
+def test_what_carries_small_packets_only_is_chosen_only_alone_and_left_for_anything() -> None:
+    narrow, relayed = pair(0.01), pair(0.1, rank=2)
+    narrow.mtu = MtuSearch(1500, 4, 0.0)
+    narrow.mtu.too_small = True
+    assert best([narrow, relayed], NOW) is relayed
+    assert best([narrow], NOW) is narrow
+    assert better(relayed, narrow)
+    assert not better(narrow, relayed)
 
 
 def test_what_failed_a_while_ago_is_chosen_only_alone() -> None:
