@@ -78,7 +78,7 @@ def run(arguments: list[str]) -> int:
     try:
         result = program.main(args=arguments, prog_name="warren", standalone_mode=False)
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx else "warren"
+        command = error.ctx.command_path if error.ctx else _command_of(arguments)
         what = " ".join(error.format_message().split()).rstrip(".")  # click lists choices on lines of their own
         _complain(f"{what}{' See' if what.endswith('?') else '; see'} `{command} --help`", as_json)
         return 2
@@ -101,6 +101,19 @@ def run(arguments: list[str]) -> int:
             _complain(_report(error), as_json)
         return 1
     return result if isinstance(result, int) else 0
+
+
+def _command_of(arguments: list[str]) -> str:
+    """``warren network invite``: the command that the first of the ``arguments`` name."""
+    words = ["warren"]
+    command: click.Command = program
+    for word in arguments:
+        found = command.get_command(click.Context(command), word) if isinstance(command, click.Group) else None
+        if found is None:
+            break
+        command = found
+        words.append(word)
+    return " ".join(words)
 
 
 def _print_no_more() -> None:

@@ -63,6 +63,8 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["coordinator", "token"], "warren: Missing command; see `warren coordinator token --help`\n"),
         (["completion"], "Choose from: bash, zsh, fish; see `warren completion --help`\n"),
         (["tunnel"], "warren: Missing argument 'CONFIG'; see `warren tunnel --help`\n"),
+        (["forward", "--remove"], "Option '--remove' requires an argument; see `warren forward --help`\n"),
+        (["network", "invite", "--ttl"], "Option '--ttl' requires an argument; see `warren network invite --help`\n"),
         (["tunnel", "--frob", "x"], "warren: No such option '--frob'; see `warren tunnel --help`\n"),
         (["tunnel", "/no/name which fits.conf"], "cannot name an interface"),
     ],
