@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+from signal import SIGKILL
+
 import pytest
 
 from tests.support.acme import MISSING, Authority
-from tests.support.stream_world import GATEWAY, StreamWorld, agent_status, wait
-from tests.support.web_service import serve_web, sha256_of, websocket
+from tests.support.stream_world import GATEWAY, PATIENCE_S, StreamWorld, agent_status, processes, wait
+from tests.support.web_service import EchoSocket, serve_web, sha256_of, websocket
 from warren.lab import Host, Lab
+from warren.lab.network import environment
 
 pytestmark = [
     pytest.mark.timeout(240),
@@ -58,9 +63,11 @@ def test_gateways_get_certificates_by_acme_for_domains_that_lead_to_them(lab: La
     a_domain_that_leads_elsewhere_is_told(gates)
     gates.authority.point("later.example.org", gates.world.address(gates.world.gateways[0]))
     much_and_long_comes_through_whatever_http_it_is(gates)
+    a_websocket_outlives_new_sites_and_a_killed_agent(gates)
     a_visitor_with_ipv6_alone_uses_what_is_served_by_ipv4(gates)
     gateways_of_one_domain_answer_for_each_other(gates)
     a_domain_that_leads_here_now_is_taken_up(gates)
+    nothing_is_left_of_a_gateway_that_is_down_but_its_certificates(gates)
 
 
 def a_certificate_is_obtained_through_the_front_doors(gates: Gates) -> None:
@@ -112,6 +119,49 @@ def much_and_long_comes_through_whatever_http_it_is(gates: Gates) -> None:
         assert done.stderr == http.removeprefix("--http").removesuffix(".0")
     texts = [b"one", b"two" * 30]
     assert visitor.call(websocket, gateway, "www.example.org", str(gates.root), texts) == texts
+
+
+def a_websocket_outlives_new_sites_and_a_killed_agent(gates: Gates) -> None:
+    world, gateway = gates.world, gates.world.gateways[0]
+    at = ["--service", "page", "--at", "member:gw1", "--kind", "http", "--certificate", "none"]
+
+    def served(site: str) -> bool:
+        domain = f"{site}.gw1.example.com"
+        by_name = ["--resolve", f"{domain}:80:{world.address(gateway)}"]
+        return PAGE in world.visitor.run(["curl", "-sS", *by_name, f"http://{domain}/"], check=False).stdout
+
+    def until(condition: Callable[[], bool]) -> None:
+        wait(gateway, condition, lambda: f"{agent_status(gateway)['streams']}")
+
+    plain = world.visitor.socket()
+    plain.settimeout(PATIENCE_S)
+    plain.connect((world.address(gateway), 443))
+    with plain, EchoSocket(plain, "www.example.org", str(gates.root)) as web:
+        world.connector("one", *at)
+        until(lambda: served("one"))
+        assert len(processes(gateway, "caddy run")) == 2
+        world.network.nodes["gw1"].process.signal(SIGKILL)
+        world.network.nodes["gw1"].process.wait(10)
+        assert web.say(b"while no agent runs") == b"while no agent runs"
+        world.restart(gateway)
+        world.connector("two", *at)
+        until(lambda: served("two"))
+        world.network.warren(world.server, "connector", "remove", "home", "one")
+        until(lambda: not served("one"))
+        assert len(processes(gateway, "caddy run")) == 2
+        assert web.say(b"after all that") == b"after all that"
+
+
+def nothing_is_left_of_a_gateway_that_is_down_but_its_certificates(gates: Gates) -> None:
+    world, gateway = gates.world, gates.world.gateways[0]
+    run, state = Path(environment(gateway)["WARREN_RUN"]), Path(environment(gateway)["WARREN_STATE"])
+    names = set(gateway.run(["ls", str(run)]).stdout.split())
+    assert {"caddy", "sites", "streams.sock"} <= names
+    world.network.warren(gateway, "down")
+    assert processes(gateway, "caddy run") == []
+    left = gateway.run(["find", str(run), "-mindepth", "1"], check=False).stdout.split()
+    assert [path for path in left if "caddy" in path or "sites" in path or "streams" in path] == []
+    assert list(state.glob("caddy/certificates/*/www.example.org/www.example.org.crt"))
 
 
 def a_visitor_with_ipv6_alone_uses_what_is_served_by_ipv4(gates: Gates) -> None:

@@ -8,7 +8,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Final
+from typing import Final, Self
 
 _GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 _KEY: Final = base64.b64encode(b"0123456789abcdef").decode()
@@ -82,22 +82,33 @@ def serve_web(address: str, port: int, page: str) -> None:
 
 def websocket(address: str, name: str, root: str, texts: list[bytes]) -> list[bytes]:
     """Say ``texts`` in turn to ``wss://NAME/echo`` at ``address``, and give what came back before each next one."""
-    context = ssl.create_default_context(cafile=root)
-    with (
-        socket.create_connection((address, 443), PATIENCE_S) as plain,
-        context.wrap_socket(plain, server_hostname=name) as sock,
-    ):
-        sock.sendall(
+    with socket.create_connection((address, 443), PATIENCE_S) as plain, EchoSocket(plain, name, root) as web:
+        return [web.say(text) for text in texts]
+
+
+class EchoSocket:
+    """``wss://NAME/echo`` over ``plain``, which is connected."""
+
+    def __init__(self, plain: socket.socket, name: str, root: str) -> None:
+        self._sock = ssl.create_default_context(cafile=root).wrap_socket(plain, server_hostname=name)
+        self._sock.sendall(
             f"GET /echo HTTP/1.1\r\nHost: {name}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
             f"Sec-WebSocket-Key: {_KEY}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
-        reader = sock.makefile("rb")
-        assert b" 101 " in reader.readline()
-        while reader.readline() != b"\r\n":
+        self._reader = self._sock.makefile("rb")
+        assert b" 101 " in self._reader.readline()
+        while self._reader.readline() != b"\r\n":
             pass
-        answers = []
-        for text in texts:
-            frame = bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text  # with a mask of zeros (RFC 6455 §5.2)
-            sock.sendall(frame)
-            answers.append(reader.read(len(frame))[6:])
-        return answers
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.close()
+        self._sock.close()
+
+    def say(self, text: bytes) -> bytes:
+        """What comes back; empty when it is over."""
+        frame = bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text  # with a mask of zeros (RFC 6455 §5.2)
+        self._sock.sendall(frame)
+        return self._reader.read(len(frame))[6:]

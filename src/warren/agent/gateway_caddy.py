@@ -32,6 +32,11 @@ class WebKeeper:
         """By site, what Caddy says is wrong."""
         return {} if self._web is None else dict(self._web.problems())
 
+    async def find(self, settings: Settings) -> None:
+        """Know where one is that an agent before has left, if there is one: streams to it shall not end."""
+        if self._web is None and settings.generations.exists():
+            self.ports = await self._use(settings).find()
+
     async def keep(self, settings: Settings, sites: Sequence[Site]) -> None:
         """Have it serve these; without sites none runs, nor one that an agent before has left.
 
@@ -81,10 +86,11 @@ class WebKeeper:
         self._settings, self.ports, self.problem = None, None, ""
         return web
 
-    def _use(self, settings: Settings) -> None:
+    def _use(self, settings: Settings) -> Web:
         self._settings = settings
         self._web = web = self._doors.make_web(settings, self._lookup)
         self._watching = asyncio.create_task(self._see(web), name="news of Caddy")
+        return web
 
     async def _see(self, web: Web) -> None:
         while True:

@@ -52,16 +52,23 @@ class Domains:
     another one than before.
     """
 
-    def __init__(self, resolve: Resolve, own: Callable[[], Collection[IPAddress]], changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        resolve: Resolve,
+        own: Callable[[], Collection[IPAddress]],
+        changed: Callable[[], None],
+        served: Collection[str] = (),
+    ) -> None:
+        """``served``: domains that led here for an agent before this one, and do until it is known better."""
         self._resolve = resolve
         self._own = own
         self._changed = changed
-        self._answers: dict[str, str] = {}
+        self._answers: dict[str, str] = dict.fromkeys(served, "")
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     @property
     def answers(self) -> Mapping[str, str]:
-        """Of those that were looked up: why they do not lead here; empty: they do."""
+        """Of those that were looked up, or served before: why they do not lead here; empty: they do."""
         return dict(self._answers)
 
     def keep(self, domains: Collection[str]) -> None:

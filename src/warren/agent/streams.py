@@ -32,6 +32,7 @@ from warren.agent.stream_values import Item
 from warren.agent.subnets import transparent_port
 from warren.errors import OperationFailed, Unreachable, WarrenError
 from warren.ingress.sites import Settings
+from warren.ingress.stored import domains_served
 from warren.model.tunnel import IPAddress
 from warren.proto.control.local import Stream
 
@@ -77,7 +78,7 @@ class StreamKeeper:
         self._nest = nest
         self._clock = clock
         self._ready_by = clock() + READY_WITHIN_S
-        self._domains = Domains(doors.resolve, self._own_ips, self.wake)
+        self._domains = Domains(doors.resolve, self._own_ips, self.wake, domains_served(Settings(state, run).storage))
         self._process = ProcessKeeper(run, nest, doors, resolve_name, self._judge, self.wake)
         self._web = WebKeeper(peer_lookup(run / SITES), doors, self.wake)
         self._found = Streams()
@@ -179,6 +180,7 @@ class StreamKeeper:
 
     async def _reach(self) -> None:
         views = self._views()
+        await self._web.find(self._settings())
         for _ in range(_ROUNDS_MAX):
             around = self._around()
             self._found = streams(views, self._wishes(), around, self._found.orders)

@@ -65,6 +65,12 @@ class Caddy:
         self.ports: Ports | None = None
         self.changed = asyncio.Event()
 
+    async def find(self) -> Ports | None:
+        """Take over what runs already, and say where it is; None: nothing that serves anything."""
+        async with self._one_at_a_time:
+            await self._take_over()
+            return self.ports
+
     async def ready(self) -> Ports:
         """Where sites will be: Caddy runs and listens there when this returns. It asks for certificates as soon as it
         has sites to keep, and the authority then comes by the front doors, which have to lead here by then.
@@ -160,16 +166,23 @@ class Caddy:
 
     async def _begin(self) -> Generation:
         """The one that runs: of an agent before, or started now."""
+        await self._take_over()
+        if self._current is None:
+            self._current = await self._start()
+            self._watch_it()
+        return self._current
+
+    async def _take_over(self) -> None:
         if self._current is None and not self._looked_around:
             self._looked_around = True
             self._current = await self._look_around()
-        if self._current is None:
-            self._current = await self._start()
-        elif self.ports is None:
-            self.ports = self._current.ports
+            if self._current is not None:
+                self.ports = self._current.ports
+                self._watch_it()
+
+    def _watch_it(self) -> None:
         if self._watching is None:
             self._watching = asyncio.create_task(self._watch(), name="Caddy")
-        return self._current
 
     async def _start(self) -> Generation:
         number = max(numbers(self._settings), default=0) + 1
@@ -222,7 +235,7 @@ class Caddy:
         _log.info("Caddy is followed by another process, and keeps the WebSockets that it has")
         self._current, self.ports, self._followed_at = following, following.ports, now
         await self._stop_watching()
-        self._watching = asyncio.create_task(self._watch(), name="Caddy")
+        self._watch_it()
         await self._earlier.add(current)
 
     def _is_too_soon(self) -> bool:

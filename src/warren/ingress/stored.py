@@ -20,6 +20,7 @@ from warren import log
 
 AUTHORITIES: Final = "caddy/pki"
 """What it reads when it takes up a configuration; the rest it reads when it starts, and writes whenever it likes."""
+_OWN_AUTHORITY: Final = "local"
 _FILES_MAX: Final = 100_000
 """Three for each domain; whoever has more than that waits for this look too long."""
 _BYTES_MAX: Final = 1 << 20
@@ -39,6 +40,12 @@ def valid_for_s(storage: Path, domain: str) -> float | None:
         with contextlib.suppress(OSError, ValueError):
             found.append(x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc.timestamp())
     return max(found) - time.time() if found else None
+
+
+def domains_served(storage: Path) -> frozenset[str]:
+    """Those for which an authority has given certificates that are still valid."""
+    found = {file.stem for file in storage.glob("certificates/*/*/*.crt") if file.parts[-3] != _OWN_AUTHORITY}
+    return frozenset(domain for domain in found if (valid_for_s(storage, domain) or 0) > 0)
 
 
 class Repairs:

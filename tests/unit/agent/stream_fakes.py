@@ -166,6 +166,9 @@ class FakeWeb:
         self.closed = False
         self.gone = False
 
+    async def find(self) -> Ports | None:
+        return self.ports
+
     async def ready(self) -> Ports:
         if self.failure:
             raise OperationFailed(self.failure)

@@ -43,3 +43,31 @@ def test_one_that_never_ran_has_no_ports(tmp_path: Path) -> None:
         await keeper.close()
 
     asyncio.run(main())
+
+
+def test_one_of_an_agent_before_is_known_before_anything_is_asked_of_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        web = FakeWeb(Settings(tmp_path, tmp_path, None, None, None))
+        web.ports = Ports(8080, 8443)
+        keeper = WebKeeper(tmp_path / "sites" / "peers.sock", Doors(make_web=lambda *_: web), lambda: None)
+        await keeper.find(web.settings)
+        assert keeper.ports is None
+        web.settings.generations.mkdir()
+        await keeper.find(web.settings)
+        assert keeper.ports == Ports(8080, 8443)
+        await keeper.keep(web.settings, ())
+        assert web.closed
+
+    asyncio.run(main())
+
+
+def test_without_sites_the_sockets_of_a_stream_process_that_was_killed_are_removed(tmp_path: Path) -> None:
+    async def main() -> None:
+        sites = tmp_path / "sites"
+        sites.mkdir()
+        (sites / "0123.sock").touch()
+        keeper = WebKeeper(sites / "peers.sock", Doors(), lambda: None)
+        await keeper.keep(Settings(tmp_path, tmp_path), ())
+        assert list(tmp_path.iterdir()) == []
+
+    asyncio.run(main())

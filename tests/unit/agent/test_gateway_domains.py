@@ -57,6 +57,25 @@ def test_domains_are_looked_up_while_they_are_wanted() -> None:
     asyncio.run(run())
 
 
+def test_a_domain_that_led_here_for_an_agent_before_does_until_it_is_known_better() -> None:
+    async def run() -> None:
+        changed = asyncio.Event()
+
+        async def resolve(_: Sequence[str]) -> Sequence[IPAddress]:
+            return (THERE,)
+
+        domains = Domains(resolve, lambda: {HERE}, changed.set, ["a"])
+        assert domains.answers == {"a": ""}
+        domains.keep(["a"])
+        assert domains.answers == {"a": ""}
+        async with asyncio.timeout(10):
+            await changed.wait()
+        assert domains.answers["a"].startswith("a leads to 9.9.9.9")
+        await domains.close()
+
+    asyncio.run(run())
+
+
 def test_a_resolver_that_fails_takes_no_domain_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("warren.agent.gateway_domains.AGAIN_S", 0)
     monkeypatch.setattr("warren.agent.gateway_domains.WRONG_AGAIN_S", 0)

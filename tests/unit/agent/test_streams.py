@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.certificates import make_certificate
 from tests.unit.agent.fakes import signing_key
 from tests.unit.agent.stream_fakes import FakeProcess, FakeWeb, view
 from warren.agent import stream_process
@@ -412,5 +413,30 @@ def test_caddy_gets_its_sites_when_the_front_doors_lead_to_it(tmp_path: Path) ->
         async with running(world):
             await world.until(lambda: doors)
         assert set(doors[0]) == {"gateway *:443", "gateway *:80"}
+
+    asyncio.run(run())
+
+
+def test_the_front_doors_lead_to_a_caddy_of_an_agent_before_from_the_beginning(tmp_path: Path) -> None:
+    """Else all who are connected to web sites would be cut off."""
+    directory = tmp_path / "caddy" / "certificates" / "authority" / "shop.example.org"
+    directory.mkdir(parents=True)
+    (directory / "shop.example.org.crt").write_text(make_certificate("shop.example.org").pem)
+    (tmp_path / "run" / "caddy").mkdir(parents=True)
+
+    async def run() -> None:
+        world = World(tmp_path, FakeNetwork(view(WEB, connectors=[SHOP])))
+        world.keeper._run = tmp_path / "run"
+        world.config = StreamConfig(gateway=Gateway())
+
+        class Running(FakeWeb):
+            async def find(self) -> Ports | None:
+                return Ports(8080, 8443)
+
+        world.make_web = Running
+        async with running(world):
+            await world.until(lambda: world.processes and world.process.configs)
+        first = [one.id for one in world.process.configs[0].entries]
+        assert {"gateway *:443", "gateway *:80", "home: connector shop"} <= set(first)
 
     asyncio.run(run())

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.certificates import make_certificate
-from warren.ingress.stored import take_away_damaged, valid_for_s
+from warren.ingress.stored import domains_served, take_away_damaged, valid_for_s
 
 PEM = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 AUTHORITY = "caddy/pki/authorities/local"
@@ -80,3 +80,14 @@ def test_the_best_certificate_of_a_domain_says_how_long_it_is_valid(tmp_path: Pa
     assert left_s is not None
     assert left_s > 0
     assert valid_for_s(tmp_path, "b.example") is None
+
+
+def test_domains_were_served_that_have_a_certificate_of_an_authority_which_is_not_this_gateways_own(
+    tmp_path: Path,
+) -> None:
+    for authority, domain in (("acme-v02", "a.example"), ("local", "b.example")):
+        directory = tmp_path / "certificates" / authority / domain
+        directory.mkdir(parents=True)
+        (directory / f"{domain}.crt").write_text(make_certificate(domain).pem)
+    assert domains_served(tmp_path) == {"a.example"}
+    assert domains_served(tmp_path / "missing") == frozenset()
