@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import re
 import shutil
+import sys
+import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -72,6 +75,20 @@ def _no_error_is_logged(request: pytest.FixtureRequest) -> Iterator[None]:
     root.removeHandler(errors)
     if errors.messages and request.node.get_closest_marker("logs_errors") is None:
         pytest.fail("logged at level ERROR: " + "; ".join(errors.messages), pytrace=False)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What a failed test has left open goes with it: whichever test it was collected in later would be blamed."""
+    failures = item.session.testsfailed
+    result = yield
+    if item.session.testsfailed > failures:
+        for name in ("last_type", "last_value", "last_traceback", "last_exc"):  # where the runner keeps its frames
+            vars(sys).pop(name, None)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+    return result
 
 
 @pytest.hookimpl(wrapper=True)

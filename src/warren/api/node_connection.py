@@ -12,7 +12,9 @@ import hashlib
 import ssl
 from collections.abc import Awaitable, Callable
 from functools import partial
+from ipaddress import ip_address
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 from websockets.asyncio.client import ClientConnection, connect
@@ -147,7 +149,7 @@ class Doors:
                 close_timeout=CLOSE_WITHIN_S,
                 max_size=messages.MESSAGE_BYTES_MAX,
                 max_queue=MESSAGES_QUEUED_MAX,
-                happy_eyeballs_delay=0.25,  # RFC 8305 §5
+                happy_eyeballs_delay=_stagger_s(url),
             )
         except ssl.SSLCertVerificationError:
             return None
@@ -182,6 +184,17 @@ class Doors:
                 self.wait_asked_s = max(self.wait_asked_s, float(asked[:6]))
             return Unreachable(f"{url} does not take the connection now: {said}")
         return OperationFailed(no_coordinator(url, f"it does not take node connections ({said})"))
+
+
+def _stagger_s(url: str) -> float | None:
+    """Between attempts at the addresses of a name (RFC 8305 §5). With one address there is nothing to choose from, and
+    asyncio would leave its socket open when it is cancelled just then.
+    """
+    try:
+        ip_address((urlsplit(url).hostname or "").partition("%")[0])
+    except ValueError:
+        return 0.25
+    return None
 
 
 class _Problem(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -179,6 +180,28 @@ def test_a_ticket_serves_once() -> None:
                 assert str(refused)
 
     asyncio.run(run())
+
+
+def test_a_link_that_is_closed_while_it_connects_leaves_nothing_open() -> None:
+    async def run() -> None:
+        async with administered() as (server, admin):
+            await admin.create_network(NetworkRequest(name="home"))
+            web = await machine(server, admin, 1, "web")
+            async with web.link:
+                await web.until(Connected)
+            for turns in range(10, 52, 3):
+                link = NodeLink(
+                    network=web.map.network,
+                    node=web.key,
+                    coordinators=web.link.coordinators,
+                    random=random.Random(turns),
+                )
+                async with link:
+                    for _ in range(turns):
+                        await asyncio.sleep(0)
+
+    asyncio.run(run())
+    gc.collect()  # what was left open is told of now
 
 
 def test_what_the_coordinator_refuses_an_administrator_says_what_to_do() -> None:
