@@ -81,9 +81,11 @@ def paced(address: str, port: int, seed: int, progress: Path, enough: Path) -> P
                     count[1] += len(data)
                     arrivals.append(time.monotonic())
                     progress.write_text(str(count[1]))
+                error = "" if finished.is_set() else "it ended too early"
             except OSError as failure:
                 error = f"{type(failure).__name__}: {failure}"
 
+        finished = threading.Event()
         receiving = threading.Thread(target=receive)
         receiving.start()
         source = random.Random(seed)
@@ -95,6 +97,7 @@ def paced(address: str, port: int, seed: int, progress: Path, enough: Path) -> P
                 sent.update(block)
                 count[0] += len(block)
                 time.sleep(EVERY_S)
+            finished.set()
             stream.shutdown(socket.SHUT_WR)
         receiving.join()
     intact = not error and count[0] == count[1] and sent.digest() == back.digest()
@@ -124,7 +127,8 @@ class PacedStream:
         enough = self.back + 20 * BLOCK
         self._host.wait_for(lambda: self._call.is_done or self.back >= enough, within_s)
 
-    def end(self) -> Paced:
-        """Stop sending, and see the end come back."""
-        self._enough.touch()
+    def end(self, *, by_itself: bool = False) -> Paced:
+        """Stop sending, and see the end come back. ``by_itself``: it is expected to end without that, too early."""
+        if not by_itself:
+            self._enough.touch()
         return self._call.result(PATIENCE_S + 10.0)
