@@ -84,6 +84,12 @@ class SmallTools:
 
         return ended
 
+    def watch(self, sock: socket.socket, readable: Callable[[], None]) -> None:
+        raise NotImplementedError
+
+    def unwatch(self, sock: socket.socket) -> None:
+        raise NotImplementedError
+
     def count_bytes(self, from_clients: int, to_clients: int) -> None: ...
 
     def admit(self, client: TransportAddress | None, limits: Limits) -> None: ...

@@ -84,6 +84,12 @@ class FakeTools:
 
         return ended
 
+    def watch(self, sock: socket.socket, readable: Callable[[], None]) -> None:
+        asyncio.get_running_loop().add_reader(sock.fileno(), readable)
+
+    def unwatch(self, sock: socket.socket) -> None:
+        asyncio.get_running_loop().remove_reader(sock.fileno())
+
     def count_bytes(self, from_clients: int, to_clients: int) -> None:
         self.bytes_in += from_clients
         self.bytes_out += to_clients

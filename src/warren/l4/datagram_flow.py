@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import partial
 from typing import Any, Final, Protocol
 
 from warren import log
@@ -223,7 +224,7 @@ class Flow:
             return
         self._opening = None
         self._upstream, self._since = upstream, site.now()
-        asyncio.get_running_loop().add_reader(upstream.sock.fileno(), self._readable, upstream)
+        site.tools.watch(upstream.sock, partial(self._readable, upstream))
         held = list(self._held)
         if self._settled or not (self._attempts or self._moved):
             self._settled = True
@@ -347,7 +348,7 @@ class Flow:
     def _detach(self) -> None:
         upstream, self._upstream, self._current = self._upstream, None, None
         if upstream is not None:
-            asyncio.get_running_loop().remove_reader(upstream.sock.fileno())
+            self._site.tools.unwatch(upstream.sock)
             upstream.close()
 
 

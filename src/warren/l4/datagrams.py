@@ -7,6 +7,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Hashable, Iterable
+from functools import partial
 from typing import Any, Final
 
 from msgspec import structs
@@ -186,7 +187,7 @@ class DatagramEntry:
                 continue
             self._failures.pop(listen, None)
             self._doors[listen] = door
-            asyncio.get_running_loop().add_reader(sock.fileno(), self._readable, door)
+            self.tools.watch(sock, partial(self._readable, door))
         if self._failures and not self._closed and self._retrying is None:
             self._retrying = asyncio.get_running_loop().create_task(self._retry())
 
@@ -202,7 +203,7 @@ class DatagramEntry:
 
     def _close_door(self, listen: Listen) -> None:
         door = self._doors.pop(listen)
-        asyncio.get_running_loop().remove_reader(door.sock.fileno())
+        self.tools.unwatch(door.sock)
         for flow in self.table:
             if flow.came_by(door):
                 self.end(flow)

@@ -106,6 +106,12 @@ class Tools(Protocol):
         each accepted stream.
         """
 
+    def watch(self, sock: socket.socket, readable: Callable[[], None]) -> None:
+        """Call ``readable`` from the event loop whenever ``sock`` has something, until :meth:`unwatch`."""
+
+    def unwatch(self, sock: socket.socket) -> None:
+        """Before it is closed."""
+
     def count_bytes(self, from_clients: int, to_clients: int) -> None: ...
 
     def admit(self, client: TransportAddress | None, limits: Limits) -> None:

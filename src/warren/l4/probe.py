@@ -34,7 +34,6 @@ async def check(destinations: Destinations, way: Way, own_ports: Callable[[Side]
         except Refused as refused:
             why = refused
             continue
-        destinations.answered(attempt.destination)
         return
     raise why or Refused("unresolved", "its name has no address")
 

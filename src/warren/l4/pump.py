@@ -125,6 +125,20 @@ class Pump:
         if ended is not None:
             ended()
 
+    def watch(self, sock: socket.socket, readable: Callable[[], None]) -> None:
+        """Call ``readable`` whenever ``sock``, which is no stream's, can be read, until :meth:`unwatch`."""
+        if self._selector is None:
+            self._loop.add_reader(sock.fileno(), readable)
+        else:
+            self._selector.watch(sock.fileno(), readable)
+
+    def unwatch(self, sock: socket.socket) -> None:
+        """Before it is closed."""
+        if self._selector is None:
+            self._loop.remove_reader(sock.fileno())
+        else:
+            self._selector.unwatch(sock.fileno())
+
     def close(self) -> None:
         """Reset all streams."""
         for stream in {direction.stream for direction, _ in self._by_fd.values()}:

@@ -168,6 +168,12 @@ class EntryTools:
     def count_opened(self) -> Callable[[], None]:
         return self.counters.begin()
 
+    def watch(self, sock: socket.socket, readable: Callable[[], None]) -> None:
+        self._shared.pump.watch(sock, readable)
+
+    def unwatch(self, sock: socket.socket) -> None:
+        self._shared.pump.unwatch(sock)
+
     def count_bytes(self, from_clients: int, to_clients: int) -> None:
         self.counters.bytes_in += from_clients
         self.counters.bytes_out += to_clients

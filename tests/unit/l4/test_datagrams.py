@@ -568,6 +568,9 @@ def test_an_entry_that_watches_health_does_not_listen_before_its_backend_is_ther
                         pass  # what it was asked by
                     assert data == b"1"
                 await until(up, "unhealthy")
+                async with asyncio.timeout(20):
+                    while up.entry.state().places:
+                        await asyncio.sleep(0.005)
 
     run(test)
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from typing import Any
 
 import pytest
 
 from tests.support.l4_ends import free_port
 from tests.support.l4_tools import FakeTools
 from warren.l4 import probe
-from warren.l4.config import Backend, Way
+from warren.l4.config import Backend, Closed, Way
 from warren.l4.destinations import Destinations
 from warren.l4.kinds import Refused
 
 
-def asked(*places: tuple[str, int], own: frozenset[int] = frozenset()) -> None:
+def asked(*places: tuple[str, int], own: frozenset[int] = frozenset(), **way: Any) -> None:
     """Ask backends at ``places``. Raises Refused."""
 
     async def whole() -> None:
@@ -24,7 +25,7 @@ def asked(*places: tuple[str, int], own: frozenset[int] = frozenset()) -> None:
         )
         destinations = Destinations(FakeTools())
         try:
-            await probe.check(destinations, Way(backends=backends), lambda _: own)
+            await probe.check(destinations, Way(backends=backends, **way), lambda _: own)
         finally:
             destinations.close()
 
@@ -63,6 +64,15 @@ def test_where_the_entry_itself_listens_is_no_backend() -> None:
         sock.bind(("127.0.0.1", 0))
         with pytest.raises(Refused, match="a loop"):
             asked(sock.getsockname(), own=frozenset({sock.getsockname()[1]}))
+        with pytest.raises(BlockingIOError):
+            sock.recv(10, socket.MSG_DONTWAIT)
+
+
+def test_what_the_way_is_closed_to_is_not_even_asked() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        with pytest.raises(Refused, match="is not for this"):
+            asked(sock.getsockname(), closed=(Closed(prefix="127.0.0.0/8", what="is not for this"),))
         with pytest.raises(BlockingIOError):
             sock.recv(10, socket.MSG_DONTWAIT)
 

@@ -119,3 +119,37 @@ def test_a_bug_among_streams_does_not_end_the_loop() -> None:
         pump.close()
 
     run(main)
+
+
+@pytest.mark.logs_errors
+def test_sockets_that_are_watched_are_read_beside_streams_until_they_are_not() -> None:
+    async def main(selector: StreamSelector) -> None:
+        pump = Pump(selector=selector)
+        got: list[bytes] = []
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+        ours.setblocking(False)
+
+        def readable() -> None:
+            got.append(ours.recv(10))
+            if got[-1] == b"wrong":
+                raise ValueError("the loop goes on")
+
+        with ours, theirs:
+            pump.watch(ours, readable)
+            for data in (b"1", b"wrong", b"2"):
+                theirs.send(data)
+                await until(lambda data=data: data in got)  # type: ignore[misc]
+            client, server = carried(pump)
+            with client, server:
+                client.send(b"stream")
+                assert await receive(server, 6) == b"stream"
+            pump.unwatch(ours)
+            pump.unwatch(ours)
+            theirs.send(b"3")
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            assert got == [b"1", b"wrong", b"2"]
+        await until(lambda: len(pump) == 0)
+        pump.close()
+
+    run(main)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import AsyncExitStack
 from ipaddress import ip_address
 
 import pytest
@@ -96,6 +97,31 @@ def test_one_client_cannot_take_all_streams_of_a_connector_and_others_still_come
             await until(lambda: state(server).open == 0)
             counters = server._work["gateway"].tools.counters
             assert (len(counters.shares), len(counters.part("a").shares)) == (0, 0)
+
+    asyncio.run(main())
+
+
+def test_one_client_behind_a_balancer_cannot_take_all_streams_of_a_port() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        async with listening(echo) as target:
+            way, limits = Way(backends=(backend(target),)), Limits(streams_max=3)
+            entry = Entry(id="connector", listen=(LOOPBACK,), way=way, limits=limits, proxy_in=True)
+            async with running(entry) as server:
+                port = port_of(server.status())
+                async with AsyncExitStack() as clients:
+
+                    async def said(host: str) -> bytes:
+                        sock = await clients.enter_async_context(client(port))
+                        await loop.sock_sendall(sock, header(host) + b"x")
+                        return await loop.sock_recv(sock, 1)
+
+                    assert await said("192.0.2.1") == b"x"
+                    assert await said("192.0.2.1") == b"x"
+                    with pytest.raises(ConnectionResetError):
+                        await said("192.0.2.1")
+                    assert state(server).refused == {"streams": 1}
+                    assert await said("192.0.2.2") == b"x"
 
     asyncio.run(main())
 
