@@ -15,14 +15,14 @@ from warren.api.rest import AdminClient
 from warren.lab import Host, Lab
 from warren.lab.network import environment, warren_command
 from warren.model.documents import Rule
-from warren.model.policy import DEFAULT_POLICY
 from warren.model.tickets import read_access
 from warren.model.tunnel import TransportAddress
 from warren.proto import socks
-from warren.proto.control.administration import ApplyRequest, DesiredState
+from warren.proto.control.administration import ApplyRequest, DesiredState, MemberState
 
 pytestmark = pytest.mark.timeout(240)
-DENIED, PERMITTED, INSIDE = 7000, 7001, 7002
+DENIED, PERMITTED, INSIDE, BEHIND = 7000, 7001, 7002, 7003
+ROUTED = "192.0.2.77"
 SOCKS = 1080
 PATIENCE_S = 10.0
 CHANGES = 20
@@ -40,15 +40,13 @@ with socket.create_server(("::", {INSIDE}), family=socket.AF_INET6) as listener:
 
 def denying(*ports: int) -> tuple[Rule, ...]:
     """Everything is allowed but TCP and UDP to these ports of anybody."""
-    if not ports:
-        return DEFAULT_POLICY
     texts = tuple(map(str, ports))
-    who = {"sources": ("members",), "destinations": ("members",)}
-    return (
+    who = {"sources": ("members",), "destinations": ("members", f"{ROUTED}/32")}
+    denied = (
         Rule(action="deny", protocol="tcp", ports=texts, **who),
         Rule(action="deny", protocol="udp", ports=texts, **who),
-        *DEFAULT_POLICY,
     )
+    return (*(denied if ports else ()), Rule(action="allow", **who))
 
 
 def apply(access: str, *policies: tuple[Rule, ...]) -> None:
@@ -57,7 +55,8 @@ def apply(access: str, *policies: tuple[Rule, ...]) -> None:
     async def run() -> None:
         async with AdminClient(read_access(access)) as client:
             for policy in policies:
-                await client.apply("home", ApplyRequest(state=DesiredState(policy=policy)))
+                state = DesiredState(members={"alice": MemberState(routes=(f"{ROUTED}/32",))}, policy=policy)
+                await client.apply("home", ApplyRequest(state=state))
 
     asyncio.run(run())
 
@@ -123,15 +122,18 @@ class World:
         for host in hosts:
             others = [one for one in hosts if one is not host]
             host.wait_for(lambda host=host, others=others: self.network.knows(host, others), 30)
-        self.listeners = {port: self.listener(port) for port in (DENIED, PERMITTED)}
+        self.alice.run(["ip", "address", "add", f"{ROUTED}/32", "dev", "lo"])
+        self.apply(denying())
+        self.listeners = {port: self.listener(self.bob, port) for port in (DENIED, PERMITTED)}
+        self.listeners[BEHIND] = self.listener(self.alice, BEHIND)
         for host in (self.alice, self.carol):
-            for port in self.listeners:
+            for port in (DENIED, PERMITTED):
                 self.network.warren(host, "forward", f"{port + 100}", f"bob:{port}", "--keep")
             self.network.warren(host, "forward", "--socks", f"{SOCKS}", "--keep")
 
-    def listener(self, port: int) -> socket.socket:
-        """An ordinary program on bob."""
-        sock = self.socket(self.bob, socket.AF_INET6)
+    def listener(self, host: Host, port: int) -> socket.socket:
+        """An ordinary program."""
+        sock = self.socket(host, socket.AF_INET6)
         sock.bind(("::", port))
         sock.listen(100)
         return sock
@@ -141,11 +143,15 @@ class World:
         sock.settimeout(PATIENCE_S)
         return sock
 
-    def accepted(self, port: int) -> socket.socket:
-        self.listeners[port].settimeout(PATIENCE_S)
-        far = self.stack.enter_context(self.listeners[port].accept()[0])
-        far.settimeout(PATIENCE_S)
-        return far
+    def ends(self, name: str, near: socket.socket, port: int) -> Ends:
+        """Of the stream that was just opened; of two attempts by two addresses one is given up."""
+        near.sendall(b"!")
+        while True:
+            far = self.stack.enter_context(self.listeners[port].accept()[0])
+            far.settimeout(PATIENCE_S)
+            with contextlib.suppress(ConnectionError):
+                if far.recv(1) == b"!":
+                    return Ends(name, near, far)
 
     def streams(self, port: int) -> list[Ends]:
         """To that port of bob: by forwards, by SOCKS with a name and an address, and by a program itself."""
@@ -153,14 +159,20 @@ class World:
         for host in (self.alice, self.carol):
             near = self.socket(host)
             near.connect(("127.0.0.1", port + 100))
-            made.append(Ends(f"forward of {host.name}", near, self.accepted(port)))
+            made.append(self.ends(f"forward of {host.name}", near, port))
             for to in ("bob.home", self.network.address(self.bob, 4)):
                 near = self.socket(host)
                 assert asked(near, to, port) == socks.GRANTED
-                made.append(Ends(f"SOCKS of {host.name} to {to}", near, self.accepted(port)))
+                made.append(self.ends(f"SOCKS of {host.name} to {to}", near, port))
         near = self.socket(self.carol, socket.AF_INET6)
         near.connect((self.network.address(self.bob), port))
-        return [*made, Ends("program", near, self.accepted(port))]
+        return [*made, self.ends("program", near, port)]
+
+    def behind(self) -> Ends:
+        """To an address behind alice, whose stream process goes on from there."""
+        near = self.socket(self.carol)
+        self.carol.wait_for(lambda: near.connect_ex((ROUTED, BEHIND)) == 0, 20)
+        return self.ends("program behind", near, BEHIND)
 
     def apply(self, *policies: tuple[Rule, ...]) -> None:
         self.network.server.call(apply, self.network.access, *policies)
@@ -171,7 +183,7 @@ class World:
             one["state"] == ("failed" if int(one["id"].rpartition(":")[2]) - 100 in ports else "listening")
             for host in (self.alice, self.carol)
             for one in agent_status(host)["streams"]
-            if not one["id"].startswith("socks")
+            if one["id"].startswith("forward")
         )
 
 
@@ -180,7 +192,7 @@ def test_what_is_denied_ends_at_both_ends_and_what_is_permitted_outlives_many_ch
         world = World(lab, stack)
         alice, carol, network = world.alice, world.carol, world.network
         inner = alice.start([*warren_command(), "exec", "python3", "-c", INNER], name="inner", env=environment(alice))
-        denied, permitted = world.streams(DENIED), world.streams(PERMITTED)
+        denied, permitted = [*world.streams(DENIED), world.behind()], world.streams(PERMITTED)
         plain = world.socket(carol, socket.AF_INET6)
         alice.wait_for(lambda: plain.connect_ex((network.address(alice), INSIDE)) == 0, 20)
         back = stack.enter_context(plain)
@@ -188,7 +200,7 @@ def test_what_is_denied_ends_at_both_ends_and_what_is_permitted_outlives_many_ch
         assert back.recv(1) == b"x"
         assert all(one.goes_on() for one in (*denied, *permitted))
 
-        world.apply(denying(DENIED, INSIDE))
+        world.apply(denying(DENIED, INSIDE, BEHIND))
         ended = [one.ended() for one in denied]
         assert not [one for one in ended if "open" in one or "more" in one], ended
         assert _end_of(back) in {"ConnectionAbortedError", "ConnectionResetError"}
@@ -212,6 +224,13 @@ def test_what_is_denied_ends_at_both_ends_and_what_is_permitted_outlives_many_ch
         alice.wait_for(world.is_known, 20)
         assert all(one.goes_on() for one in (*others, *world.streams(DENIED)))
         said = [network.nodes[host.name].process.output() for host in (alice, world.bob, carol)]
+
+        # Whoever is no member any more speaks to nobody.
+        network.warren(network.server, "network", "revoke", "home", "alice", "--yes")
+        hers = [one for one in others if "alice" in one.name]
+        ended = [one.ended() for one in hers]
+        assert not [one for one in ended if "open" in one or "more" in one], ended
+        assert all(one.goes_on() for one in others if one not in hers)
         assert any("connections ended that its policy does not permit" in one for one in said)  # who is first ends both
 
 

@@ -151,6 +151,11 @@ class Coordination:
         """What peers announce is known: a coordinator is connected, or was until a moment ago."""
         return self.standing.connected or self._world.clock() < self._informed_until
 
+    @property
+    def up_to_date(self) -> bool:
+        """A coordinator is connected, and nothing that it is telling is half here."""
+        return self.standing.connected and not self.documents.staging
+
     def has_told(self, version: int) -> bool:
         """Whether a coordinator is connected, and has this node's record of that version."""
         return self.standing.connected and self._published >= version

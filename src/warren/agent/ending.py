@@ -22,6 +22,8 @@ SETTLE_S: Final = 0.5
 """From the last change to the first look. Documents come one after the other, and what the next one permits again
 should not have been ended.
 """
+INFORMED_S: Final = 3.0
+"""The same after a coordinator was found, who first tells what has changed meanwhile, and not that nothing has."""
 AGAIN_S: Final = 5.0
 """To the second look: for what was opened while other nodes did not know yet."""
 PAUSE_RATIO: Final = 3.0
@@ -44,6 +46,8 @@ class Ending:
         self._judge = False
         """Whether what the law forbids ends."""
         self._looks = 0
+        self._informed = False
+        self._settle_s = INFORMED_S
         self._changed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._took_s = 0.0
@@ -51,14 +55,18 @@ class Ending:
 
     def follow(self, want: Wanted, directory: Directory | None, *, informed: bool) -> None:
         """The host has been made as ``want`` says, of which ``directory`` is. Nothing ends while this node is not
-        ``informed`` by a coordinator: leases of others then seem to end that were renewed.
+        ``informed`` by a coordinator: leases of others then seem to end that were renewed. But that it was revoked is
+        certain, and no coordinator speaks to it any more.
         """
         if self._tcp is None:
             return
         if want is not self._want:
             self._want = want
             self._take(want, directory)
-        if self._looks and informed and (self._task is None or self._task.done()):
+        self._informed = informed or want.state == "revoked"
+        if not self._informed:
+            self._settle_s = INFORMED_S
+        elif self._looks and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._work(), name="ending what is forbidden")
 
     async def close(self) -> None:
@@ -89,15 +97,16 @@ class Ending:
         while self._looks:
             self._changed.clear()
             if self._looks == _LOOKS:
-                await asyncio.sleep(max(SETTLE_S, PAUSE_RATIO * self._took_s))
+                await asyncio.sleep(max(self._settle_s, PAUSE_RATIO * self._took_s))
             else:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(AGAIN_S):
                         await self._changed.wait()
                         continue
             law = self._law
-            if not self._looks or law is None:
+            if not self._looks or law is None or not self._informed:
                 return
+            self._settle_s = SETTLE_S
             self._looks -= 1
             await self._look(law)
 

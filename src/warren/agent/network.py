@@ -169,7 +169,7 @@ class NetworkRunner(NetworkParts):
             self._want()
             if self._plane.runs:
                 await self._reaching.reach(self.wanted, self.own, self._surroundings, self._due)
-                self._ending.follow(self.wanted, self.directory, informed=self._coordination.standing.connected)
+                self._ending.follow(self.wanted, self.directory, informed=self._coordination.up_to_date)
         except WarrenError as error:
             self._ledger.failed("data plane", error)
             self._due.again("retry", self._now + RETRY_S)

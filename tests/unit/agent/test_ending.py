@@ -93,6 +93,7 @@ async def rested(made: Ending) -> None:
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ending, "SETTLE_S", 0.0)
+    monkeypatch.setattr(ending, "INFORMED_S", 0.0)
     monkeypatch.setattr(ending, "AGAIN_S", 0.0)
     monkeypatch.setattr(ending, "PAUSE_RATIO", 0.0)
 
@@ -133,6 +134,35 @@ def test_nothing_ends_until_a_coordinator_has_told_how_it_is() -> None:
     scenario(tcp, test)
 
 
+def test_who_was_just_found_first_tells_what_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "INFORMED_S", 3600.0)
+    tcp = FakeTcp(DENIED, FINE)
+
+    async def test(made: Ending) -> None:
+        made.follow(*(stale := wanted(*DENIES)), informed=False)
+        made.follow(*stale, informed=True)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert tcp.looks == 0
+
+    scenario(tcp, test)
+
+
+def test_what_is_half_here_counts_for_nothing() -> None:
+    tcp = FakeTcp(DENIED, FINE)
+
+    async def test(made: Ending) -> None:
+        made.follow(*(stale := wanted(*DENIES)), informed=True)
+        made.follow(*stale, informed=False)  # before it has looked
+        await rested(made)
+        assert (tcp.open, tcp.looks) == ([DENIED, FINE], 0)
+        made.follow(*wanted(), informed=True)
+        await rested(made)
+        assert (tcp.open, tcp.looks) == ([DENIED, FINE], 2)
+
+    scenario(tcp, test)
+
+
 def test_a_lease_that_has_ended_ends_nothing_here_and_a_revocation_everything() -> None:
     tcp = FakeTcp(DENIED, FINE, elsewhere := inbound("192.168.1.2", 80, "192.168.1.3"))
 
@@ -142,7 +172,7 @@ def test_a_lease_that_has_ended_ends_nothing_here_and_a_revocation_everything() 
         made.follow(*wanted(state="expired"), informed=True)
         await rested(made)
         assert (len(tcp.open), tcp.looks) == (3, 2)
-        made.follow(*wanted(state="revoked"), informed=True)
+        made.follow(*wanted(state="revoked"), informed=False)
         await rested(made)
         assert tcp.open == [elsewhere]
 
