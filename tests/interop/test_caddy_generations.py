@@ -242,7 +242,7 @@ def test_who_comes_next_looks_after_all_of_them() -> None:
             web = await WebSocket.open(gate, "a.test")
             await gate.keep(sites)
             pid, ports = gate.caddy.pid, gate.caddy.ports
-            for _ in range(2):  # also one that is finishing when that happens
+            for _ in range(2):
                 await gate.caddy.let_go()
                 gate.caddy = Caddy(gate.settings, gate.lookup)
                 await gate.keep(sites)
@@ -251,6 +251,32 @@ def test_who_comes_next_looks_after_all_of_them() -> None:
             web.close()
             await eventually(lambda: gate.caddy.earlier == 0)
             assert len(numbers(gate.settings)) == 1
+
+    asyncio.run(scene())
+
+
+def test_a_download_is_finished_by_the_earlier_one_whoever_looks_after_it() -> None:
+    async def scene() -> None:
+        async with gateway("a.test") as gate:
+            sites = [gate.site("a.test"), *plain(gate, "b")]
+            web = await WebSocket.open(gate, "a.test")
+            reader, writer = await gate.connect("a.test")
+            writer.write(b"GET /stream HTTP/1.1\r\nHost: a.test\r\n\r\n")
+            async with asyncio.timeout(PATIENCE_S):
+                await reader.readuntil(b"line 0\n")
+            await gate.keep(sites)
+            web.close()
+            await eventually(lambda: any(gate.settings.generations.glob("*/finishes")))
+            await gate.caddy.let_go()
+            gate.caddy = Caddy(gate.settings, gate.lookup)
+            await gate.keep(sites)
+            assert gate.caddy.earlier == 1
+            gate.web.more.set()
+            async with asyncio.timeout(PATIENCE_S):
+                await reader.readuntil(b"line 1\n")
+            await eventually(lambda: gate.caddy.earlier == 0)
+            assert "/metrics" not in next(gate.settings.generations.glob("*/log")).read_text(), "looks fill no log"
+            writer.transport.abort()
 
     asyncio.run(scene())
 

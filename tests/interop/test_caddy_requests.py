@@ -291,13 +291,13 @@ def test_a_body_that_does_not_come_ends_and_a_websocket_that_is_silent_does_not(
     async def scene() -> None:
         async with gateway("a.test") as gate:
             web, silent = [await gate.connect("a.test", tls=tls) for _ in range(2)]
-            silent[1].write(b"POST /up HTTP/1.1\r\nHost: " + host + b"\r\nContent-Length: 10\r\n\r\n123")
             web[1].write(
                 b"GET /upgrade HTTP/1.1\r\nHost: " + host + b"\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
                 b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
             )
             async with asyncio.timeout(PATIENCE_S):
                 assert (await web[0].readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+                silent[1].write(b"POST /up HTTP/1.1\r\nHost: " + host + b"\r\nContent-Length: 10\r\n\r\n123")
                 with pytest.raises(ConnectionError):
                     await silent[0].read()
                 web[1].write(b"frame")
