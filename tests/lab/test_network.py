@@ -84,8 +84,8 @@ def test_a_member_that_is_revoked_during_a_transfer_is_cut_off_at_once(underlay:
                 while data := connection.recv(MEGABYTE):
                     received_after += len(data)
                     assert received_after < 1 << 31, "the transfer goes on"
-            except TimeoutError:
-                pass  # nothing for three seconds: it is cut
+            except (TimeoutError, ConnectionError):
+                pass  # nothing for three seconds, or bob's agent has ended it: it is cut
         sending.cancel()
     assert pinged(alice, [to_bob], wait_s=2) == [to_bob]
     assert pinged(bob, [network.address(carol)], wait_s=5) == []
