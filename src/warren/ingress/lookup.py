@@ -11,7 +11,6 @@ from warren.ingress.asking import ask
 from warren.ingress.sites import Ports
 
 ANSWER_WITHIN_S: Final = 5.0
-_BYTES_MAX: Final = 4096
 _COUNT: Final = re.compile(rb"^HTTP/1\.1 200 .*\r\nX-Warren-Count: ([0-9]{1,9})\r\n", re.DOTALL)
 
 
