@@ -631,6 +631,28 @@ def test_with_other_health_to_watch_an_entry_goes_on_as_it_was() -> None:
     run(test)
 
 
+def test_what_is_sent_at_once_is_so_no_more_when_the_backend_has_gone() -> None:
+    async def test() -> None:
+        with Peer() as gone, Peer() as silent, Peer() as client:
+            async with running(entry_of(to(gone, silent))) as up:
+                for _ in range(2):
+                    await client.send(b"?", up.place)
+                    await gone.answer()
+                    await client.receive()
+                (flow,) = up.entry.table
+                assert flow.forward_one(memoryview(b"one"))
+                assert (await gone.receive())[0] == b"one"
+                gone.sock.close()
+                assert flow.forward_one(memoryview(b"two"))
+                assert flow.forward_one(memoryview(b"three"))  # the answer to the last is that nobody is there
+                assert flow.backend is None
+                await client.send(b"four", up.place)
+                assert (await silent.receive())[0] == b"four"
+                assert not flow.forward_one(memoryview(b"five"))  # it is to be kept until there is an answer
+
+    run(test)
+
+
 def test_closing_while_a_flow_opens_leaves_nothing_behind() -> None:
     async def test() -> None:
         with Peer() as backend, Peer() as client:

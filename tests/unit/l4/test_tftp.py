@@ -175,6 +175,14 @@ def test_nothing_but_tftp_passes_in_either_direction() -> None:
                     await client.send(garbage, up.place)
                 await client.send(ack(1), up.place)
                 assert (await transfer.hear())[0] == ack(1)
+                # The flow is proven now.
+                for garbage, answer in ((b"query", data(2)), (b"", data(3))):
+                    await transfer.send(garbage, source)
+                    await transfer.send(answer, source)
+                    assert (await client.hear())[0] == answer
+                    await client.send(garbage, up.place)
+                    await client.send(ack(answer[3]), up.place)
+                    assert (await transfer.hear())[0] == ack(answer[3])
                 assert known.has_nothing()
                 assert transfer.has_nothing()
                 assert client.has_nothing()
