@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -134,18 +135,24 @@ def test_nothing_ends_until_a_coordinator_has_told_how_it_is() -> None:
     scenario(tcp, test)
 
 
-def test_who_was_just_found_first_tells_what_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ending, "INFORMED_S", 3600.0)
+def test_a_coordinator_that_was_just_found_first_tells_what_has_changed(monkeypatch: pytest.MonkeyPatch) -> None:
     tcp = FakeTcp(DENIED, FINE)
 
-    async def test(made: Ending) -> None:
-        made.follow(*(stale := wanted(*DENIES)), informed=False)
-        made.follow(*stale, informed=True)
+    async def not_looked(made: Ending, *, looks: int) -> None:
+        made.follow(*wanted(*DENIES), informed=True)
         for _ in range(10):
             await asyncio.sleep(0)
-        assert tcp.looks == 0
+        assert tcp.looks == looks
 
-    scenario(tcp, test)
+    async def found_again(made: Ending) -> None:
+        made.follow(*(known := wanted()), informed=True)
+        await rested(made)
+        monkeypatch.setattr(ending, "INFORMED_S", 3600.0)
+        made.follow(*known, informed=False)
+        await not_looked(made, looks=2)
+
+    scenario(tcp, found_again)
+    scenario(tcp, partial(not_looked, looks=2))  # an agent that has just started
 
 
 def test_what_is_half_here_counts_for_nothing() -> None:
