@@ -52,7 +52,7 @@ class Pump:
         self._line: deque[Direction] = deque()
         self._mover = Mover(self._pipes)
         self._now = monotonic()  # as of the loop
-        self._called = False
+        self._called = self._told = False
         if selector is None:
             self._loop.add_reader(self._epoll.fileno(), self._wake)
         else:
@@ -102,6 +102,7 @@ class Pump:
         if stream.closed:
             return
         stream.closed = True
+        self._told = True
         if stream.timer is not None:
             stream.timer.cancel()
             stream.timer = None
@@ -151,7 +152,9 @@ class Pump:
     def _wake(self) -> None:
         self._attend(self._epoll.poll(0, EVENTS_MAX))
 
-    def _attend(self, all_events: Events) -> None:
+    def _attend(self, all_events: Events) -> bool:
+        """Returns whether others may have something to do now: a stream came about or ended, or its bytes wait."""
+        self._told = False
         broken: list[Direction] = []
         by_fd, line = self._by_fd, self._line
         for fd, events in all_events:
@@ -181,9 +184,11 @@ class Pump:
                 self.end(direction.stream, aborted=True)
         if line and not self._called:
             self._work()
+        return self._told or self._called
 
     def _opened(self, outof: Direction, events: int) -> bool:
         """The outgoing socket is connected, or never will be; returns whether the stream goes on."""
+        self._told = True
         stream = outof.stream
         opened, stream.opened = stream.opened, None
         failed = events & (select.EPOLLERR | select.EPOLLHUP)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from tests.support.l4_ends import LIMIT_S, read_all, until
+from warren.l4 import pump as pump_module
 from warren.l4.counters import Counters
 from warren.l4.pump import Pump
 from warren.l4.selector import Events, StreamSelector
@@ -81,9 +83,9 @@ def test_a_loop_with_nothing_to_do_waits() -> None:
         pump, waits = Pump(selector=selector), []
         attend = selector.attend
 
-        def noted(events: Events) -> None:
+        def noted(events: Events) -> bool:
             waits.append(events)
-            attend(events)
+            return attend(events)
 
         selector.attend = noted
         client, server = carried(pump)
@@ -97,13 +99,76 @@ def test_a_loop_with_nothing_to_do_waits() -> None:
     run(main)
 
 
+def test_timers_and_other_threads_have_their_turn_though_bytes_move_all_the_time() -> None:
+    async def main(selector: StreamSelector) -> None:
+        pump, loop = Pump(selector=selector), asyncio.get_running_loop()
+        client, server = carried(pump)
+        called = asyncio.Event()
+        over = threading.Event()
+
+        def play() -> None:
+            for sock in (client, server):
+                sock.setblocking(True)
+            with client, server:
+                for number in range(200_000):  # seconds, if nothing stops it
+                    client.send(b"x")
+                    server.recv(1)
+                    if number == 100:
+                        loop.call_soon_threadsafe(called.set)
+                    if over.is_set():
+                        return
+
+        playing = asyncio.create_task(asyncio.to_thread(play))
+        try:
+            await called.wait()
+            await asyncio.sleep(0.01)
+            assert not playing.done()
+        finally:
+            over.set()
+            await playing
+        await until(lambda: len(pump) == 0)
+        pump.close()
+
+    run(main)
+
+
+@pytest.mark.parametrize("slice_s", [pump_module.SLICE_S, -1.0], ids=["at once", "in turns"])
+def test_what_streams_set_off_does_not_wait_for_another_event(monkeypatch: pytest.MonkeyPatch, slice_s: float) -> None:
+    """Neither what their ends do, nor the rest of their line."""
+    monkeypatch.setattr(pump_module, "SLICE_S", slice_s)
+
+    async def main(selector: StreamSelector) -> None:
+        pump, over, late = Pump(selector=selector), asyncio.Event(), list[int]()
+        ends = [socket.socketpair() for _ in range(6)]
+        for client, incoming in ends:
+            for sock in (client, incoming):
+                sock.setblocking(False)
+
+        def ended() -> None:
+            if len(pump) == 0:
+                over.set()
+
+        for index in range(0, 6, 2):
+            (client, incoming), (server, outgoing) = ends[index : index + 2]
+            pump.carry(incoming, outgoing, Counters("test", lambda: 0.0), ended=ended)
+            client.close()
+            server.close()
+        timer = asyncio.get_running_loop().call_later(LIMIT_S / 2, late.append, 1)
+        await over.wait()
+        assert late == [], "a timer has woken the loop"
+        timer.cancel()
+        pump.close()
+
+    run(main)
+
+
 @pytest.mark.logs_errors
 def test_a_bug_among_streams_does_not_end_the_loop() -> None:
     async def main(selector: StreamSelector) -> None:
         pump = Pump(selector=selector)
         attend, failures = selector.attend, []
 
-        def broken(events: Events) -> None:
+        def broken(events: Events) -> bool:
             selector.attend = attend
             failures.append(events)
             raise ZeroDivisionError
