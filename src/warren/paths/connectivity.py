@@ -126,7 +126,7 @@ class Connectivity:
             self._after(peer, now)
 
     def is_narrow(self, node: bytes) -> bool:
-        """Large packets do not get to that peer by a path that was tried, and by the one in use it is not proven."""
+        """Large packets do not get to that peer by a path that was tried, and since then have not by the one in use."""
         peer = self._peers.get(node)
         return peer is not None and peer.is_narrow()
 

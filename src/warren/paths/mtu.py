@@ -47,10 +47,12 @@ class MtuSearch:
         "_raise_at",
         "_size",
         "_top",
+        "answered_at",
         "proven",
         "sent_at",
         "state",
         "too_small",
+        "too_small_since",
         "waits",
     )
 
@@ -63,6 +65,7 @@ class MtuSearch:
         self.state: Literal["base", "pieces", "searching", "done"] = "base"
         self.proven: int | None = None
         self.too_small = False
+        self.answered_at = self.too_small_since = -NEVER
         self._size = FLOOR
         self._lost = 0
         self.sent_at = now
@@ -116,6 +119,7 @@ class MtuSearch:
             return False
         if self.state == "pieces":
             self.state = "base"
+            self.too_small_since = self.too_small_since if self.too_small else now
             self.too_small, self.proven = True, None
             self._due = now + AGAIN_S
             return True
@@ -132,6 +136,7 @@ class MtuSearch:
         """A probe of ``size`` got through. True: what is proven changed."""
         before = None if self.too_small else self.proven
         self.too_small = self.waits = False
+        self.answered_at = now
         if self.state == "done" and size == self.proven:
             self._lost = 0
             self._due = now + CONFIRM_S

@@ -111,9 +111,10 @@ class PeerPaths:
 
     def is_narrow(self) -> bool:
         selected = self.choice.pair
-        if selected is None or selected.mtu is None or selected.mtu.proven is not None:
+        if selected is None or selected.mtu is None:
             return False
-        return any(pair.mtu is not None and pair.mtu.too_small for pair in self.pairs)
+        since = [pair.mtu.too_small_since for pair in self.pairs if pair.mtu is not None and pair.mtu.too_small]
+        return selected.mtu.answered_at < max(since, default=-NEVER)
 
     def situation(self) -> Situation | None:
         """What the peer says of its NAT; None: nothing that can be read."""

@@ -122,3 +122,16 @@ def test_a_path_that_loses_pieces_too_is_too_small() -> None:
     now = pieces(search, 30.0)
     pieces(search, now + 15.0, now, pass_=False)
     assert search.too_small
+
+
+def test_since_when_a_path_is_too_small_and_when_it_last_was_not_is_known() -> None:
+    search = MtuSearch(1500, 4, 0.0)
+    now, _ = play(search, 9000, 5.0)
+    assert search.answered_at < now
+    before = search.answered_at
+    now, _ = play(search, 1000, now + CONFIRM_S + 20.0, now)
+    since = search.too_small_since
+    assert search.too_small
+    assert before < since < now
+    play(search, 1000, now + 2 * AGAIN_S, now)
+    assert search.too_small_since == since, "it is no news"
