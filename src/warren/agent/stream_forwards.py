@@ -12,13 +12,15 @@ from warren.agent.stream_directory import Directory, NetworkView, Protocol
 from warren.agent.stream_order import Orders
 from warren.agent.stream_services import EXPIRED, service_backends
 from warren.agent.stream_values import Backends, Item
-from warren.l4.config import Backend, Entry, Listen, Way
+from warren.l4.config import Backend, Entry, Limits, Listen, Way
 from warren.model.members import Member
 from warren.model.services import Place, Service
 from warren.model.tunnel import IPAddress
 
 CONNECT_WITHIN_S: Final = 10.0
 """The first stream to a member may have to wait for the second handshake, which is 5 s after the first."""
+STREAMS_MAX: Final = 65_536
+"""Of one forward or SOCKS server: these are the operator's own, so it is descriptors that they may run out of."""
 
 Origin = Literal["config", "kept", "held"]
 """agent.toml; by command, until it is removed; by a command that still runs."""
@@ -87,6 +89,7 @@ def _forward(forward: Forward, origin: Origin, views: Sequence[NetworkView], ord
             connect_timeout_s=CONNECT_WITHIN_S,
             idle_s=goal.idle_s,
         ),
+        limits=Limits() if forward.protocol == "udp" else Limits(streams_max=STREAMS_MAX),
     )
     labels = {goal.network} if goal.network else {view.label for view in views} if forward.overlay else set()
     return Item(
@@ -109,6 +112,7 @@ def _socks(socks: Socks, origin: Origin, views: Sequence[NetworkView], owner_uid
         kind="socks",
         listen=(_listen(socks.listen, "tcp"),),
         owner_uid=owner_uid or None,
+        limits=Limits(streams_max=STREAMS_MAX),
         allowed=tuple(dict.fromkeys(map(str, prefixes))),
     )
     return Item(id=socks.id, task=socks.id, kind="socks", networks=(), target=socks.aim, entry=entry, origin=origin)

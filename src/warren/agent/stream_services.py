@@ -12,12 +12,16 @@ from warren.agent.stream_order import Orders
 from warren.agent.stream_permits import Serving
 from warren.agent.stream_values import Backends, Item
 from warren.l4 import closed_places
-from warren.l4.config import Backend, Closed, Entry, Health, Listen, Ruled, Way
+from warren.l4.config import Backend, Closed, Entry, Health, Limits, Listen, Ruled, Way
 from warren.model.members import Member
 from warren.model.services import CONNECTOR_PORT, Service, Target, parse_target
 from warren.model.serving import selected, service_addresses, services_of
 
 EXPIRED: Final = "the lease of this node has ended, so it talks to nobody until the coordinator renews it"
+STREAMS_MAX: Final = 16_384
+"""To one service at one serving member. Each gateway is one source there, which so has room for 13,000; and one service
+leaves descriptors to the others.
+"""
 
 
 def service_items(view: NetworkView, serving: Serving, closed: Sequence[Closed] = ()) -> Iterator[Item]:
@@ -45,6 +49,7 @@ def service_items(view: NetworkView, serving: Serving, closed: Sequence[Closed] 
             kind="plain" if service.helper == "none" else service.helper,
             listen=_listens(service, str(address)),
             way=way,
+            limits=Limits() if service.protocol == "udp" else Limits(streams_max=STREAMS_MAX),
             health=Health(every_s=float(service.health_s)) if service.health_s else None,
             clients=_clients(directory, service, address),
             proxy_in_from=_connecting(directory, service) if service.proxy_protocol else (),

@@ -63,7 +63,9 @@ class Limits(_Value, frozen=True, kw_only=True):
     rate: float | None = None
     """New ones a second of one source (IPv4 address, IPv6 /64); the burst is ten seconds' worth, at least ten."""
     streams_max: int = 4096
-    """Of which one source alone has 80 % at most, see :mod:`warren.l4.shares`."""
+    """Streams, or flows of datagrams, at the same time; one source alone has 80 % of them at most, see
+    :mod:`warren.l4.shares`.
+    """
 
 
 class Ruled(_Value, frozen=True, kw_only=True):

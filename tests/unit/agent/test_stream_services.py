@@ -8,7 +8,7 @@ from msgspec import structs
 from tests.unit.agent.stream_fakes import entry, member, problem, view, worked_out
 from warren.agent.stream_order import Class, Nearness, Orders
 from warren.agent.stream_permits import Allowed, Serving
-from warren.agent.stream_services import service_backends
+from warren.agent.stream_services import STREAMS_MAX, service_backends
 from warren.l4.config import Health
 from warren.l4.permitted import admits
 from warren.model.documents import Rule
@@ -58,6 +58,7 @@ def test_the_kind_of_a_service_is_that_of_its_entry(helper: str, protocol: str) 
     found = entry(worked_out(view(service)), "home: service files")
     assert found.kind == ("plain" if helper == "none" else helper)
     assert found.listen[0].protocol == protocol
+    assert found.limits.streams_max == (4096 if protocol == "udp" else STREAMS_MAX)
     assert found.health == Health(every_s=10.0)
     unwatched = entry(worked_out(view(structs.replace(service, health_s=0))), "home: service files")
     assert unwatched.health is None
