@@ -126,7 +126,7 @@ def an_authority_makes_nobody_a_bridge_and_nobody_listen_where_root_would(world:
         (gateway, "service literal", "is an address of network home, where no service leads unless the operator"),
         (gateway, "service named", "hidden.home.internal leads to "),
         (gateway, "service named", "is an address of network home, where no service leads unless the operator"),
-        (hidden, "connector low", '[connectors] allow = ["127.0.0.1:1023"], or choose a higher port'),
+        (hidden, "connector low", '[connectors] allow = ["127.0.0.1:1023", "127.0.0.1:1024-65535"]'),
     ):
         wait(
             host,

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from warren.model.parts import port_range
-from warren.model.services import PRIVILEGED_PORTS, Place, Target
+from warren.model.services import PRIVILEGED_PORTS, Place, Target, unprivileged
 from warren.model.tunnel import IPNetwork
 from warren.toml.settings import Unusable
 
@@ -73,7 +73,7 @@ class Serving:
         if self.allow is None and target.path:  # often whoever connects there as this user has the user's power
             return (
                 f"a Unix socket is served only if the operator of this node names it: agent.toml, [services] "
-                f'allow = ["{target}"]'
+                f'allow = ["{target}", "*:*"]'
             )
         if self.allow is not None and not any(one.covers(target) for one in self.allow):
             return f"the operator of this node does not allow {target}; agent.toml, [services] allow, can add it"
@@ -102,12 +102,19 @@ class Taking:
                         "allow, can add it"
                     )
             elif place.path or (place.port < PRIVILEGED_PORTS and not gateway):
-                what = "on a Unix socket" if place.path else f"on loopback below port {PRIVILEGED_PORTS}"
-                return (
-                    f"this node listens {what} only if its operator names the place: agent.toml, [connectors] "
-                    f'allow = ["{place}"]' + ("" if place.path else ", or choose a higher port")
-                )
+                return _unnamed(place, gateway=gateway)
         return ""
+
+
+def _unnamed(place: Place, *, gateway: bool) -> str:
+    """What the operator has to write to allow ``place`` as well as what is allowed without his word."""
+    what = "on a Unix socket" if place.path else f"on loopback below port {PRIVILEGED_PORTS}"
+    before = "*:*" if gateway else f"127.0.0.1:{PRIVILEGED_PORTS}-65535"
+    other = "" if place.path else f"; or have the connector listen at another port, say {unprivileged(place.port)}"
+    return (
+        f"this node listens {what} only if its operator names the place: agent.toml, [connectors] "
+        f'allow = ["{place}", "{before}"]{other}'
+    )
 
 
 def _allows(one: Allowed, place: Place) -> bool:

@@ -51,7 +51,8 @@ def command() -> None:
     "--listen",
     metavar="PLACE",
     type=LISTEN,
-    help="PORT (of loopback), ADDRESS:PORT, *:PORT or unix:/PATH; else loopback at the service's port, or *:443.",
+    help="PORT (of loopback), ADDRESS:PORT, *:PORT or unix:/PATH; else loopback at the service's port, or *:443. Below "
+    "1024 on loopback, and unix:, only where a member's agent.toml names it.",
 )
 @click.option("--domain", "domains", metavar="DOMAIN", type=DOMAIN, multiple=True, help="Of tls and http.")
 @click.option(

@@ -27,9 +27,9 @@ _EVERY_S: Final = 2.0
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON; with --watch one line each time.")
 @click.option("--metrics", is_flag=True, help="Print metrics in Prometheus' text form, for a textfile collector.")
 def command(network: str | None, watch: bool, run: str | None, as_json: bool, metrics: bool) -> None:
-    """Show the networks of this machine: its own addresses and tasks, and every other member.
+    """Show the networks of this machine: its own addresses and tasks, every other member, and the streams it carries.
 
-    RTT is that of the last handshake. LEASE is how long the member is one without hearing from the coordinator.
+    RTT is the round trip of the path. LEASE is how long the member is one without hearing from the coordinator.
     """
 
     def look() -> AgentStatus:

@@ -25,6 +25,7 @@ from warren.model.services import (
     Service,
     parse_target,
     place_of,
+    unprivileged,
 )
 from warren.model.serving import selected
 from warren.model.tunnel import IPAddress, IPNetwork
@@ -124,7 +125,8 @@ def permitted_place(connector: Connector, service: Service) -> str | None:
     if place.path:
         what, remedy = "on a Unix socket", ""
     elif place.address is not None and place.address.is_loopback and place.port < PRIVILEGED_PORTS:
-        what, remedy = f"on loopback below port {PRIVILEGED_PORTS}", "; a higher port needs no such word"
+        what = f"on loopback below port {PRIVILEGED_PORTS}"
+        remedy = f"; to listen at another port, say {unprivileged(place.port)}, needs no such word"
     else:
         return None
     return (

@@ -226,6 +226,11 @@ def place_of(connector: ConnectorTerms, service: ServiceTerms) -> Place:
     return Place(None, HTTP_PORT if connector.kind == "http" and connector.certificate == "none" else HTTPS_PORT)
 
 
+def unprivileged(port: int) -> int:
+    """What to listen at instead of a port below :data:`PRIVILEGED_PORTS`: 8080 for 80, 8443 for 443."""
+    return port + 8000
+
+
 def parse_target(text: str) -> Target:
     """``HOST:PORT``, ``[IPV6]:PORT`` or ``unix:/PATH``; an address is then in its usual spelling. Raises ValueError,
     saying what it may be.

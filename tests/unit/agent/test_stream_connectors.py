@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from ipaddress import IPv4Address
 
 import pytest
@@ -65,7 +66,8 @@ def test_nothing_is_taken_from_outside_unless_the_operator_lets_it(listen: str) 
 )
 def test_ports_that_programs_take_for_roots_are_the_operators_to_give(listen: str, place: str) -> None:
     found = made(connector("a", listen=listen), gateway=None)
-    assert f'[connectors] allow = ["{place}"], or choose a higher port' in problem(found, "home: connector a")
+    said = problem(found, "home: connector a")
+    assert f'[connectors] allow = ["{place}", "127.0.0.1:1024-65535"]; or have the connector listen at' in said
     assert all(one.id != "home: connector a" for one in found.config.entries)
     assert problem(made(connector("a", listen=listen)), "home: connector a") == ""  # a gateway
 
@@ -74,8 +76,21 @@ def test_ports_that_programs_take_for_roots_are_the_operators_to_give(listen: st
 def test_a_unix_socket_is_listened_on_only_if_the_operator_names_it(gateway: Gateway | None) -> None:
     one = connector("a", listen="unix:/run/docker.sock")
     said = problem(made(one, gateway=gateway), "home: connector a")
-    assert '[connectors] allow = ["unix:/run/docker.sock"]' in said
+    assert '[connectors] allow = ["unix:/run/docker.sock", "' in said
     assert problem(made(one, gateway=gateway, allow=("unix:/run/*",)), "home: connector a") == ""
+
+
+@pytest.mark.parametrize("listen", ["80", "unix:/run/s"])
+@pytest.mark.parametrize("gateway", [GATEWAY, None])
+def test_what_the_operator_is_told_to_write_takes_nothing_away(listen: str, gateway: Gateway | None) -> None:
+    wanted = [connector("a", listen=listen), connector("b", listen="8080")]
+    before = [problem(made(one, gateway=gateway), f"home: connector {one.name}") for one in wanted]
+    assert before[1] == ""
+    for said in filter(None, before):
+        allow = tuple(json.loads(said[said.index("[", said.index("allow =")) : said.rindex("]") + 1]))
+        assert all(
+            problem(made(one, gateway=gateway, allow=allow), f"home: connector {one.name}") == "" for one in wanted
+        )
 
 
 @pytest.mark.parametrize(

@@ -225,8 +225,8 @@ def test_it_is_told_when_one_of_several_is_a_bridge() -> None:
 @pytest.mark.parametrize(
     ("how", "said"),
     [
-        ({}, 'allow = ["127.0.0.1:80"]; a higher port'),
-        ({"listen": "[::1]:1023"}, 'allow = ["[::1]:1023"]; a higher port'),
+        ({}, 'allow = ["127.0.0.1:80"]; to listen at another port, say 8080,'),
+        ({"listen": "[::1]:1023"}, 'allow = ["[::1]:1023"]; to listen at another port, say 9023,'),
         ({"listen": "unix:/run/s"}, 'allow = ["unix:/run/s"]'),
         ({"listen": "1024"}, ""),
         ({"listen": "*:80"}, ""),

@@ -490,7 +490,7 @@ def test_what_members_take_only_if_their_operators_say_so_is_a_warning(world: Wo
     assert found.keys() == {"services.web.target", "connectors.shop.listen"}
     assert "[services] allow" in found["services.web.target"]
     assert found["connectors.shop.listen"].endswith(
-        '[connectors] allow = ["127.0.0.1:80"]; a higher port needs no such word'
+        '[connectors] allow = ["127.0.0.1:80"]; to listen at another port, say 8080, needs no such word'
     )
 
 
