@@ -339,7 +339,7 @@ def tls_hello(data: bytes) -> None:
 
 
 def caddys_questions(data: bytes) -> None:
-    from warren.l4.peers import question_untrusted
+    from warren.l4.peer_lookup import question_untrusted
 
     with suppress(MalformedPacket):
         assert max(question_untrusted(data)) < 100_000

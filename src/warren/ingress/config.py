@@ -2,9 +2,9 @@
 
 Every request of a site goes through these handlers: what only this gateway may say (who the client is) is dropped, and
 so is every wish for another protocol but WebSocket; the stream process is asked who is at the other end of the
-connection (:mod:`warren.l4.peers`), by the connection's ports, since Caddy sees only loopback, and a connection of
-somebody else ends there with 403; the request is passed on with the answer in X-Forwarded-For and X-Real-IP. The stream
-process is told which requests want a WebSocket, and may say that a request shall be its connection's last.
+connection (:mod:`warren.l4.peer_lookup`), by the connection's ports, since Caddy sees only loopback, and a connection
+of somebody else ends there with 403; the request is passed on with the answer in X-Forwarded-For and X-Real-IP. The
+stream process is told which requests want a WebSocket, and may say that a request shall be its connection's last.
 
 Where several gateways have one domain, an authority that was asked by one of them may look at any (RFC 8555 §8.3, by
 HTTP; §8.4, by TLS, is then not offered). Caddy answers for what it has asked itself before any route is looked at; the

@@ -1,4 +1,4 @@
-"""What the stream process knows of Caddy's connections, asked where Caddy itself asks it (:mod:`warren.l4.peers`)."""
+"""What the stream process knows about Caddy's connections, asked where Caddy asks (:mod:`warren.l4.peer_lookup`)."""
 
 from __future__ import annotations
 

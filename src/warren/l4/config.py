@@ -109,7 +109,7 @@ class Way(_Value, frozen=True, kw_only=True):
 
 class Name(_Value, frozen=True, kw_only=True):
     """One TLS name of an entry of kind ``sni``, with its own way and limits. ``ended``: Caddy is the backend; the
-    stream process remembers who the client is, for :class:`~warren.l4.peers.PeerLookup`.
+    stream process remembers who the client is, for :class:`~warren.l4.peer_lookup.PeerLookup`.
     """
 
     domain: str

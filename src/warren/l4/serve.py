@@ -127,14 +127,14 @@ class Server:
             self._answering = None
         self._lookup = ""
         if path:
-            peers = import_module("warren.l4.peers")
-            answering = cast(_Lookup, peers.PeerLookup(Path(path)))
+            lookup = import_module("warren.l4.peer_lookup")
+            answering = cast(_Lookup, lookup.PeerLookup(Path(path)))
             await answering.start()
             self._answering, self._lookup = answering, path
 
 
 class _Lookup:
-    """What is used of :class:`warren.l4.peers.PeerLookup`."""
+    """What is used of :class:`warren.l4.peer_lookup.PeerLookup`."""
 
     async def start(self) -> None: ...
 

@@ -13,7 +13,8 @@ import pytest
 from warren.ingress import lookup
 from warren.ingress.lookup import Lookup
 from warren.ingress.sites import Ports
-from warren.l4.peers import PeerLookup, PeerTable
+from warren.l4.peer_lookup import PeerLookup
+from warren.l4.peers import PeerTable
 from warren.model.tunnel import TransportAddress
 
 PORTS = Ports(8080, 8443)
