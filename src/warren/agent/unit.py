@@ -30,6 +30,7 @@ Documentation=man:systemd.exec(5)
 [Service]
 Type=exec
 ExecStart={command}
+ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
 RestartSec=1
 RestartSteps=5

@@ -27,6 +27,11 @@ def test_the_unit_is_written_for_all_to_read_and_says_what_to_do(tmp_path: Path)
     assert "ExecStart=/opt/warren/bin/warren up " in path.read_text()
 
 
+def test_systemctl_reload_has_the_agent_read_its_file_again() -> None:
+    texts = unit.unit_text(EXECUTABLE), unit.user_unit_text(EXECUTABLE, Path("/home/a/.local/state/warren"))
+    assert all("\nExecReload=/bin/kill -HUP $MAINPID\n" in text for text in texts)
+
+
 def test_writing_it_again_changes_nothing(tmp_path: Path) -> None:
     unit.install(EXECUTABLE, start=False, directory=tmp_path)
     before = (tmp_path / "warren.service").stat().st_ino
