@@ -260,13 +260,13 @@ class TurnClient:
             self._channels.forget_answers(now)
             self._sending.clear()
         while len(allocation.requests) < UNDER_WAY_MAX:
-            peer = self._channels.next_due(now)
+            peer = self._channels.take_due(now)
             if peer is None:
                 break
             number = (int(Attribute.CHANNEL_NUMBER), pack_channel_number(self._channels.number_wanted(peer)))
             allocation.request(Method.CHANNEL_BIND, _BindChannel(peer), now, number, peers=(peer,))
         while len(allocation.requests) < UNDER_WAY_MAX:
-            batch = self._permissions.next_batch(now)
+            batch = self._permissions.take_batch(now)
             if not batch:
                 break
             peers = tuple(TransportAddress(address, 0) for address in batch)

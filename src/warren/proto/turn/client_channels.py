@@ -36,7 +36,7 @@ class _Channel:
 
 
 class Channels:
-    """The numbers of one allocation. Owned by the client, which sends what :meth:`next_due` names and says what came of
+    """The numbers of one allocation. Owned by the client, which sends what :meth:`take_due` names and says what came of
     it by :meth:`bound` or :meth:`postpone`; nothing here fails. ``now`` is in seconds.
     """
 
@@ -95,7 +95,7 @@ class Channels:
     def peer_of(self, number: int) -> TransportAddress | None:
         return self._by_number.get(number)
 
-    def next_due(self, now: float) -> TransportAddress | None:
+    def take_due(self, now: float) -> TransportAddress | None:
         """A peer whose channel is to be asked for now; it counts as asked for until answered."""
         for peer, channel in self._by_peer.items():
             if channel.due_at <= now and not channel.asked_for:

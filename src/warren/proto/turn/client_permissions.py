@@ -38,7 +38,7 @@ class _Permission:
 
 
 class Permissions:
-    """Those of one allocation. Owned by the client, which sends what :meth:`next_batch` names and says what came of it
+    """Those of one allocation. Owned by the client, which sends what :meth:`take_batch` names and says what came of it
     by :meth:`granted` or :meth:`refused`; nothing here fails. ``now`` is in seconds.
     """
 
@@ -80,7 +80,7 @@ class Permissions:
         permission = self._all.get(address)
         return permission.why if permission is not None else ""
 
-    def next_batch(self, now: float) -> tuple[IPAddress, ...]:
+    def take_batch(self, now: float) -> tuple[IPAddress, ...]:
         """What to ask for now in one request: empty when nothing is due. They count as asked for until answered."""
         self._drop_old(now)
         due = [address for address, one in self._all.items() if one.due_at <= now and not one.asked_for]
