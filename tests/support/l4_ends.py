@@ -7,7 +7,7 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-from warren.l4.config import Backend, Config, Entry, Listen, Status, Way
+from warren.l4.config import Backend, Config, Entry, EntryState, Listen, Status, Way
 from warren.l4.kinds import Goal, Refused
 from warren.l4.overlay import HostSockets
 from warren.l4.serve import Server
@@ -33,6 +33,11 @@ async def nobody(place: str, goal: Goal | None = None) -> Sequence[IPAddress]:
     raise Refused("unresolved", f"nobody knows {place}")
 
 
+def state(server: Server) -> EntryState:
+    """Of the first entry."""
+    return server.status().entries[0]
+
+
 def port_of(status: Status, index: int = 0) -> int:
     """Where an entry listens, at its first place."""
     return int(status.entries[index].places[0].rpartition(":")[2])
@@ -44,6 +49,11 @@ def backend(port: int, **more: object) -> Backend:
 
 def way_to(*ports: int, **more: object) -> Way:
     return Way(backends=tuple(backend(port) for port in ports), **more)  # type: ignore[arg-type]
+
+
+def forward(way: Way, **more: object) -> Entry:
+    """At a port of loopback that the kernel chooses."""
+    return Entry(**{"id": "forward x", "listen": (LOOPBACK,), "way": way, **more})  # type: ignore[arg-type]
 
 
 Attend = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

@@ -16,6 +16,7 @@ from tests.support.l4_ends import (
     backend,
     client,
     echo,
+    forward,
     free_port,
     is_reset,
     listening,
@@ -23,24 +24,16 @@ from tests.support.l4_ends import (
     read_all,
     running,
     say_port,
+    state,
     until,
     way_to,
 )
 from warren.l4 import entry as module
-from warren.l4.config import Backend, Config, Entry, EntryState, Health, Limits, Listen, Way
+from warren.l4.config import Backend, Config, Entry, Health, Limits, Listen, Way
 from warren.l4.connect import Dialler
-from warren.l4.serve import Server
 from warren.model.services import CONNECTOR_PORT
 from warren.model.tunnel import TransportAddress
 from warren.proto import proxy_protocol
-
-
-def forward(way: Way, **more: object) -> Entry:
-    return Entry(**{"id": "forward x", "listen": (LOOPBACK,), "way": way, **more})  # type: ignore[arg-type]
-
-
-def state(server: Server) -> EntryState:
-    return server.status().entries[0]
 
 
 async def exchange(port: int, data: bytes, address: str = "127.0.0.1") -> bytes:

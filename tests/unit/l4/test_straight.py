@@ -18,6 +18,7 @@ from tests.support.l4_ends import (
     backend,
     client,
     echo,
+    forward,
     free_port,
     is_reset,
     listening,
@@ -25,24 +26,17 @@ from tests.support.l4_ends import (
     port_of,
     read_all,
     running,
+    state,
     until,
     way_to,
 )
 from warren.l4 import own_places
-from warren.l4.config import Backend, Closed, Config, Entry, EntryState, Health, Limits, Opened, Way
+from warren.l4.config import Backend, Closed, Config, Health, Limits, Opened, Way
 from warren.l4.overlay import HostSockets
 from warren.l4.serve import Server
 from warren.l4.straight import Straight
 from warren.model.tunnel import IPAddress
 from warren.proto.proxy_protocol import decode_untrusted
-
-
-def forward(way: Way, **more: object) -> Entry:
-    return Entry(**{"id": "forward x", "listen": (LOOPBACK,), "way": way, **more})  # type: ignore[arg-type]
-
-
-def state(server: Server) -> EntryState:
-    return server.status().entries[0]
 
 
 def straight(server: Server) -> Straight:

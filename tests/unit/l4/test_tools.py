@@ -9,10 +9,9 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.support.l4_ends import LOOPBACK, backend, client, echo, free_port, listening, port_of, running, until
+from tests.support.l4_ends import LOOPBACK, backend, client, echo, free_port, listening, port_of, running, state, until
 from tests.unit.l4.test_sni import hello_for
-from warren.l4.config import Entry, EntryState, Limits, Name, PartState, Way
-from warren.l4.serve import Server
+from warren.l4.config import Entry, Limits, Name, PartState, Way
 from warren.model.tunnel import TransportAddress
 from warren.proto import proxy_protocol
 
@@ -30,10 +29,6 @@ def gate(target: int, **limits: int) -> Entry:
         Name(domain="b.example", connector="b", way=Way(backends=(backend(free_port()),))),
     )
     return Entry(id="gateway", kind="sni", listen=(LOOPBACK,), names=names, proxy_in=True)
-
-
-def state(server: Server) -> EntryState:
-    return server.status().entries[0]
 
 
 def test_connectors_of_one_place_have_counts_of_their_own() -> None:
