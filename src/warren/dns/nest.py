@@ -56,14 +56,16 @@ class NestDns:
         try:
             self._file.unlink(missing_ok=True)
         except OSError as error:
-            raise OperationFailed(f"{self._file} cannot be removed: {error.strerror}") from None
+            raise OperationFailed(f"{self._file} cannot be removed: {error.strerror}; remove it by hand") from None
 
     def _take(self) -> None:
         former = self._host.former()
         try:
             _write(self._file, resolv_conf(self._servers.values(), former))
         except OSError as error:
-            raise OperationFailed(f"{self._file} cannot be written: {error.strerror}") from None
+            raise OperationFailed(
+                f"{self._file} cannot be written: {error.strerror}; let this user write to {self._file.parent}"
+            ) from None
         self._forward(former.servers)
         self._former = former
 

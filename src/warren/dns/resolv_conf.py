@@ -236,7 +236,9 @@ def _read(path: Path) -> str:
     except (FileNotFoundError, NotADirectoryError):
         return ""
     except OSError as error:
-        raise OperationFailed(f"{path} cannot be read: {error.strerror}") from None
+        raise OperationFailed(
+            f"{path} cannot be read: {error.strerror}; put a file there that this user may read"
+        ) from None
 
 
 def _replace(path: Path, text: str) -> None:

@@ -161,7 +161,9 @@ def _make(directory: Path) -> None:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
     except OSError as error:
-        raise OperationFailed(f"{directory} cannot be made: {error.strerror}") from None
+        raise OperationFailed(
+            f"{directory} cannot be made: {error.strerror}; let the agent's user write to {directory.parent}"
+        ) from None
 
 
 def _remove(settings: Settings) -> None:

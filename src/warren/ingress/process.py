@@ -30,6 +30,7 @@ HUNG_AFTER_S: Final = 20.0
 """Of its admin interface: to an easy question it takes milliseconds, or seconds where the whole machine is busy."""
 HOW_TO_INSTALL: Final = "install it (Debian and Ubuntu: apt install caddy, then systemctl disable --now caddy)"
 
+_BY_HAND: Final = "see whether `caddy run` works by hand"
 _LOOK_EVERY_S: Final = 0.05
 _GONE_S: Final = 1.0
 """From the last word to the end."""
@@ -61,11 +62,11 @@ class CaddyProcess:
             async with asyncio.timeout(START_WITHIN_S):
                 while not settings.admin.exists():
                     if child.poll() is not None:
-                        raise OperationFailed(f"Caddy does not start: {_last_words(words)}")
+                        raise OperationFailed(f"Caddy does not start: {_last_words(words)}; {_BY_HAND}")
                     await asyncio.sleep(_LOOK_EVERY_S)
         except TimeoutError:
             await process.close()
-            raise OperationFailed(f"Caddy did not start within {START_WITHIN_S:.0f} s") from None
+            raise OperationFailed(f"Caddy did not start within {START_WITHIN_S:.0f} s; {_BY_HAND}") from None
         except asyncio.CancelledError:
             child.kill()
             child.wait()

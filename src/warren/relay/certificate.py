@@ -25,7 +25,9 @@ def kept_certificate(directory: Path) -> tuple[Path, Path]:
         try:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            raise OperationFailed(f"the state directory {directory} cannot be made: {error.strerror}") from None
+            raise OperationFailed(
+                f"the state directory {directory} cannot be made: {error.strerror}; name another with --state"
+            ) from None
         certificate, key = self_made("warren relay")
         write_atomically(key_file, key)
         write_atomically(certificate_file, certificate)

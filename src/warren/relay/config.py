@@ -83,7 +83,7 @@ def with_ports(
         state=state,
     )
     if changed.udp_port is None and changed.tcp_port is None and changed.tls_port is None:
-        raise UsageError("no port is left to serve at")
+        raise UsageError("no port is left to serve at; give one with --udp-port, --tcp-port or --tls-port")
     if changed.tcp_port is not None and changed.tcp_port == changed.tls_port:
         raise UsageError(
             f"TCP port {changed.tcp_port} cannot be both tcp_port and tls_port: choose another one for TLS"
@@ -104,9 +104,11 @@ def secret_in(path: Path) -> bytes:
             if os.fstat(file.fileno()).st_mode & 0o004:
                 _log.warning("other users may read the secret %s; run `chmod 600 %s`", path, path)
     except OSError as error:
-        raise OperationFailed(f"the secret {path} cannot be read: {error.strerror}") from None
+        raise OperationFailed(
+            f"the secret {path} cannot be read: {error.strerror}; name a file this user may read"
+        ) from None
     if not 16 <= len(secret) <= 512:
-        raise UsageError(f"{path} holds {len(secret)} bytes; a secret has 16 to 512")
+        raise UsageError(f"{path} holds {len(secret)} bytes; a secret has 16 to 512: `openssl rand -hex 32` makes one")
     return secret
 
 

@@ -64,7 +64,9 @@ class MetricsDoor:
             self._listener.listen(_CONNECTIONS_MAX)
         except OSError as error:
             self._listener.close()
-            raise OperationFailed(f"the metrics port {place} cannot be had: {error.strerror}") from None
+            raise OperationFailed(
+                f"the metrics port {place} cannot be had: {error.strerror}; see who has it with `ss -tlpn`"
+            ) from None
         poller.register(self._listener.fileno(), select.EPOLLIN)
 
     @property

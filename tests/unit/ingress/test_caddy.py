@@ -74,7 +74,7 @@ def test_without_sites_it_is_not_looked_for(directory: Path, monkeypatch: pytest
 def test_a_caddy_that_ends_at_once_is_quoted(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program(directory, monkeypatch, "echo first; echo 'Error: no room for me' >&2; exit 1")
     said = asyncio.run(refused(Caddy(settings(directory), directory / "peers.sock"), site(directory)))
-    assert said == "Caddy does not start: Error: no room for me"
+    assert said == "Caddy does not start: Error: no room for me; see whether `caddy run` works by hand"
 
 
 def test_a_caddy_that_never_answers_is_ended(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
