@@ -1,4 +1,5 @@
-"""Caddy's configuration (2.6, JSON), made from the sites: a pure function of values.
+"""Caddy's configuration (2.6, JSON), made from the sites: a pure function of values. Its part about certificates is
+:mod:`warren.ingress.certificates`.
 
 Every request of a site goes through these handlers: what only this gateway may say (who the client is) is dropped, and
 so is every wish for another protocol but WebSocket; the stream process is asked who is at the other end of the
@@ -9,9 +10,6 @@ stream process is told which requests want a WebSocket, and may say that a reque
 Where several gateways have one domain, an authority that was asked by one of them may look at any (RFC 8555 §8.3, by
 HTTP; §8.4, by TLS, is then not offered). Caddy answers for what it has asked itself before any route is looked at; the
 rest is asked of the other gateways in turn, with a header on it that ends it there.
-
-What one process of Caddy has asked an authority for, another one at the same storage can answer, also for domains that
-it has no site for: which of them a look comes to while one follows the other does not matter.
 """
 
 from __future__ import annotations
@@ -20,9 +18,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from warren.ingress.sites import PUBLIC_HTTPS_PORT, Ports, Settings, Site
+from warren.ingress.certificates import certificates
+from warren.ingress.sites import PUBLIC_HTTPS_PORT, Json, Ports, Settings, Site
 
-LETS_ENCRYPT: Final = "https://acme-v02.api.letsencrypt.org/directory"
 ADMIN_HOST: Final = "warren"
 """The only Host that the admin API answers to, so that no browser can be led there."""
 READ_HEADER_WITHIN_S: Final = 5
@@ -73,8 +71,6 @@ _PASSED_ON: Final = "X-Warren-Challenge"
 _CLIENT: Final = "warren_client"
 _ADDRESS_OF_CLIENT: Final = f"{{http.vars.{_CLIENT}}}"
 
-Json = dict[str, Any]
-
 
 def configuration(sites: Sequence[Site], settings: Settings, ports: Ports, peer_lookup: Path) -> Json:
     """All of Caddy's configuration; ``sites`` in any order."""
@@ -107,7 +103,7 @@ def configuration(sites: Sequence[Site], settings: Settings, ports: Ports, peer_
                 "grace_period": f"{GRACE_S}s",
                 "servers": servers,
             },
-            "tls": _certificates(secure, settings, ports),
+            "tls": certificates(secure, settings, ports),
             "pki": {"certificate_authorities": {"local": {"install_trust": False}}},
         }
     }
@@ -282,40 +278,3 @@ def _redirect(site: Site) -> Json:
 def _nobody(status: int) -> Json:
     """For a Host that no site has."""
     return {"handle": [{"handler": "static_response", "status_code": status, "body": "no such site here\n"}]}
-
-
-def _certificates(sites: Sequence[Site], settings: Settings, ports: Ports) -> Json:
-    policies = []
-    by_kind: dict[tuple[str, bool], list[str]] = {}
-    for site in sites:
-        by_kind.setdefault((site.certificate, bool(site.others)), []).extend(site.domains)
-    for (kind, shared), domains in sorted(by_kind.items()):
-        issuer = _acme(settings, ports, shared=shared) if kind == "acme" else {"module": "internal"}
-        policies.append({"subjects": domains, "issuers": [issuer]})
-    policies.append({"issuers": [{"module": "acme", "ca": _authority(settings)}]})  # for what others have asked for
-    return {
-        "certificates": {"automate": [domain for site in sites for domain in site.domains]},
-        "automation": {"policies": policies},
-    }
-
-
-def _acme(settings: Settings, ports: Ports, *, shared: bool) -> Json:
-    by_tls: Json = {"disabled": True} if shared else {"alternate_port": ports.https}
-    issuer: Json = {
-        "module": "acme",
-        "ca": _authority(settings),
-        "challenges": {
-            "bind_host": "127.0.0.1",
-            "http": {"alternate_port": ports.http},
-            "tls-alpn": by_tls,
-        },
-    }
-    if settings.acme_email is not None:
-        issuer["email"] = settings.acme_email
-    if settings.acme_ca is not None:
-        issuer["trusted_roots_pem_files"] = [str(settings.acme_ca)]
-    return issuer
-
-
-def _authority(settings: Settings) -> str:
-    return settings.acme_directory or LETS_ENCRYPT

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Final, Self
 
 from warren.errors import OperationFailed, Unreachable
-from warren.ingress.config import Json, configuration, ports_in
+from warren.ingress.config import configuration, ports_in
 from warren.ingress.log_lines import Line, LogFile
 from warren.ingress.process import CaddyProcess
-from warren.ingress.sites import Ports, Settings, Site
+from warren.ingress.sites import Json, Ports, Settings, Site
 from warren.ingress.stored import AUTHORITIES, Repairs
 
 PORTS_TRIED: Final = 3

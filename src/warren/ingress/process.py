@@ -15,8 +15,8 @@ import msgspec
 
 from warren.errors import OperationFailed, Unreachable
 from warren.ingress.asking import ask
-from warren.ingress.config import ADMIN_HOST, Json, beginning
-from warren.ingress.sites import Settings
+from warren.ingress.config import ADMIN_HOST, beginning
+from warren.ingress.sites import Json, Settings
 from warren.linux.capabilities import CAP_SETPCAP, effective
 from warren.linux.peers import peer_of
 from warren.linux.processes import Outliving

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 PUBLIC_HTTPS_PORT: Final = 443
+
+Json = dict[str, Any]
+"""A part of Caddy's configuration."""
 
 
 @dataclass(frozen=True, slots=True)

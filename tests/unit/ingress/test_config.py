@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from warren.ingress.config import LETS_ENCRYPT, beginning, configuration, ports_in
+from warren.ingress.certificates import certificates
+from warren.ingress.config import beginning, configuration, ports_in
 from warren.ingress.sites import Ports, Settings, Site
 
 SETTINGS = Settings(Path("/var/lib/warren"), Path("/run/warren"))
@@ -38,6 +39,8 @@ def test_sites_with_tls_and_without_have_a_server_each() -> None:
     assert redirect["headers"]["Location"] == ["https://{http.request.host}{http.request.uri}"]
     assert routes(config, "http")[()][0]["status_code"] == 404
     assert routes(config, "https")[()][0]["status_code"] == 421
+    assert config["apps"]["tls"] == certificates((HOME, SHOP), SETTINGS, PORTS)
+    assert not config["apps"]["pki"]["certificate_authorities"]["local"]["install_trust"]
 
 
 def test_plain_http_leads_to_where_the_site_is() -> None:
@@ -78,39 +81,6 @@ def test_a_host_that_is_not_the_tls_name_is_not_served() -> None:
     assert made(SHOP)["apps"]["http"]["servers"]["https"]["strict_sni_host"] is True
 
 
-def test_certificates_come_from_where_each_site_says() -> None:
-    tls = made(SHOP, HOME, PLAIN)["apps"]["tls"]
-    assert sorted(tls["certificates"]["automate"]) == ["home.example", "shop.example", "www.shop.example"]
-    acme, internal, _ = tls["automation"]["policies"]
-    assert acme["subjects"] == ["shop.example", "www.shop.example"]
-    assert acme["issuers"][0]["ca"] == LETS_ENCRYPT
-    assert acme["issuers"][0]["challenges"]["http"] == {"alternate_port": 8001}
-    assert acme["issuers"][0]["challenges"]["tls-alpn"] == {"alternate_port": 8002}
-    assert internal == {"subjects": ["home.example"], "issuers": [{"module": "internal"}]}
-    assert not made(SHOP)["apps"]["pki"]["certificate_authorities"]["local"]["install_trust"]
-
-
-def test_the_authority_may_be_another() -> None:
-    settings = Settings(Path("/s"), Path("/r"), "https://acme.example/dir", "me@example.org", Path("/etc/root.pem"))
-    policy, others = made(SHOP, settings=settings)["apps"]["tls"]["automation"]["policies"]
-    (issuer,) = policy["issuers"]
-    assert others == {"issuers": [{"module": "acme", "ca": issuer["ca"]}]}
-    assert (issuer["ca"], issuer["email"]) == ("https://acme.example/dir", "me@example.org")
-    assert issuer["trusted_roots_pem_files"] == ["/etc/root.pem"]
-
-
-def test_without_sites_of_a_kind_there_is_no_policy_for_it_but_what_other_processes_ask_for_is_answered() -> None:
-    """The last one has no subjects, and so is for all other names; nothing is asked for by it."""
-    tls = made(PLAIN)["apps"]["tls"]
-    assert tls["certificates"] == {"automate": []}
-    assert tls["automation"] == {"policies": [{"issuers": [{"module": "acme", "ca": LETS_ENCRYPT}]}]}
-    assert ["subjects" in one for one in made(SHOP, HOME)["apps"]["tls"]["automation"]["policies"]] == [
-        True,
-        True,
-        False,
-    ]
-
-
 def test_the_order_of_the_sites_does_not_matter() -> None:
     assert made(SHOP, HOME, PLAIN) == made(PLAIN, HOME, SHOP)
 
@@ -148,10 +118,3 @@ def test_a_challenge_that_another_gateway_asked_for_is_looked_for_there_once_and
         handlers = handlers[0]["errors"]["routes"][0]["handle"]
     assert dialled == ["unix//run/one.sock", "unix//run/two.sock"]
     assert handlers == [{"handler": "static_response", "status_code": 404}]
-
-
-def test_gateways_that_share_a_domain_are_looked_at_by_http_alone() -> None:
-    both = Site("both", ("both.example",), "acme", SHOP.upstream, others=(Path("/run/one.sock"),))
-    policies = made(SHOP, both)["apps"]["tls"]["automation"]["policies"]
-    by_tls = {tuple(one["subjects"]): one["issuers"][0]["challenges"]["tls-alpn"] for one in policies[:-1]}
-    assert by_tls == {SHOP.domains: {"alternate_port": PORTS.https}, both.domains: {"disabled": True}}
