@@ -14,7 +14,8 @@ from warren.l4.flows import FlowTable
 from warren.l4.kinds import Refused, Tools
 from warren.l4.probe import unreachable
 from warren.l4.shares import groups_of
-from warren.l4.trains import Control, Train, TrainSocket
+from warren.l4.train_socket import TrainSocket
+from warren.l4.trains import Control, Train
 from warren.model.tunnel import TransportAddress
 
 _log = log.get("streams")

@@ -22,7 +22,8 @@ from warren.l4.health import Health
 from warren.l4.kinds import Refused, Tools
 from warren.l4.listening import place_of, transport_address
 from warren.l4.tftp import TftpFlow, refuse_transfer
-from warren.l4.trains import Train, TrainSocket, answering
+from warren.l4.train_socket import TrainSocket, answering
+from warren.l4.trains import Train
 from warren.l4.transparent import TransparentFlow, original_destination
 
 IDLE_S: Final = 60.0

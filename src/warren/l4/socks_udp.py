@@ -20,7 +20,8 @@ from warren.l4.destinations import destination
 from warren.l4.kinds import Goal, Incoming, Refused, Tools, Unanswered
 from warren.l4.listening import transport_address
 from warren.l4.socks_guard import check_datagram, overlay_addresses
-from warren.l4.trains import TrainSocket, train_of
+from warren.l4.train_socket import TrainSocket
+from warren.l4.trains import train_of
 from warren.model.tunnel import IPAddress, TransportAddress
 from warren.proto import socks
 

@@ -16,7 +16,8 @@ from warren.errors import MalformedPacket
 from warren.l4.datagram_flow import Flow, Site
 from warren.l4.destinations import Destination, connect
 from warren.l4.kinds import Refused
-from warren.l4.trains import Control, Train, TrainSocket, answering, train_of
+from warren.l4.train_socket import TrainSocket, answering
+from warren.l4.trains import Control, Train, train_of
 from warren.model.tunnel import TransportAddress
 from warren.proto import tftp
 

@@ -19,7 +19,8 @@ from warren.l4.datagram_flow import Flow, Site
 from warren.l4.destinations import Attempt, Destination, destination
 from warren.l4.kinds import Incoming, Refused, Tools
 from warren.l4.limits import allowed
-from warren.l4.trains import Train, TrainSocket, set_transparent
+from warren.l4.train_socket import TrainSocket, set_transparent
+from warren.l4.trains import Train
 from warren.linux.netlink_values import Route, Rule
 from warren.linux.nft import Command
 from warren.model.ip import join_host_port
