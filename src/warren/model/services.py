@@ -239,6 +239,8 @@ def parse_target(text: str) -> Target:
     if path:
         return Target("", 0, path)
     host, separator, port = text.rpartition(":")
+    if not host and re.fullmatch("[0-9]+", port):
+        raise ValueError(f"{text!r}: say 127.0.0.1:{port} for the serving member itself")
     if not separator or text.startswith("unix:"):
         raise ValueError(f"{text!r} is no target: {_TARGET_FORM}")
     if host.startswith("[") or ":" in host:

@@ -68,6 +68,8 @@ def test_what_a_service_may_be(change: dict[str, Any]) -> None:
         ({"at": ["web"]}, "'web' is no selector"),
         ({"at": ["service:web"]}, "'service:web' is no selector"),
         ({"target": "h"}, "'h' is no target"),
+        ({"target": "8080"}, "'8080': say 127.0.0.1:8080 for the serving member itself"),
+        ({"target": ":8080"}, "':8080': say 127.0.0.1:8080 for the serving member itself"),
         ({"target": "unix:/run/x.sock"}, "say a port, since unix:/run/x.sock has none"),
         ({"target": "unix:/x", "port": 80, "protocol": "udp"}, "a Unix socket takes plain TCP streams only"),
         ({"target": "unix:/x", "port": 80, "helper": "ftp"}, "a Unix socket takes plain TCP streams only"),
