@@ -179,8 +179,8 @@ def test_a_target_is_read(text: str, target: Target) -> None:
     ("text", "why"),
     [
         ("", "say HOST:PORT"),
-        ("80", "say HOST:PORT"),
-        (":80", "say HOST:PORT"),
+        ("80", "say 127.0.0.1:80 for the serving member itself"),
+        (":80", "say 127.0.0.1:80 for the serving member itself"),
         ("h:", "a port is 1 to 65535"),
         ("h:0", "a port is 1 to 65535"),
         ("h:080", "a port is 1 to 65535"),
