@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
-from typing import Any, Final, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from warren import log
 from warren.l4.config import Backend, Way
 from warren.l4.destinations import UNREACHABLE, Attempt, Destination, Destinations, connect
 from warren.l4.flows import FlowTable
+from warren.l4.held import Held, Room
 from warren.l4.kinds import Refused, Tools
 from warren.l4.probe import unreachable
 from warren.l4.shares import groups_of
@@ -20,12 +21,18 @@ from warren.model.tunnel import TransportAddress
 
 _log = log.get("streams")
 
-HELD_BYTES_MAX: Final = 8 << 20
-"""Of all flows of an entry together: datagrams kept until the backend is connected to, and until it has answered where
-there is another one that could have them. Those that do not fit are lost, as anywhere when queues are full.
-"""
-HELD_MAX: Final = 32
-"""The same of one flow, in trains."""
+
+class Origin(NamedTuple):
+    """Where a flow's datagrams come from, and its answers leave for."""
+
+    key: Hashable
+    """Tells it from all others of the entry."""
+    door: TrainSocket
+    address: Any
+    """The client's, as sockets have it."""
+    client: TransportAddress
+    control: Control = ()
+    """What sends an answer from the address that the client knows."""
 
 
 class Site(Protocol):
@@ -35,7 +42,7 @@ class Site(Protocol):
     way: Way
     destinations: Destinations
     table: FlowTable[Flow]
-    held_bytes: int
+    room: Room
 
     def now(self) -> float: ...
 
@@ -50,7 +57,7 @@ class Site(Protocol):
 
 
 class Flow:
-    """``key`` tells it from all others of the entry. Made when its first datagram has come; :meth:`close` ends it."""
+    """Made when its first datagram has come; :meth:`close` ends it."""
 
     moves_on = True
     """To another backend, when the one that has answered is not there any more."""
@@ -67,7 +74,6 @@ class Flow:
         "_door",
         "_ended",
         "_held",
-        "_held_bytes",
         "_moved",
         "_opening",
         "_settled",
@@ -81,26 +87,13 @@ class Flow:
         "used",
     )
 
-    def __init__(
-        self,
-        site: Site,
-        door: TrainSocket,
-        key: Hashable,
-        address: Any,
-        client: TransportAddress,
-        control: Control,
-        ended: Callable[[], None],
-    ) -> None:
-        """Answers leave by ``door`` for ``address``, with ``control``; ``ended`` is called once, by :meth:`close`."""
-        self.key = key
+    def __init__(self, site: Site, origin: Origin, ended: Callable[[], None]) -> None:
+        """``ended`` is called once, by :meth:`close`."""
+        self.key, self._door, self._address, self.client, self._control = origin
         self.used = 0.0
         self.proven = False
-        self.client = client
-        self.groups = groups_of(client.ip)
+        self.groups = groups_of(origin.client.ip)
         self._site = site
-        self._door = door
-        self._address = address
-        self._control = control
         self._ended = ended
         self._upstream: TrainSocket | None = None
         self._current: Attempt | None = None
@@ -110,8 +103,7 @@ class Flow:
         self._settled = False  # silence does not make it move any more
         self._since = 0.0  # when the current attempt began
         self._opening: asyncio.Task[None] | None = None
-        self._held: list[Train] = []
-        self._held_bytes = 0
+        self._held = Held(site.room)
 
     @property
     def backend(self) -> Backend | None:
@@ -132,11 +124,11 @@ class Flow:
                 self._failed()
             return
         if upstream is None:
-            self._hold(train)
+            self._held.keep(train)
             if self._opening is None:
                 self._opening = asyncio.get_running_loop().create_task(self._open())
             return
-        self._hold(train)
+        self._held.keep(train)
         if site.now() - self._since >= site.way.connect_timeout_s:
             self._try_next()
         elif self.send(upstream, train) in UNREACHABLE:
@@ -191,7 +183,7 @@ class Flow:
             self._opening.cancel()
             self._opening = None
         self._detach()
-        self._release()
+        self._held.release()
         ended, self._ended = self._ended, _nothing
         ended()
 
@@ -201,7 +193,7 @@ class Flow:
             self._opening.cancel()
             self._opening = None
         self._detach()
-        self._release()
+        self._held.release()
         self._attempts, self._answered, self._moved, self._settled = None, False, False, False
 
     async def _open(self) -> None:
@@ -226,10 +218,10 @@ class Flow:
         self._opening = None
         self._upstream, self._since = upstream, site.now()
         site.tools.watch(upstream.sock, partial(self._readable, upstream))
-        held = list(self._held)
+        held = iter(self._held)
         if self._settled or not (self._attempts or self._moved):
             self._settled = True
-            self._release()
+            self._held.release()
         for train in held:
             if self.send(upstream, train) in UNREACHABLE:
                 self._failed()
@@ -302,7 +294,7 @@ class Flow:
     def _first_answer(self) -> None:
         self._answered = self._settled = True
         self._attempts = None
-        self._release()
+        self._held.release()
         if self._current is not None and self._current.destination is not None:
             self._site.destinations.answered(self._current.destination)
 
@@ -333,18 +325,6 @@ class Flow:
         self._moved = True
         self._detach()
         self._opening = asyncio.get_running_loop().create_task(self._open())
-
-    def _hold(self, train: Train) -> None:
-        site = self._site
-        if len(self._held) < HELD_MAX and site.held_bytes + train.length <= HELD_BYTES_MAX:
-            self._held.append(train.held())
-            self._held_bytes += train.length
-            site.held_bytes += train.length
-
-    def _release(self) -> None:
-        self._site.held_bytes -= self._held_bytes
-        self._held_bytes = 0
-        self._held.clear()
 
     def _detach(self) -> None:
         upstream, self._upstream, self._current = self._upstream, None, None

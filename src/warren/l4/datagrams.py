@@ -15,13 +15,14 @@ from msgspec import structs
 from warren.errors import OperationFailed
 from warren.l4 import probe
 from warren.l4.config import Backend, Entry, EntryState, Limits, Listen
-from warren.l4.datagram_flow import Flow
+from warren.l4.datagram_flow import Flow, Origin
 from warren.l4.destinations import Destinations
 from warren.l4.flows import FlowTable
 from warren.l4.health import Health
+from warren.l4.held import Room
 from warren.l4.kinds import Refused, Tools
 from warren.l4.listening import place_of, transport_address
-from warren.l4.tftp import TftpFlow, refuse_transfer
+from warren.l4.tftp import TftpFlow, check_begins, refuse_transfer
 from warren.l4.train_socket import TrainSocket, answering
 from warren.l4.trains import Train
 from warren.l4.transparent import TransparentFlow, original_destination
@@ -51,7 +52,7 @@ class DatagramEntry:
         self.way = entry.way
         self.destinations = Destinations(tools)
         self.table: FlowTable[Flow] = FlowTable(entry.limits.streams_max)
-        self.held_bytes = 0
+        self.room = Room()
         self._admission = _without_ceiling(entry.limits)
         self._doors: dict[Listen, TrainSocket] = {}
         self._failures: dict[Listen, str] = {}
@@ -258,13 +259,15 @@ class DatagramEntry:
         """Raises Refused."""
         if self._moves:
             where = original_destination(train.local, self.entry.allowed)
-            return TransparentFlow(self, door, key, train.source, client, where, self.tools.count_opened())
+            origin = Origin(key, door, train.source, client)
+            return TransparentFlow(self, origin, self.tools.count_opened(), where)
         if self.way.refusal or not self.way.backends:
             self.destinations.attempts(self.way)
-        control = answering(door.sock.family, train.local)
+        origin = Origin(key, door, train.source, client, answering(door.sock.family, train.local))
         if self.entry.kind == "tftp":
-            return TftpFlow(self, door, key, train.source, client, control, train, self.tools.count_opened)
-        return Flow(self, door, key, train.source, client, control, self.tools.count_opened())
+            check_begins(train)
+            return TftpFlow(self, origin, self.tools.count_opened())
+        return Flow(self, origin, self.tools.count_opened())
 
     def _is_in_way(self, backend: Backend) -> bool:
         return self._moves or backend in self.way.backends

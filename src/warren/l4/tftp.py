@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any, Final
 
 from warren.errors import MalformedPacket
-from warren.l4.datagram_flow import Flow, Site
+from warren.l4.datagram_flow import Flow, Origin, Site
 from warren.l4.destinations import Destination, connect
 from warren.l4.kinds import Refused
 from warren.l4.train_socket import TrainSocket, answering
-from warren.l4.trains import Control, Train, train_of
-from warren.model.tunnel import TransportAddress
+from warren.l4.trains import Train, train_of
 from warren.proto import tftp
 
 _IP_RECVERR, _IPV6_RECVERR = 11, 25
@@ -34,23 +33,8 @@ class TftpFlow(Flow):
     direct = False
     moves_on = False  # nobody else knows of the transfer; and at its end the server closes the port
 
-    def __init__(
-        self,
-        site: Site,
-        door: TrainSocket,
-        key: Hashable,
-        address: Any,
-        client: TransportAddress,
-        control: Control,
-        train: Train,
-        begin: Callable[[], Callable[[], None]],
-    ) -> None:
-        """``train`` is what the client began with; ``begin`` counts the flow. Raises Refused."""
-        try:
-            tftp.request_untrusted(bytes(next(train.datagrams())))
-        except MalformedPacket:
-            raise Refused("protocol", "what came first is no request of TFTP") from None
-        super().__init__(site, door, key, address, client, control, begin())
+    def __init__(self, site: Site, origin: Origin, ended: Callable[[], None]) -> None:
+        super().__init__(site, origin, ended)
         self._request = b""
         self._pinned: Any = None
         self._where: Destination | None = None
@@ -109,6 +93,14 @@ class TftpFlow(Flow):
         if self._request:
             text = tftp.error(f"refused: {why}", bytes_max=len(self._request))
             self.answer(train_of(text))
+
+
+def check_begins(train: Train) -> None:
+    """Raises Refused when it is not what a client begins with."""
+    try:
+        tftp.request_untrusted(bytes(next(train.datagrams())))
+    except MalformedPacket:
+        raise Refused("protocol", "what came first is no request of TFTP") from None
 
 
 def refuse_transfer(door: TrainSocket, train: Train, why: Refused) -> None:

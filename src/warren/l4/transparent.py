@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, NamedTuple
 
 from warren.l4.config import Backend, Entry, Listen, Way
-from warren.l4.datagram_flow import Flow, Site
+from warren.l4.datagram_flow import Flow, Origin, Site
 from warren.l4.destinations import Attempt, Destination, destination
 from warren.l4.kinds import Incoming, Refused, Tools
 from warren.l4.limits import allowed
@@ -24,7 +24,7 @@ from warren.l4.trains import Train
 from warren.linux.netlink_values import Route, Rule
 from warren.linux.nft import Command
 from warren.model.ip import join_host_port
-from warren.model.tunnel import IPAddress, IPNetwork, TransportAddress
+from warren.model.tunnel import IPAddress, IPNetwork
 
 MARK: Final = 0x5E72_0001
 """On packets that the kernel shall deliver here though they are for others; the table of the same number does so."""
@@ -127,17 +127,8 @@ class TransparentFlow(Flow):
 
     direct = False
 
-    def __init__(
-        self,
-        site: Site,
-        door: TrainSocket,
-        key: Hashable,
-        address: Any,
-        client: TransportAddress,
-        meant: Destination,
-        ended: Callable[[], None],
-    ) -> None:
-        super().__init__(site, door, key, address, client, (), ended)
+    def __init__(self, site: Site, origin: Origin, ended: Callable[[], None], meant: Destination) -> None:
+        super().__init__(site, origin, ended)
         self._meant = meant
         self._back: TrainSocket | None = None
 

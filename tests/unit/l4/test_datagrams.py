@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.l4_parties import Party
 from tests.support.l4_tools import FakeTools
-from warren.l4 import datagram_flow, probe
+from warren.l4 import held, probe
 from warren.l4.config import Backend, Entry, Health, Limits, Listen, Way
 from warren.l4.datagrams import IDLE_S, DatagramEntry
 from warren.l4.kinds import Refused
@@ -68,7 +68,7 @@ async def running(entry: Entry, tools: FakeTools | None = None) -> AsyncIterator
     finally:
         await made.close()
     assert tools.open == 0
-    assert made.held_bytes == 0
+    assert made.room.used == 0
     assert len(made.table) == 0
 
 
@@ -420,11 +420,11 @@ def test_after_a_minute_without_a_word_a_flow_ends_unless_the_way_says_otherwise
     run(test)
 
 
-@pytest.mark.parametrize(("bytes_max", "kept"), [(datagram_flow.HELD_BYTES_MAX, 32), (10, 4)])
+@pytest.mark.parametrize(("bytes_max", "kept"), [(held.HELD_BYTES_MAX, 32), (10, 4)])
 def test_what_is_held_for_a_backend_that_is_being_asked_for_has_a_ceiling(
     bytes_max: int, kept: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(datagram_flow, "HELD_BYTES_MAX", bytes_max)
+    monkeypatch.setattr(held, "HELD_BYTES_MAX", bytes_max)
 
     async def test() -> None:
         tools = FakeTools()
@@ -450,7 +450,7 @@ def test_what_is_held_for_a_backend_that_is_being_asked_for_has_a_ceiling(
                 assert got == [b"x" * (number + 1) for number in range(kept)]
                 await client.send(b"later", up.place)
                 assert await backend.answer() == b"later"
-                assert up.entry.held_bytes == 0
+                assert up.entry.room.used == 0
 
     run(test)
 

@@ -47,7 +47,7 @@ async def helper(way: Way, host: str = HERE, tools: FakeTools | None = None) -> 
     finally:
         await entry.close()
     assert tools.open == 0
-    assert entry.held_bytes == 0
+    assert entry.room.used == 0
 
 
 def run(test: Callable[[], Awaitable[None]]) -> None:
