@@ -37,7 +37,7 @@ RestartSteps=5
 RestartMaxDelaySec=30
 KillMode=process
 TimeoutStopSec=20
-LimitNOFILE=65536
+LimitNOFILE=65536:524288
 UMask=0077
 {confinement}
 [Install]

@@ -8,6 +8,7 @@ import pytest
 
 from warren.agent import unit
 from warren.errors import OperationFailed, UsageError
+from warren.l4.__main__ import DESCRIPTORS
 
 EXECUTABLE = Path("/opt/warren/bin/warren")
 
@@ -30,6 +31,11 @@ def test_the_unit_is_written_for_all_to_read_and_says_what_to_do(tmp_path: Path)
 def test_systemctl_reload_has_the_agent_read_its_file_again() -> None:
     texts = unit.unit_text(EXECUTABLE), unit.user_unit_text(EXECUTABLE, Path("/home/a/.local/state/warren"))
     assert all("\nExecReload=/bin/kill -HUP $MAINPID\n" in text for text in texts)
+
+
+def test_the_stream_process_gets_as_many_descriptors_as_it_wants() -> None:
+    line = next(line for line in unit.unit_text(EXECUTABLE).splitlines() if line.startswith("LimitNOFILE="))
+    assert int(line.partition(":")[2]) >= DESCRIPTORS
 
 
 def test_writing_it_again_changes_nothing(tmp_path: Path) -> None:
