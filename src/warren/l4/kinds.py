@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol, TypedDict, Unpack
 
 from warren.l4.config import Backend, Entry, EntryState, Limits, Listen, Way
 from warren.l4.overlay import OverlaySockets
@@ -66,6 +66,19 @@ class Carried(Protocol):
     """When nothing moves for so long it is ended; may be changed, unless it is None."""
 
 
+class Carrying(TypedDict, total=False):
+    """What may be said of how a stream is carried."""
+
+    idle_s: float | None
+    """See :class:`Carried`."""
+    head: bytes
+    """Goes to ``outgoing`` first."""
+    answer: bytes
+    """The same to ``incoming``."""
+    ended: Callable[[], None] | None
+    """Called when all is over."""
+
+
 class Tools(Protocol):
     """What the process gives to the kinds; one for each entry, so that counts and log lines are the entry's."""
 
@@ -82,17 +95,12 @@ class Tools(Protocol):
         self,
         incoming: socket.socket,
         outgoing: socket.socket,
-        *,
-        idle_s: float | None = None,
-        head: bytes = b"",
-        answer: bytes = b"",
-        ended: Callable[[], None] | None = None,
+        **how: Unpack[Carrying],
     ) -> Carried | None:
         """Move bytes both ways until both ends are done; returns at once. Both sockets are the carrier's from now on.
 
-        ``head`` goes to ``outgoing`` first, ``answer`` to ``incoming``. The end of one direction (FIN) is passed on and
-        the other goes on; a reset of one side resets the other. ``ended`` is called when all is over. By what is
-        returned its ``idle_s`` can be changed.
+        The end of one direction (FIN) is passed on and the other goes on; a reset of one side resets the other. By what
+        is returned its ``idle_s`` can be changed.
         """
 
     def refuse(self, incoming: Incoming, why: Refused) -> None:

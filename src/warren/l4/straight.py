@@ -30,7 +30,7 @@ _log = log.get("streams")
 class Counting(Protocol):
     """What is used of :class:`warren.l4.tools.EntryTools`."""
 
-    def begin_carrying(
+    def carry(
         self,
         incoming: socket.socket,
         outgoing: socket.socket,
@@ -85,9 +85,9 @@ class Straight:
             return True
         outgoing, there = begun
         if there:
-            self._tools.begin_carrying(incoming, outgoing, idle_s=way.idle_s)
+            self._tools.carry(incoming, outgoing, idle_s=way.idle_s)
             return True
-        stream = self._tools.begin_carrying(
+        stream = self._tools.carry(
             incoming,
             outgoing,
             idle_s=way.idle_s,

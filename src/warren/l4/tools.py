@@ -6,14 +6,14 @@ import asyncio
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, Unpack
 from weakref import WeakKeyDictionary
 
 from warren.l4 import listening
 from warren.l4.config import EntryState, Limits, Listen, Way
 from warren.l4.connect import Dialler
 from warren.l4.counters import Counters, Open
-from warren.l4.kinds import Connected, Goal, Incoming, Refused
+from warren.l4.kinds import Carrying, Connected, Goal, Incoming, Refused
 from warren.l4.limits import Admission
 from warren.l4.overlay import OverlaySockets
 from warren.l4.permitted import Change
@@ -81,29 +81,15 @@ class EntryTools:
         incoming: socket.socket,
         outgoing: socket.socket,
         *,
-        idle_s: float | None = None,
-        head: bytes = b"",
-        answer: bytes = b"",
-        ended: Callable[[], None] | None = None,
-    ) -> Stream:
-        return self.begin_carrying(incoming, outgoing, idle_s=idle_s, head=head, answer=answer, ended=ended)
-
-    def begin_carrying(
-        self,
-        incoming: socket.socket,
-        outgoing: socket.socket,
-        *,
-        idle_s: float | None = None,
-        head: bytes = b"",
-        answer: bytes = b"",
-        ended: Callable[[], None] | None = None,
         opened: Callable[[int | None], bool] | None = None,
+        **how: Unpack[Carrying],
     ) -> Stream:
-        """:meth:`carry`; ``outgoing`` may still be being connected, see ``opened`` of the pump."""
+        """``outgoing`` may still be being connected, see ``opened`` of the pump."""
         counted = self._accepted.pop(incoming, None)
         counts = self.counters if counted is None or counted.part is None else counted.part
         self._attended.pop(incoming, None)
         self._connected.pop(outgoing, None)
+        ended = how.get("ended")
         stream: Stream | None = None
 
         def over() -> None:
@@ -114,9 +100,8 @@ class EntryTools:
             if ended is not None:
                 ended()
 
-        stream = self._shared.pump.carry(
-            incoming, outgoing, counts, idle_s=idle_s, head=head, answer=answer, ended=over, opened=opened
-        )
+        how["ended"] = over
+        stream = self._shared.pump.carry(incoming, outgoing, counts, opened=opened, **how)
         if not stream.closed:
             self._streams.add(stream)
         return stream
