@@ -6,6 +6,7 @@ import gc
 import logging
 import os
 import re
+import resource
 import shutil
 import sys
 import warnings
@@ -25,6 +26,12 @@ settings.load_profile("explore" if os.environ.get("WARREN_EXPLORE") else "repeat
 # Their tests start processes and load both cores: tests of one file run one after another, in one worker.
 _REAL_PROCESSES = {"lab", "interop"}
 _TESTS = Path(__file__).parent
+
+
+def pytest_configure() -> None:
+    """Tests are thousands of clients at once, for which the usual limit of 1,024 descriptors is too low."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 _NEEDED_PROGRAMS = ("ip", "nft", "ping", "sysctl")
