@@ -17,6 +17,7 @@ ELSEWHERE = {
     "decode_untrusted": "every one of them; the coordinator's is of HTTP bodies, which its own tests fuzz",
     "external_untrusted": "part of natpmp, pcp and upnp_xml",
     "features_of_untrusted": "part of turn_client",
+    "granted_untrusted": "part of turn_client",
     "lifetime_of_untrusted": "part of turn_server",
     "lifetime_untrusted": "part of natpmp and pcp",
     "mapped_untrusted": "part of stun_discovery",
