@@ -35,6 +35,14 @@ def objection(domain: str, addresses: Collection[IPAddress], own: Collection[IPA
     )
 
 
+def comparable(addresses: Collection[IPAddress], own: Collection[IPAddress]) -> bool:
+    """Whether ``own`` tells anything of ``addresses``: who does not know which public ones of a version he has, as
+    behind a NAT while no relay answers, cannot say that a domain with such ones leads elsewhere.
+    """
+    versions = {ip.version for ip in addresses if ip.is_global}
+    return not versions or any(ip.is_global and ip.version in versions for ip in own)
+
+
 def _own_words(own: Collection[IPAddress]) -> str:
     return _listed([ip for ip in own if ip.is_global]) or _listed(own) or "no address that is known"
 
@@ -87,18 +95,21 @@ class Domains:
 
     async def _watch(self, domain: str) -> None:
         while True:
-            answer, found = await self._look_up(domain)
-            stays = not found and self._answers.get(domain) == ""  # a resolver that fails moves no domain
+            answer, known = await self._look_up(domain)
+            stays = not known and self._answers.get(domain) == ""  # a resolver or a relay that fails moves no domain
             if not stays and self._answers.get(domain) != answer:
                 self._answers[domain] = answer
                 self._changed()
             await asyncio.sleep(WRONG_AGAIN_S if answer else AGAIN_S)
 
     async def _look_up(self, domain: str) -> tuple[str, bool]:
-        """Why it does not lead here, and whether its addresses were found."""
+        """Why it does not lead here, and whether that can be told: whose addresses are which is known."""
         try:
             async with asyncio.timeout(LOOKUP_WITHIN_S):
-                return objection(domain, await self._resolve([domain]), self._own()), True
+                addresses = await self._resolve([domain])
+                own = self._own()
+                why = objection(domain, addresses, own)
+                return why, not why or comparable(addresses, own)
         except TimeoutError:
             why = f"{domain} could not be looked up within {LOOKUP_WITHIN_S:.0f} s: see whether this host's DNS works"
             return why, False

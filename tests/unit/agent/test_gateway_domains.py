@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from warren.agent.gateway_domains import Domains, objection
+from warren.agent.gateway_domains import Domains, comparable, objection
 from warren.errors import OperationFailed
 from warren.model.tunnel import IPAddress
 
@@ -98,6 +98,42 @@ def test_a_resolver_that_fails_takes_no_domain_away(monkeypatch: pytest.MonkeyPa
         async with asyncio.timeout(5):
             await enough.wait()
         assert domains.answers == {"a": ""}
+        await domains.close()
+
+    asyncio.run(run())
+
+
+def test_who_does_not_know_its_own_public_address_cannot_say_that_a_domain_leads_elsewhere() -> None:
+    assert comparable([THERE], [INSIDE, HERE])
+    assert not comparable([THERE], [])
+    assert not comparable([THERE], [INSIDE, ip_address("2606:4700::1")])
+    assert comparable([INSIDE], [])
+
+
+def test_while_no_relay_says_which_address_it_has_a_gateway_lets_no_domain_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warren.agent.gateway_domains.AGAIN_S", 0)
+    monkeypatch.setattr("warren.agent.gateway_domains.WRONG_AGAIN_S", 0)
+    own: set[IPAddress] = {INSIDE}
+    asked = 0
+
+    async def run() -> None:
+        enough, changed = asyncio.Event(), asyncio.Event()
+
+        async def resolve(_: Sequence[str]) -> Sequence[IPAddress]:
+            nonlocal asked
+            asked += 1
+            if asked == 3:
+                enough.set()
+            return (THERE,)
+
+        domains = Domains(resolve, lambda: own, changed.set, ["a"])
+        domains.keep(["a"])
+        async with asyncio.timeout(10):
+            await enough.wait()
+            assert domains.answers == {"a": ""}
+            own.add(HERE)
+            await changed.wait()
+        assert domains.answers["a"].startswith("a leads to 9.9.9.9")
         await domains.close()
 
     asyncio.run(run())
