@@ -21,10 +21,15 @@ def closed(views: Sequence[NetworkView]) -> tuple[Closed, ...]:
     """For the services of all networks. Subnets behind members are on the way of root's host only: where the overlay
     is a namespace of its own, the host's side does not lead there.
     """
-    found = [Closed(prefix=str(network), what=what) for network, what in METADATA]
+    found = list(clouds())
     for view in views:
         found += _of(view.label, view.directory, behind=not view.transparent_port)
     return tuple(found)
+
+
+def clouds() -> tuple[Closed, ...]:
+    """Where a cloud answers each machine for itself: for subnets behind this node as well."""
+    return tuple(Closed(prefix=str(network), what=what) for network, what in METADATA)
 
 
 def _of(label: str, directory: Directory, *, behind: bool) -> Iterator[Closed]:

@@ -68,7 +68,7 @@ def streams(
     shut = closed(views)
     for view in views:
         items += service_items(view, wishes.config.serving, shut)
-        items += subnet_items(view)
+        items += subnet_items(view, wishes.config.serving)
         found = connectors(view, around, orders, wishes.config.taking)
         items += found.items
         shared += found.shared

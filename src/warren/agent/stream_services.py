@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from ipaddress import IPv6Address, ip_address
 from typing import Final
 
-from warren.agent.stream_closed import opened
+from warren.agent.stream_closed import clouds, opened
 from warren.agent.stream_directory import Directory, NetworkView
 from warren.agent.stream_order import Orders
 from warren.agent.stream_permits import Serving
@@ -79,14 +79,18 @@ def _clients(directory: Directory, service: Service, address: IPv6Address) -> tu
     return directory.clients(address, "tcp", service.overlay_port)
 
 
-def subnet_items(view: NetworkView) -> Iterator[Item]:
-    """The subnets behind a node without root: streams and flows to them end here and go on from the host's side."""
+def subnet_items(view: NetworkView, serving: Serving) -> Iterator[Item]:
+    """The subnets behind a node without root: streams and flows to them end here and go on from the host's side, as
+    this machine. An authority names subnets, so what only this machine may ask is closed here as for services.
+    """
     prefixes = view.directory.own.routes
     if not view.transparent_port or not prefixes:
         return
     from warren.l4.transparent import transparent_rules
 
     listen = transparent_rules(view.interface, prefixes, view.transparent_port).listen
+    closed = clouds()
+    way = Way(closed=closed, opened=opened(closed, serving, view.directory))
     for protocol in ("tcp", "udp"):
         item = f"{view.label}: subnets by {protocol}"
         yield Item(
@@ -99,6 +103,7 @@ def subnet_items(view: NetworkView) -> Iterator[Item]:
                 id=item,
                 kind="transparent",
                 listen=tuple(one for one in listen if one.protocol == protocol),
+                way=way,
                 allowed=tuple(map(str, prefixes)),
             ),
         )

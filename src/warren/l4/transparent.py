@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any, Final, NamedTuple
 
-from warren.l4.config import Backend, Entry, Listen, Way
+from msgspec import structs
+
+from warren.l4.config import Backend, Entry, Listen
 from warren.l4.datagram_flow import Flow, Origin, Site
 from warren.l4.destinations import Attempt, Destination, destination
 from warren.l4.kinds import Incoming, Refused, Tools
@@ -93,9 +95,7 @@ async def handle(incoming: Incoming, entry: Entry, tools: Tools) -> None:
     check(meant.ip, entry.allowed)
     name = join_host_port(str(meant.ip), meant.port)
     backend = Backend(name=name, side="host", host=str(meant.ip), port=meant.port)
-    connected = await tools.connect(
-        Way(backends=(backend,), connect_timeout_s=entry.way.connect_timeout_s), incoming.client
-    )
+    connected = await tools.connect(structs.replace(entry.way, backends=(backend,)), incoming.client)
     tools.carry(incoming.sock, connected.sock, idle_s=entry.way.idle_s)
 
 

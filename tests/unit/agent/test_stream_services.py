@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
+
 import pytest
 from msgspec import structs
 
 from tests.unit.agent.stream_fakes import entry, member, problem, view, worked_out
 from warren.agent.stream_order import Class, Nearness, Orders
-from warren.agent.stream_permits import Allowed, Serving
+from warren.agent.stream_permits import Allowed, PermitTable, Serving, serving_of
 from warren.agent.stream_services import STREAMS_MAX, service_backends
+from warren.l4.closed_places import objection
 from warren.l4.config import Health
 from warren.l4.permitted import admits
 from warren.model.documents import Rule
@@ -139,6 +142,16 @@ def test_subnets_behind_a_node_without_root_are_taken_transparently() -> None:
     assert [one.protocol for one in (*by_tcp.listen, *by_udp.listen)] == ["tcp", "udp"]
     assert all(one.side == "overlay" and one.port == 20_001 for one in by_tcp.listen)
     assert worked_out(view()).config.entries == ()
+
+
+@pytest.mark.parametrize("allow", [None, "168.63.129.16:80"])
+def test_an_authority_gets_from_no_cloud_what_is_for_this_machine_by_calling_that_a_subnet(allow: str | None) -> None:
+    serving = Serving() if allow is None else serving_of(PermitTable(allow=(allow,)))
+    for one in worked_out(view(transparent_port=20_001), serving=serving).config.entries:
+        for ip in map(ip_address, ("168.63.129.16", "fd00:ec2::254")):
+            opened = allow is not None and allow.startswith(f"{ip}:")
+            assert bool(objection(ip, 80, one.way)) is not opened
+        assert not objection(ip_address("198.51.100.7"), 80, one.way)
 
 
 def test_whom_the_policy_lets_use_a_service_is_known_to_its_entry() -> None:

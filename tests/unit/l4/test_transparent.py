@@ -10,9 +10,10 @@ from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from tests.support.l4_tools import FakeTools
-from warren.l4.config import Backend, Entry, Listen, Way
+from warren.l4.config import Backend, Closed, Entry, Listen, Way
 from warren.l4.kinds import Incoming, Refused
 from warren.l4.transparent import MARK, handle, original_destination, transparent_rules
 from warren.linux.netlink_values import Route, Rule
@@ -108,9 +109,12 @@ def test_a_stream_goes_on_to_where_it_was_meant_for_from_the_hosts_side(meant: s
             raise Refused("connect", str(client))
 
     tools = Tools()
+    closed = (Closed(prefix="10.1.2.3/32", what="closed"),)
+    way = structs.replace(entry(ALLOWED).way, closed=closed)
     with pytest.raises(Refused, match="fd77::5"):
-        asyncio.run(handle(incoming(meant), entry(ALLOWED), tools))
+        asyncio.run(handle(incoming(meant), structs.replace(entry(ALLOWED), way=way), tools))
     (way,) = tools.ways
+    assert way.closed == closed
     (backend,) = way.backends
     assert backend == Backend(name=backend.name, side="host", host=meant, port=443)
     assert way.connect_timeout_s == 7.0
