@@ -10,7 +10,9 @@ from warren.ingress.generation import Generation
 from warren.ingress.lookup import Lookup
 
 EARLIER_MAX: Final = 3
-"""Each takes some 40 MB. When there are more the oldest is ended, and its WebSockets with it."""
+"""Each takes some 40 MB. When there are more, the one is ended that has WebSockets of the fewest clients, and those end
+with it; of equals the oldest. So whoever keeps one at each of them does not cut off all others.
+"""
 EARLIER_FOR_S: Final = 12 * 3600.0
 """After that it is ended whatever it still has: it goes by a configuration of then."""
 FINISH_WITHIN_S: Final = 3600.0
@@ -45,8 +47,10 @@ class Earlier:
         leaving = _Leaving(generation)
         self._leaving.append(leaving)
         leaving.task = asyncio.create_task(self._see_off(leaving), name=f"Caddy {generation.number}")
-        for surplus in self._leaving[:-EARLIER_MAX]:
-            surplus.enough.set()
+        kept = [one for one in self._leaving if not one.enough.is_set()]
+        if len(kept) > EARLIER_MAX:
+            clients = [await self._clients(one.generation) for one in kept]
+            kept[clients.index(min(clients))].enough.set()
 
     async def close(self) -> None:
         """End all of them at once."""
@@ -57,6 +61,12 @@ class Earlier:
         """They go on, and whoever comes next sees them off."""
         for one in await self._look_away():
             await one.generation.let_go()
+
+    async def _clients(self, generation: Generation) -> int:
+        """How many would be cut off, as far as is known."""
+        if generation.ports is None or generation.finishes:
+            return 0
+        return await self._lookup.websockets(generation.ports) or 0
 
     async def _look_away(self) -> list[_Leaving]:
         leaving, self._leaving = self._leaving, []

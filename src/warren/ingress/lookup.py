@@ -21,8 +21,8 @@ class Lookup:
         self._path = path
 
     async def websockets(self, ports: Ports) -> int | None:
-        """How many connections of clients to these ports are WebSockets now; None: it does not say. Where no stream
-        process is, there are no connections.
+        """How many clients have WebSockets at these ports now; None: it does not say. Where no stream process is, there
+        are no connections.
         """
         found = [await self._websockets(port) for port in (ports.http, ports.https)]
         counts = [count for count in found if count is not None]

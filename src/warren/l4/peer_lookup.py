@@ -8,7 +8,7 @@ A question is a request of HTTP/1.1 on a Unix socket:
                                             client's address in a header of status 200, or 403 for a connection that
                                             is none of ours: another program of this host went to Caddy's port.
 ``/ADDRESS/PORT/SERVER/websocket``          the same for a request that wants a WebSocket
-``/websockets/SERVER``                      of who keeps Caddy: how many connections to that port became WebSockets
+``/websockets/SERVER``                      of who keeps Caddy: how many clients have WebSockets there
 ``/leave/SERVER``                           of the same: whoever asks there from now on shall come again, by another
                                             connection, since another Caddy serves now (:data:`LAST_HEADER`)
 =========================================== ==========================================================================

@@ -10,6 +10,7 @@ from typing import Any, Final
 from warren.l4.config import Entry, Way
 from warren.l4.kinds import Carried, Incoming, Refused, Tools
 from warren.l4.limits import source_of
+from warren.l4.shares import Group, groups_of
 from warren.model.ip import unmapped
 from warren.model.tunnel import IPAddress, TransportAddress
 
@@ -30,10 +31,12 @@ _CADDYS: Final = "127.0.0.1"
 class _Peer:
     """A connection to Caddy."""
 
-    __slots__ = ("address", "carried", "websocket")
+    __slots__ = ("address", "carried", "group", "websocket")
 
     def __init__(self, address: IPAddress) -> None:
         self.address = address
+        self.group: Group = next(reversed(groups_of(address)), (0, 0))
+        """The widest that may be one customer of a provider."""
         self.carried: Carried | None = None
         self.websocket = False
 
@@ -45,7 +48,8 @@ class PeerTable:
         self._peers: dict[tuple[int, int], _Peer] = {}
         self._of_source: Counter[tuple[int, int]] = Counter()
         self._of_server: Counter[int] = Counter()
-        self._websockets: Counter[int] = Counter()
+        self._websockets: dict[int, Counter[Group]] = {}
+        """By server, of whom; who has none is not in here."""
         self._left: set[int] = set()
         """Of servers that have connections, those whose time is over."""
 
@@ -81,15 +85,25 @@ class PeerTable:
         if peer is None:
             return None
         if peer.websocket != websocket:
-            peer.websocket = websocket
-            self._websockets[server] += 1 if websocket else -1
+            self._count_websocket(peer, server, websocket=websocket)
             if peer.carried is not None:
                 peer.carried.idle_s = WEBSOCKET_IDLE_S if websocket else REQUEST_IDLE_S
         return peer.address
 
     def websockets(self, server: int) -> int:
-        """How many connections to that port of Caddy's became WebSockets, and are open."""
-        return self._websockets[server]
+        """How many clients have connections to that port of Caddy's that became WebSockets; whoever has many, even by
+        all addresses of an IPv6 /48, is one.
+        """
+        return len(self._websockets.get(server, ()))
+
+    def _count_websocket(self, peer: _Peer, server: int, *, websocket: bool) -> None:
+        peer.websocket = websocket
+        of_server = self._websockets.setdefault(server, Counter())
+        of_server[peer.group] += 1 if websocket else -1
+        if not of_server[peer.group]:
+            del of_server[peer.group]
+        if not of_server:
+            del self._websockets[server]
 
     def leave(self, server: int) -> None:
         """Connections to that port shall end with their next request; new ones do not come there."""
@@ -105,7 +119,7 @@ class PeerTable:
         _less(self._of_source, source)
         _less(self._of_server, server)
         if peer.websocket:
-            _less(self._websockets, server)
+            self._count_websocket(peer, server, websocket=False)
         if server not in self._of_server:
             self._left.discard(server)
 

@@ -18,7 +18,7 @@ from warren.l4.peers import PeerTable
 from warren.model.tunnel import TransportAddress
 
 PORTS = Ports(8080, 8443)
-CLIENT = TransportAddress(ip_address("192.0.2.7"), 5000)
+CLIENT, OTHER = (TransportAddress(ip_address(f"192.0.2.{number}"), 5000) for number in (7, 8))
 
 
 def run(scene: Callable[[Path], Awaitable[None]]) -> None:
@@ -26,14 +26,14 @@ def run(scene: Callable[[Path], Awaitable[None]]) -> None:
         asyncio.run(scene(Path(directory) / "peers.sock"))  # type: ignore[arg-type]
 
 
-def test_websockets_of_both_ports_are_counted_and_the_others_led_away() -> None:
+def test_clients_with_websockets_at_both_ports_are_counted_and_the_others_led_away() -> None:
     async def scene(path: Path) -> None:
         table = PeerTable()
         answering = PeerLookup(path, table)
         await answering.start()
         for port in (1, 2, 3):
             for server in (PORTS.http, PORTS.https):
-                table.remember(port, server, CLIENT)
+                table.remember(port, server, OTHER if port == 2 else CLIENT)
         for port, server in ((1, PORTS.http), (1, PORTS.https), (2, PORTS.https)):
             table.asked(port, server, websocket=True)
         asking = Lookup(path)

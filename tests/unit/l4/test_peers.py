@@ -92,6 +92,21 @@ def test_a_connection_is_a_websocket_from_the_request_for_one_to_the_next_reques
     assert table.websockets(443) == 0
 
 
+def test_whoever_has_many_websockets_is_one_client() -> None:
+    table = PeerTable()
+    forgets = []
+    for number, ip in enumerate(("2001:db8::1", "2001:db8::2", "2001:db8:0:1::1", "192.0.2.7")):
+        forgets.append(table.remember(number, 443, client(ip)))
+        table.asked(number, 443, websocket=True)
+    assert table.websockets(443) == 2
+    counts = []
+    for forget in forgets:
+        forget()
+        counts.append(table.websockets(443))
+    assert counts == [2, 2, 1, 0]
+    assert not table._websockets
+
+
 def test_who_is_to_leave_is_told_as_long_as_there_are_such_connections() -> None:
     table = PeerTable()
     table.leave(443)
