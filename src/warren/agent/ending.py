@@ -22,6 +22,8 @@ SETTLE_S: Final = 0.5
 """From the last change to the first look. Documents come one after the other, and what the next one permits again
 should not have been ended.
 """
+SETTLED_BY_S: Final = 5.0
+"""Then it is looked whatever else changes."""
 INFORMED_S: Final = 3.0
 """The same after a coordinator was found, who first tells what has changed meanwhile, and not that nothing has."""
 AGAIN_S: Final = 5.0
@@ -97,7 +99,7 @@ class Ending:
         while self._looks:
             self._changed.clear()
             if self._looks == _LOOKS:
-                await asyncio.sleep(max(self._settle_s, PAUSE_RATIO * self._took_s))
+                await self._settle()
             else:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(AGAIN_S):
@@ -109,6 +111,15 @@ class Ending:
             self._settle_s = SETTLE_S
             self._looks -= 1
             await self._look(law)
+
+    async def _settle(self) -> None:
+        loop = asyncio.get_running_loop()
+        until = loop.time() + SETTLED_BY_S
+        while True:
+            self._changed.clear()
+            await asyncio.sleep(max(self._settle_s, PAUSE_RATIO * self._took_s))
+            if not self._changed.is_set() or loop.time() >= until:
+                return
 
     async def _look(self, law: Law) -> None:
         tcp = self._tcp

@@ -11,7 +11,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from warren import log
 from warren.l4.candidates import Candidate
@@ -24,6 +24,8 @@ from warren.l4.pump import Pump, reset
 from warren.l4.stream import Stream
 from warren.model.tunnel import TransportAddress
 
+TOGETHER_S: Final = 0.1
+"""Those whose time ends within this are refused at once: among thousands each look takes a millisecond."""
 _log = log.get("streams")
 
 
@@ -159,7 +161,7 @@ class Straight:
             self._tools.count_failure(self._dialler.late(one.to, one.timeout_s), one.client)
             self._pump.end(one.stream, aborted=True)
         if self._opening:
-            self._look_at(min(one.due for one in self._opening.values()))
+            self._look_at(max(min(one.due for one in self._opening.values()), now + TOGETHER_S))
 
     def _look_at(self, due: float) -> None:
         if self._timer is not None:

@@ -211,6 +211,29 @@ def test_a_change_of_mind_in_between_stops_it(monkeypatch: pytest.MonkeyPatch) -
     scenario(tcp, test)
 
 
+@pytest.mark.parametrize("patient", [True, False])
+def test_a_change_begins_the_wait_anew_but_not_for_ever(patient: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "SETTLED_BY_S", 3600.0 if patient else 0.0)
+    tcp = FakeTcp(DENIED, FINE)
+    laws = [wanted(*DENIES, deny(1000 + number)) for number in range(20)]
+
+    async def test(made: Ending) -> None:
+        async def sleep(_: float) -> None:
+            """While it waits, the next document comes."""
+            if laws:
+                made.follow(*laws.pop(), informed=True)
+            await asyncio.tasks.__sleep0()  # type: ignore[attr-defined]
+
+        made.follow(*wanted(), informed=True)
+        with monkeypatch.context() as patch:
+            patch.setattr("warren.agent.ending.asyncio.sleep", sleep)
+            await rested(made)
+        assert tcp.open == [FINE]
+        assert (tcp.looks, len(laws)) == (2, 0 if patient else 19)
+
+    scenario(tcp, test)
+
+
 def test_a_kernel_that_cannot_is_told_of_once_and_nothing_else_happens(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "warren")
     tcp = FakeTcp(DENIED, FINE)

@@ -34,7 +34,7 @@ from warren.l4 import own_places
 from warren.l4.config import Backend, Closed, Config, Health, Limits, Opened, Way
 from warren.l4.overlay import HostSockets
 from warren.l4.serve import Server
-from warren.l4.straight import Straight
+from warren.l4.straight import TOGETHER_S, Straight
 from warren.model.tunnel import IPAddress
 from warren.proto.proxy_protocol import decode_untrusted
 
@@ -191,6 +191,21 @@ def test_each_of_several_streams_has_its_own_time() -> None:
             assert first.fileno() >= 0
             straight(server).plan(way_to(port, connect_timeout_s=0.02))
             assert await is_reset(port_of(server.status())), "though the first has hours left"
+
+    run(main)
+
+
+def test_of_thousands_of_streams_not_each_makes_a_look_at_all_of_them() -> None:
+    async def main() -> None:
+        async with connecting(connect_timeout_s=3600) as (server, _, _):
+            found = straight(server)
+            ((sock, opening),) = found._opening.items()
+            now = asyncio.get_running_loop().time()
+            found._opening[sock] = opening._replace(due=now + TOGETHER_S / 2)
+            found._look()
+            assert len(found._opening) == 1
+            assert found._timer is not None
+            assert found._timer.when() >= now + TOGETHER_S
 
     run(main)
 
