@@ -1,4 +1,6 @@
-"""The stream process of a run directory, kept as long as it has something to do; it is started again when it ends."""
+"""The stream process of a run directory, kept as long as it has something to do; it is started again when it ends,
+and when it does not answer any more.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +11,16 @@ from typing import Final
 
 from warren import log
 from warren.agent.stream_doors import Doors, Process
+from warren.errors import WarrenError
 from warren.l4.config import Config, Status
 from warren.l4.kinds import Judge
 
 AGAIN_S: Final = 1.0
 """Between two processes of which the first ended by itself."""
+LOOK_S: Final = 20.0
+"""Between looks whether it answers at all."""
+HUNG_LOOKS: Final = 2
+"""Each in vain takes half a minute more. One may be unlucky: an answer waits for a large configuration."""
 SOCKET: Final = "streams.sock"
 
 _log = log.get("streams")
@@ -98,6 +105,7 @@ class ProcessKeeper:
         self._watching = [
             asyncio.create_task(self._see_end(process), name="the stream process's end"),
             asyncio.create_task(self._see_changes(process), name="news of the stream process"),
+            asyncio.create_task(self._see_hang(process), name="whether the stream process answers"),
         ]
         return process
 
@@ -106,8 +114,8 @@ class ProcessKeeper:
         _log.warning("the stream process has ended, and its streams with it; another is started")
         await asyncio.sleep(AGAIN_S)
         if self._process is process:
-            changes = self._watching[1]
-            changes.cancel()
+            for other in self._watching[1:]:
+                other.cancel()
             self._process, self._configured, self._watching = None, None, []
             self._wake()
 
@@ -117,3 +125,17 @@ class ProcessKeeper:
             process.changed.clear()
             self._stale = True
             self._wake()
+
+    async def _see_hang(self, process: Process) -> None:
+        """One that hangs takes no stream and moves none: it is ended, and so followed by another."""
+        in_vain = 0
+        while in_vain < HUNG_LOOKS:
+            await asyncio.sleep(LOOK_S)
+            try:
+                await process.status()
+            except WarrenError:
+                in_vain += 1
+            else:
+                in_vain = 0
+        _log.warning("the stream process does not answer: it is ended, and its streams with it")
+        await process.close()
