@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from ipaddress import IPv6Network, ip_address
 from typing import Literal
 
-from warren.agent.config import AgentConfig, Stated
+from warren.agent.config import AgentConfig
+from warren.agent.stated import Stated
 from warren.linux.netlink_values import Address, Link, Route
 from warren.model.documents import Candidate
 from warren.model.tunnel import IPAddress, IPNetwork

@@ -41,17 +41,16 @@ An error names the file, the line and the key, and nothing of the file is then u
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Final, Literal, cast, get_args
 
 import msgspec
 from msgspec import Meta
 
+from warren.agent.stated import PublicTable, Stated, stated_in
 from warren.agent.stream_config import (
     FORWARDS_MAX,
     ForwardTable,
@@ -63,7 +62,6 @@ from warren.agent.stream_config import (
 from warren.agent.stream_permits import PermitTable
 from warren.errors import OperationFailed, UsageError
 from warren.model.parts import NAME_PATTERN
-from warren.model.tunnel import IPAddress, IPNetwork, TransportAddress
 from warren.reach.proxy import proxy_from
 from warren.toml.document import read_bytes
 from warren.toml.settings import Unusable, read
@@ -80,12 +78,6 @@ Wanted = Literal["auto", "userspace", "rootless"]
 
 _USUALLY_IGNORED: Final = ("docker*", "br-*", "veth*", "virbr*", "cni*", "podman*", "lxc*", "lxdbr*", "vnet*")
 """Interfaces of containers and virtual machines: their addresses mean nothing to another host."""
-
-
-class _Public(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    addresses: Annotated[tuple[str, ...], Meta(max_length=32)] = ()
-    gateway: str | None = None
-    segment: str | None = None
 
 
 class _Keys(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -119,7 +111,7 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     dns: bool = True
     listen_port: Port | None = None
     ignored_interfaces: Annotated[tuple[Pattern, ...], Meta(max_length=256)] = _USUALLY_IGNORED
-    public: _Public = _Public()
+    public: PublicTable = PublicTable()
     keys: _Keys = _Keys()
     reach: _Reach = _Reach()
     proxy: _Proxy | None = None
@@ -130,37 +122,6 @@ class _File(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     services: PermitTable = PermitTable()
     connectors: PermitTable = PermitTable()
     network: dict[Name, _Network] = {}
-
-
-@dataclass(frozen=True, slots=True)
-class StatedAddress:
-    """An address at which the operator says this node answers. ``port`` 0: the port the node listens on."""
-
-    ip: IPAddress
-    port: int = 0
-
-    def at(self, listen_port: int) -> TransportAddress:
-        return TransportAddress(self.ip, self.port or listen_port)
-
-    def __str__(self) -> str:
-        return str(TransportAddress(self.ip, self.port)) if self.port else str(self.ip)
-
-
-@dataclass(frozen=True, slots=True)
-class Stated:
-    """The public config: the operator's word on where this node stands."""
-
-    addresses: tuple[StatedAddress, ...] = ()
-    gateway: IPAddress | None = None
-    segment: IPNetwork | None = None
-
-    def lines(self) -> tuple[str, ...]:
-        """For status and reports."""
-        return (
-            *(f"address {address}" for address in self.addresses),
-            *([f"gateway {self.gateway}"] if self.gateway else []),
-            *([f"segment {self.segment}"] if self.segment else []),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +140,7 @@ class AgentConfig:
     dns: bool = True
     listen_port: int | None = None
     ignored_interfaces: tuple[str, ...] = _USUALLY_IGNORED
-    stated: Stated = Stated()
+    stated: Stated = Stated()  # noqa: RUF009 - frozen
     rotate_s: float = 7 * 86_400.0
     """How long a WireGuard key is used; 0: for ever."""
     announce_s: float = 86_400.0
@@ -229,7 +190,7 @@ def parse(data: bytes, name: str) -> AgentConfig:
 
 
 def _convert(file: _File) -> AgentConfig:
-    addresses = tuple(_stated_address(text) for text in file.public.addresses)
+    stated = stated_in(file.public)
     if file.keys.rotate_days and file.keys.announce_hours >= 24 * file.keys.rotate_days:
         raise Unusable("keys.announce_hours", "a key must be announced for less time than it is used")
     return AgentConfig(
@@ -237,11 +198,7 @@ def _convert(file: _File) -> AgentConfig:
         dns=file.dns,
         listen_port=file.listen_port,
         ignored_interfaces=file.ignored_interfaces,
-        stated=Stated(
-            addresses,
-            None if file.public.gateway is None else _gateway(file.public.gateway),
-            None if file.public.segment is None else _segment(file.public.segment),
-        ),
+        stated=stated,
         rotate_s=file.keys.rotate_days * 86_400,
         announce_s=file.keys.announce_hours * 3600,
         port_mapping=file.reach.port_mapping,
@@ -255,7 +212,7 @@ def _convert(file: _File) -> AgentConfig:
             file.gateway,
             file.services,
             file.connectors,
-            stated=[address.ip for address in addresses],
+            stated=[address.ip for address in stated.addresses],
         ),
         dns_of={name: one.dns for name, one in file.network.items() if one.dns is not None},
         listen_port_of={name: one.listen_port for name, one in file.network.items() if one.listen_port is not None},
@@ -269,41 +226,9 @@ def _engine(text: str) -> Wanted:
     raise Unusable("engine", f"{text!r} is none of {', '.join(get_args(Wanted))}")
 
 
-def _stated_address(text: str) -> StatedAddress:
-    key = "public.addresses"
-    bracketed = re.fullmatch(r"\[([^\]]+)\](?::(\d{1,5}))?", text)
-    plain = re.fullmatch(r"([0-9.]+)(?::(\d{1,5}))?", text)
-    match = bracketed or plain
-    host, port = (match[1], int(match[2] or 0)) if match else (text, 0)
-    try:
-        ip: IPv4Address | IPv6Address = ip_address(host)
-    except ValueError:
-        raise Unusable(key, f"{text!r} is no address; say 203.0.113.7, 2001:db8::7 or [2001:db8::7]:51820") from None
-    if match and match[2] and not 1 <= port <= 65_535:
-        raise Unusable(key, f"{text!r}: a port is 1 to 65535")
-    if ip.is_unspecified or ip.is_loopback or ip.is_multicast or ip.is_link_local:
-        raise Unusable(key, f"nobody else can reach this node at {ip}")
-    return StatedAddress(ip, port)
-
-
 def _proxy(url: str) -> str:
     try:
         proxy_from(url)
     except UsageError as error:
         raise Unusable("proxy.url", error) from None
     return url
-
-
-def _gateway(text: str) -> IPAddress:
-    try:
-        return ip_address(text)
-    except ValueError:
-        raise Unusable("public.gateway", f"{text!r} is no address") from None
-
-
-def _segment(text: str) -> IPNetwork:
-    try:
-        found: IPv4Network | IPv6Network = ip_network(text)
-    except ValueError as error:
-        raise Unusable("public.segment", f"{error}; say 192.0.2.0/24") from None
-    return found

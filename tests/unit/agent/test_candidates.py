@@ -15,7 +15,8 @@ from warren.agent.candidates import (
     own_places,
     reachability,
 )
-from warren.agent.config import AgentConfig, Stated, StatedAddress
+from warren.agent.config import AgentConfig
+from warren.agent.stated import Stated, StatedAddress
 from warren.linux.netlink_values import Address, Link, Route
 from warren.model.documents import Candidate
 from warren.model.tunnel import TransportAddress

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from warren.agent.config import AgentConfig, OwnRelay, StatedAddress, load, locate, parse
+from warren.agent.config import AgentConfig, OwnRelay, load, locate, parse
+from warren.agent.stated import StatedAddress
 from warren.errors import OperationFailed, UsageError
 
 COMPLETE = b"""

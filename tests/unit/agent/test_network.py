@@ -20,7 +20,8 @@ from tests.unit.agent.fakes import (
     replace_struct,
     settle,
 )
-from warren.agent.config import AgentConfig, Stated, StatedAddress
+from warren.agent.config import AgentConfig
+from warren.agent.stated import Stated, StatedAddress
 from warren.api.node import Disconnected, Refused, UpdateReceived
 from warren.engine.memory import MemoryNetwork
 from warren.errors import OperationFailed, Unreachable
