@@ -11,6 +11,10 @@ waiting        data was sent and not counted yet                               a
 damning        so for LEFT_S, and too often for chance                         another path
 =============  ==============================================================  =====================================
 
+The peer may also refuse what is sent: Linux does not count a packet whose source it does not expect, as from a subnet
+that the peer leaves out. No path helps then. So the next path is given twice the time if nothing was counted since one
+was left, and so on.
+
 By chance: each second in which data was sent and none counted may be a loss, as likely as checks are lost there now, or
 were of late. A path that loses every third packet is not left for that, one that answers all checks soon is.
 """
@@ -26,6 +30,8 @@ from warren.paths.pair import Pair
 DOUBT_S: Final = 1.0
 LEFT_S: Final = 3.5
 """Longer than a hole of two seconds with the second in which data is counted; shorter than anybody's patience."""
+DOUBLED_MAX: Final = 7
+"""Seven and a half minutes: then all paths that were left are not held back any more."""
 CHANCE: Final = 1 / 1000
 """That so much was lost by chance: then it was."""
 SENT_MAX: Final = 32
@@ -45,7 +51,18 @@ _NEVER: Final = float("inf")
 class Receipts:
     """One peer's, over the path in use. Times are seconds of one clock that does not go back."""
 
-    __slots__ = ("_begins_until", "_count", "_counted_at", "_doubted", "_received_at", "_sent", "_since", "_then")
+    __slots__ = (
+        "_begins_until",
+        "_count",
+        "_counted_at",
+        "_damned",
+        "_damned_since",
+        "_doubted",
+        "_received_at",
+        "_sent",
+        "_since",
+        "_then",
+    )
 
     def __init__(self) -> None:
         self._sent: deque[tuple[float, float]] = deque(maxlen=SENT_MAX)
@@ -60,6 +77,10 @@ class Receipts:
         self._received_at = -_NEVER
         self._begins_until = -_NEVER
         self._doubted = False
+        self._damned = 0
+        """How often since the peer counted something."""
+        self._damned_since = _NEVER
+        """``_since`` of the last time."""
 
     def known(self, now: float) -> bool:
         """The peer says what comes to it."""
@@ -82,6 +103,7 @@ class Receipts:
         before, self._count, self._counted_at = self._count, receipt.bytes, counted_at
         if receipt.bytes == before:
             return
+        self._damned = 0
         if before is not None and receipt.bytes < before and before - receipt.bytes < 1 << 31:
             self.peer_began(now)  # else it came round to 0
         newer = [span for span in self._sent if span[0] >= counted_at]
@@ -110,10 +132,16 @@ class Receipts:
 
     def damning(self, pair: Pair) -> bool:
         """Data does not get through by ``pair``, by which it was sent, and checks do."""
-        if self._counted_at - self._since < LEFT_S or self._received_at < self._begins_until:
+        again = self._since == self._damned_since
+        patience_s = LEFT_S * 2 ** min(self._damned - again, DOUBLED_MAX)
+        if self._counted_at - self._since < patience_s or self._received_at < self._begins_until:
             return False
         seconds = sum(1 for _, end in self._sent if end <= self._counted_at - FLIGHT_S)
         sent, answered = pair.sent - self._then[0], pair.answered - self._then[1]
         lost = max(0, sent - answered - 1)  # one may be on the way
         loss = max((lost + 1) / (sent + 2), pair.loss)  # of now, by Laplace's rule, or of late
-        return loss**seconds < CHANCE
+        damning = loss**seconds < CHANCE
+        if damning and not again:
+            self._damned += 1
+            self._damned_since = self._since
+        return damning

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from tests.support.path_pair import at, host
@@ -47,6 +49,24 @@ def test_data_that_does_not_arrive_does_after_a_few_seconds() -> None:
     after = Play().step(60, arrives=False)
     assert after is not None
     assert LEFT_S <= after <= 6.0
+
+
+def test_a_peer_that_refuses_what_is_sent_makes_no_path_flap() -> None:
+    play = Play()
+    times = []
+    for _ in range(10):
+        times.append(play.step(3600, arrives=False))
+        assert play.receipts.damning(play.pair), "as long as nobody acts on it"
+        play.receipts.forget()
+    assert all(later is not None and later >= earlier for earlier, later in pairwise(times) if earlier is not None)
+    assert times[2] is not None
+    assert times[2] >= 4 * LEFT_S
+    assert times[-1] is not None
+    assert 400.0 <= times[-1] <= 600.0
+    play.step(5, arrives=True)
+    after = play.step(60, arrives=False)
+    assert after is not None
+    assert after <= 6.0
 
 
 def test_of_handshakes_alone_three_are_enough() -> None:
