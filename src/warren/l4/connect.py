@@ -12,7 +12,6 @@ import errno
 import os
 import socket
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,20 +30,19 @@ from warren.l4.candidates import (
     objection,
     say_who,
 )
-from warren.l4.config import Backend, Way
+from warren.l4.config import Way
+from warren.l4.host_names import HostNames
 from warren.l4.kinds import Connected, Refused
 from warren.l4.listening import prepare, transport_address
 from warren.l4.overlay import HostSockets, OverlaySockets
-from warren.model.tunnel import IPAddress, TransportAddress
+from warren.model.tunnel import TransportAddress
 
 STAGGER_S: Final = 0.25
 """RFC 8305 §8: Connection Attempt Delay."""
 FAILED_S: Final = 10.0
 """For so long a backend that failed comes after those that did not."""
 REMEMBERED_MAX: Final = 4096
-"""Failed backends and names, each; then all is forgotten, which costs an attempt for each."""
-NAME_S: Final = 5.0
-"""How long an answer of the host's resolver is used again: long enough that a burst of streams asks once."""
+"""Backends that failed; then all is forgotten, which costs an attempt for each."""
 _HOST: Final = HostSockets()
 
 
@@ -58,7 +56,7 @@ class Dialler:
         self._closed = closed
         self._clock = clock
         self._failed: dict[Any, float] = {}
-        self._names: dict[str, tuple[float, tuple[IPAddress, ...]]] = {}
+        self._names = HostNames(clock)
 
     async def connect(
         self,
@@ -160,7 +158,7 @@ class Dialler:
                 made.append(at_path(backend))
                 continue
             try:
-                ips = await self._addresses(backend, way.connect_timeout_s)
+                ips = await self._names.addresses(backend, way.connect_timeout_s)
             except Refused as refused:
                 failure = (refused.reason, str(refused))
                 continue
@@ -174,34 +172,6 @@ class Dialler:
             now = self._clock()
             made.sort(key=lambda one: now - self._failed.get(key(one), -FAILED_S) < FAILED_S)
         return made, failure
-
-    async def _addresses(self, backend: Backend, timeout_s: float) -> Sequence[IPAddress]:
-        """Raises Refused (``unresolved``)."""
-        written = literal(backend.host)
-        if written is not None:
-            return (written,)
-        now = self._clock()
-        until, found = self._names.get(backend.host, (0.0, ()))
-        if now < until:
-            return found
-        try:
-            async with asyncio.timeout(timeout_s):
-                answers = await asyncio.get_running_loop().getaddrinfo(
-                    backend.host, backend.port, type=socket.SOCK_STREAM
-                )
-        except TimeoutError:
-            raise Refused("unresolved", f"the name {backend.host} was not answered in {timeout_s:g} s") from None
-        except (OSError, UnicodeError) as error:
-            why = getattr(error, "strerror", None) or "it is no name"
-            raise Refused(
-                "unresolved",
-                f"the name {backend.host} cannot be looked up here: {why}: correct the name, or this host's DNS",
-            ) from None
-        ips = tuple(dict.fromkeys(ip_address(str(place[0])) for *_, place in answers))
-        if len(self._names) >= REMEMBERED_MAX:
-            self._names.clear()
-        self._names[backend.host] = (now + NAME_S, ips)
-        return ips
 
     async def _race(self, candidates: Sequence[Candidate], timeout_s: float) -> Connected | Failure:
         """Staggered attempts; the first to succeed wins, the others are given up."""

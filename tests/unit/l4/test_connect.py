@@ -17,6 +17,7 @@ from warren.l4 import connect as module
 from warren.l4 import listening as places
 from warren.l4.config import Backend, Listen, Way
 from warren.l4.connect import Dialler
+from warren.l4.host_names import NAME_S
 from warren.l4.kinds import Refused
 from warren.l4.overlay import HostSockets, OverlaySockets
 from warren.model.tunnel import TransportAddress
@@ -161,7 +162,7 @@ def test_names_are_resolved_at_the_host_and_for_a_moment_only_once(monkeypatch: 
             assert await answer(dialler, way) == str(port).encode()
             assert await answer(dialler, way) == str(port).encode()
             assert asked == ["web.example"]
-            clock.now += module.NAME_S
+            clock.now += NAME_S
             await answer(dialler, way)
             assert asked == ["web.example"] * 2
 
