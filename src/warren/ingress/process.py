@@ -32,6 +32,8 @@ HOW_TO_INSTALL: Final = "install it (Debian and Ubuntu: apt install caddy, then 
 
 _BY_HAND: Final = "see whether `caddy run` works by hand"
 _LOOK_EVERY_S: Final = 0.05
+_REFUSALS: Final = 3
+"""In a row: then nobody listens there any more."""
 _GONE_S: Final = 1.0
 """From the last word to the end."""
 _WITHOUT_CAPABILITIES: Final = ("--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all")
@@ -105,11 +107,17 @@ class CaddyProcess:
 
     async def hangs(self) -> bool:
         """Whether it is there and does not answer; this takes up to :data:`HUNG_AFTER_S`."""
-        try:
-            await ask(self._settings.admin, "/metrics", HUNG_AFTER_S)
-        except OSError:
-            return not await self.ended(_GONE_S)
-        return False
+        for _ in range(_REFUSALS):
+            try:
+                await ask(self._settings.admin, "/metrics", HUNG_AFTER_S)
+            except TimeoutError:
+                return not await self.ended(_GONE_S)
+            except OSError:  # it ends, or its admin interface just begins anew with another configuration
+                if await self.ended(_GONE_S):
+                    return False
+            else:
+                return False
+        return True
 
     async def finish(self, within_s: float) -> None:
         """Have it end as soon as the requests are answered that are under way; then, or after that time, it has ended.
