@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import select
 import socket
 import threading
 from collections.abc import Awaitable, Callable
@@ -160,6 +161,27 @@ def test_what_streams_set_off_does_not_wait_for_another_event(monkeypatch: pytes
         pump.close()
 
     run(main)
+
+
+def test_who_waits_for_no_longer_than_so_is_back_then_whatever_moves() -> None:
+    near, far = socket.socketpair()
+    selector = StreamSelector()
+    seen = 0
+
+    def attend(_: Events) -> bool:
+        """Bytes move, and there are always more."""
+        nonlocal seen
+        seen += 1
+        return seen >= 1_000_000
+
+    with near, far:
+        far.send(b"1")
+        selector.epoll.register(near, select.EPOLLIN)
+        selector.attend = attend
+        for timeout in (0.0, 0.01):
+            assert selector.select(timeout) == []
+        assert 2 <= seen < 1_000_000
+        selector.close()
 
 
 @pytest.mark.logs_errors
