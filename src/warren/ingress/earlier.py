@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from operator import itemgetter
 from typing import Final
 
 from warren import log
@@ -49,8 +50,10 @@ class Earlier:
         leaving.task = asyncio.create_task(self._see_off(leaving), name=f"Caddy {generation.number}")
         kept = [one for one in self._leaving if not one.enough.is_set()]
         if len(kept) > EARLIER_MAX:
-            clients = [await self._clients(one.generation) for one in kept]
-            kept[clients.index(min(clients))].enough.set()
+            clients = await asyncio.gather(*(self._clients(one.generation) for one in kept))
+            still = [pair for pair in zip(clients, kept, strict=True) if pair[1] in self._leaving]
+            if len(still) > EARLIER_MAX:
+                min(still, key=itemgetter(0))[1].enough.set()
 
     async def close(self) -> None:
         """End all of them at once."""
