@@ -60,6 +60,7 @@ class StreamBridge:
         self._udp = _loopback_socket()
         self.address = TransportAddress(LOOPBACK, self._udp.port)
         self.closed: asyncio.Future[str] = self._loop.create_future()
+        self._ended = False
         self.dropped = 0
         self._waiting: deque[memoryview] = deque()
         self._waiting_bytes = 0
@@ -90,8 +91,9 @@ class StreamBridge:
         self._end("it was closed here")
 
     def _end(self, why: str) -> None:
-        if self.closed.done():
+        if self._ended:
             return
+        self._ended = True
         self._loop.remove_reader(self._udp.fileno())
         self._loop.remove_reader(self._stream.fileno())
         if self._writing:
@@ -99,7 +101,8 @@ class StreamBridge:
         self._udp.close()
         self._stream.close()
         self._waiting.clear()
-        self.closed.set_result(why)
+        if not self.closed.done():  # who was cancelled while it waited for this has cancelled it
+            self.closed.set_result(why)
 
     # From the data plane to the stream.
 
@@ -118,14 +121,14 @@ class StreamBridge:
             packed = self._framing.pack(buffer, received.length, received.stride)
             if packed:
                 self._send(packed)
-            if self.closed.done():
+            if self._ended:
                 return
 
     def _send(self, data: memoryview | bytes) -> None:
         view = memoryview(data)
         if not self._waiting:
             view = view[self._write(view) :]
-        if view and not self.closed.done():
+        if view and not self._ended:
             kept = memoryview(bytes(view))  # the buffer is used again
             self._waiting.append(kept)
             self._waiting_bytes += len(kept)
@@ -152,7 +155,7 @@ class StreamBridge:
         while self._waiting:
             view = self._waiting[0]
             done = self._write(view)
-            if self.closed.done():
+            if self._ended:
                 return
             self._waiting_bytes -= done
             if done < len(view):
@@ -166,7 +169,7 @@ class StreamBridge:
 
     def _from_stream(self) -> None:
         """Read what is there, at most a buffer full of it, and send it on together: TLS gives 16 KB at a time."""
-        if self.closed.done():
+        if self._ended:
             return
         view = memoryview(self._read)
         try:
@@ -188,7 +191,7 @@ class StreamBridge:
 
     def _deliver(self) -> None:
         """Send on what is complete, and move the rest to the front."""
-        if self.closed.done():
+        if self._ended:
             return
         try:
             trains, rest = self._framing.unpack_untrusted(self._read, self._read_start, self._read_end)

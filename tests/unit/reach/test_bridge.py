@@ -276,6 +276,29 @@ def test_what_was_read_before_the_bridge_began_is_not_lost() -> None:
     run(body)
 
 
+def test_who_was_cancelled_while_waiting_for_the_end_can_still_close_it() -> None:
+    """That cancels what it waited for, and the stream has not ended."""
+
+    async def body() -> None:
+        near, far = socket.socketpair()
+        near.setblocking(False)
+        far.settimeout(10)
+        with far:
+            bridge = StreamBridge(near, LengthFraming(), lambda: 9, "the peer")
+
+            async def wait() -> None:
+                await bridge.closed
+
+            waiting = asyncio.create_task(wait())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+            bridge.close()
+            assert far.recv(1) == b""
+
+    run(body)
+
+
 def test_nobody_there_is_told() -> None:
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
