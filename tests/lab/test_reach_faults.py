@@ -255,15 +255,18 @@ def test_a_hole_for_large_packets_is_survived(world: World, bytes_max: int) -> N
     assert done.returncode == 0, done.stdout
 
 
-def test_a_hole_for_all_but_small_packets_is_survived_by_tcp(world: World) -> None:  # F-MTU
-    alice, bob = two(world, "port-restricted", "port-restricted")
+@pytest.mark.parametrize(("kind", "bytes_max"), [("port-restricted", 1000), ("ipv6-only", 1300)])
+def test_a_hole_for_all_but_small_packets_is_survived_by_tcp(  # F-MTU
+    world: World, kind: str, bytes_max: int
+) -> None:
+    alice, bob = two(world, kind, kind)
     world.wait_path(alice, bob, "direct")
     world.lab.switch_off_offloads()
-    black_hole(world.internet.sites["homeb"].router, 1000)
+    black_hole(world.internet.sites["homeb"].router, bytes_max)
     assert tcp_transfer(alice, bob, world.address(bob), 2 * MEGABYTE, timeout=90).intact
     done = alice.run(["ping", "-n", "-c3", "-i0.3", "-W2", "-s", str(1280 - 48), world.address(bob)], check=False)
     assert done.returncode == 0, done.stdout
-    assert world.peer(alice, bob)["endpoint"] == "a TCP connection"
+    assert world.peer(alice, bob)["endpoint"] == world.peer(bob, alice)["endpoint"] == "a TCP connection"
 
 
 def test_forged_icmp_changes_nothing(world: World) -> None:  # F-PTB

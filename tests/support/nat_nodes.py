@@ -135,6 +135,8 @@ class PathNode:
         self.mapped: dict[Base, TransportAddress] = {}
         self.sockets: dict[int, tuple[bytes, Base, int]] = {}
         self.coordinator = True
+        self.relays_over_udp = False
+        """Else over TCP, which nothing blocks, and for which nothing is too large."""
         self.talks: dict[bytes, tuple[float, int]] = {}
         self._socket_number = 0
         self._wake = float("inf")
@@ -311,9 +313,10 @@ class PathNode:
     def _leg(self, uplink: Uplink, packet: Packet, *, outwards: bool) -> float | None:
         delay, network = 0.0, uplink.network
         while network.above is not None:
-            link = network.link  # TCP: neither blocked nor too large
+            link = network.link
             kept = link.blocked_in, link.blocked_out, link.mtu
-            link.blocked_in, link.blocked_out, link.mtu = False, False, 65_535
+            if not self.relays_over_udp:
+                link.blocked_in, link.blocked_out, link.mtu = False, False, 65_535
             one = network.cross(packet, outwards=outwards)
             link.blocked_in, link.blocked_out, link.mtu = kept
             if one is None:

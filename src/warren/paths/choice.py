@@ -125,7 +125,9 @@ class Choice:
             self.leave(now, "the interface or relay that it used is gone")
         elif current.state != "valid":
             self.leave(now, "it does not answer any more")
-        elif not current.usable and any(pair.usable for pair in self.peer.pairs.others(current)):
+        elif not current.usable and any(
+            pair.usable and pair.held_until <= now for pair in self.peer.pairs.others(current)
+        ):
             self.leave(now, "it does not carry packets of 1280 bytes")
         elif self.doubt_since is not None:
             self._doubted(current, self.doubt_since, now)
@@ -163,10 +165,12 @@ class Choice:
             self._select(other, now, "the path before does not answer any more")
 
     def mute(self, now: float) -> None:
-        """Checks are answered by the selected pair, and data is not: try another, best by other relays."""
+        """Checks are answered by the selected pair, and data is not: try another, best by other relays. Where only
+        small packets get through, that is why.
+        """
         current = self.pair
         others = [pair for pair in self.peer.pairs.others(current) if pair.held_until <= now]
-        if current is None or self.doubt_since is not None:
+        if current is None or self.doubt_since is not None or not current.usable:
             return
         suspects = self._relays_of(current)
         other = best([pair for pair in others if suspects.isdisjoint(self._relays_of(pair))], now) or best(others, now)

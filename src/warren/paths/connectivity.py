@@ -130,6 +130,11 @@ class Connectivity:
         peer = self._peers.get(node)
         return peer is not None and peer.is_narrow()
 
+    def is_wide(self, node: bytes, since: float) -> bool:
+        """A large packet got to that peer by the path in use, and was answered at ``since`` or later."""
+        peer = self._peers.get(node)
+        return peer is not None and peer.is_wide(since)
+
     def heard(self, node: bytes, remote: TransportAddress, base: Base, now: float) -> None:
         """PeerHeard: an authentic WireGuard packet came from elsewhere than the selected path."""
         peer = self._peers.get(node)

@@ -7,8 +7,8 @@ Sizes are those of inner packets. A check of ``size + 32`` bytes is on the wire 
 state          is when                                                a probe that was lost three times
 =============  =====================================================  ======================================
 ``base``       nothing is proven: 1280 and the largest are probed     1280: ``pieces``
-``pieces``     1280 is probed so that it may be fragmented, as data   the path is too small, for a minute
-               may be: by this host (RFC 8200 §5), or on IPv4 by a
+``pieces``     1280 is probed so that it may be fragmented, as data   too small, for a minute; on lossy paths
+               may be: by this host (RFC 8200 §5), or on IPv4 by a    after up to 12, for chance's sake
                router; confirmed like ``done``, and after 10 min
                begun anew from ``base``
 ``searching``  sizes in between are probed, halving                   that size is too large
@@ -19,6 +19,7 @@ state          is when                                                a probe th
 
 from __future__ import annotations
 
+import math
 from typing import Final, Literal
 
 FLOOR: Final = 1280
@@ -27,6 +28,9 @@ OVERHEAD: Final = 32
 STEP: Final = 16
 """Sizes between the floor and the largest are multiples of it, because WireGuard pads packets to such."""
 PROBES_MAX: Final = 3  # MAX_PROBES, RFC 8899 §5.1.2
+PIECES_MAX: Final = 12
+"""The same for the last word, on a path on which half of all checks are lost, or more: see :func:`_enough`."""
+CHANCE: Final = 1 / 1000
 CONFIRM_S: Final = 10.0
 RAISE_S: Final = 600.0  # PMTU_RAISE_TIMER, RFC 8899 §5.1.1
 TIMEOUT_S: Final = 0.7
@@ -100,17 +104,17 @@ class MtuSearch:
         self.sent_at, self.waits = now, True
         self._due = now + max(TIMEOUT_S, 2 * rtt_s)
 
-    def overdue(self, now: float, *, alive: bool) -> bool:
+    def overdue(self, now: float, *, alive: bool, loss: float = 0.0) -> bool:
         """A probe was not answered in time. Changes the state; True: what is proven changed.
 
         ``alive``: a small check that was sent at ``sent_at`` or later was answered. Otherwise the loss says nothing of
-        sizes and does not count.
+        sizes and does not count. ``loss``: the share of the small ones that was not answered of late.
         """
         if not self.waits or now < self._due:
             return False
         self.waits = False
         self._lost += alive
-        if self._lost < PROBES_MAX:
+        if self._lost < (_enough(loss) if self.state == "pieces" else PROBES_MAX):
             return False
         self._lost = 0
         if self._size == FLOOR and self.state == "base":
@@ -173,3 +177,10 @@ class MtuSearch:
         middle = (low + (self._high - low) // 2) // STEP * STEP
         self._size = self._high if self._high == self._top else max(low + STEP, middle)
         self._due = now
+
+
+def _enough(loss: float) -> int:
+    """So many in a row are hardly lost by chance."""
+    if loss <= CHANCE:
+        return PROBES_MAX
+    return PIECES_MAX if loss >= 0.5 else min(PIECES_MAX, max(PROBES_MAX, math.ceil(math.log(CHANCE, loss))))

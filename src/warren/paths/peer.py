@@ -116,6 +116,10 @@ class PeerPaths:
         since = [pair.mtu.too_small_since for pair in self.pairs if pair.mtu is not None and pair.mtu.too_small]
         return selected.mtu.answered_at < max(since, default=-NEVER)
 
+    def is_wide(self, since: float) -> bool:
+        search = None if self.choice.pair is None else self.choice.pair.mtu
+        return search is not None and not search.too_small and search.answered_at >= since
+
     def situation(self) -> Situation | None:
         """What the peer says of its NAT; None: nothing that can be read."""
         try:
@@ -438,7 +442,7 @@ class PeerPaths:
             due.append((selected, selected.mtu))
         for pair, search in due:
             alive = pair.answered_sent_at >= search.sent_at
-            if search.overdue(now, alive=alive) and pair is selected:
+            if search.overdue(now, alive=alive, loss=pair.loss) and pair is selected:
                 self.choice.tell_mtu()
             size = search.wanted(now, used=self.is_active(now))
             if size is not None:

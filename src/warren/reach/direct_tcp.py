@@ -30,10 +30,12 @@ class DirectTcp:
         path, peer = parts.courses.path(node), parts.peers.get(node)
         if path is None or peer is None:
             return
+        since = self.paths.wanted_since(node)
         if parts.paths.is_narrow(node):
             self.paths.want(node)
         elif not path.relayed:
-            self.paths.drop(node)
+            if since is not None and parts.paths.is_wide(node, since):
+                self.paths.release(node)
         elif parts.udp_blocked or "no-udp" in peer.nat.split():
             self.paths.want(node)
 

@@ -31,7 +31,7 @@ from warren.reach.doors import Bridge
 MAGIC: Final = b"warren tcp 1\0"
 ADDRESSES_MAX: Final = 8
 AFTER_S: Final = 2.0
-"""The path has been a relayed one for so long."""
+"""The path has been one that wants it for so long."""
 PUNCH_S: Final = 10.0
 AGAIN_S: Final = 60.0
 ASK_S: Final = 30.0
@@ -49,6 +49,8 @@ class _Offer(msgspec.Struct, frozen=True, array_like=True):
 
 @dataclass(slots=True)
 class _Peer:
+    wanted_since: float | None = None
+    """By this side, which then says when it ends. None: only the other wants it."""
     task: asyncio.Task[None] | None = None
     bridge: Bridge | None = None
     failures: int = 0
@@ -88,6 +90,11 @@ class TcpPaths:
     def want(self, node: bytes) -> None:
         """UDP does not pass to ``node``, or not well. One of the two offers; the other asks it to."""
         peer = self._peers.setdefault(node, _Peer())
+        if peer.wanted_since is None:
+            peer.wanted_since = self._doors.clock()
+        self._attempt(node, peer)
+
+    def _attempt(self, node: bytes, peer: _Peer) -> None:
         if peer.task is not None or peer.bridge is not None or self._doors.clock() < peer.again_at:
             return
         if self._node < node:
@@ -96,8 +103,20 @@ class TcpPaths:
             peer.again_at = self._doors.clock() + ASK_S
             self._send(node, (), answers=False)
 
+    def wanted_since(self, node: bytes) -> float | None:
+        """Since when this side wants one to that peer without a break; None: it does not."""
+        peer = self._peers.get(node)
+        return None if peer is None else peer.wanted_since
+
+    def release(self, node: bytes) -> None:
+        """Of this side: it wants it no more, there is a better path. What only the other wants stays, or each would end
+        what the other begins.
+        """
+        if self.wanted_since(node) is not None:
+            self.drop(node)
+
     def drop(self, node: bytes) -> None:
-        """It is not wanted any more: there is a better path, or no such peer."""
+        """End it, whoever wants it: there is no such peer any more."""
         peer = self._peers.pop(node, None)
         if peer is not None:
             self._end(peer)
@@ -117,7 +136,7 @@ class TcpPaths:
         elif node < self._node and peer.task is None and peer.bridge is None:
             self._begin(node, peer, self._accept(node, peer, addresses))
         elif self._node < node and not addresses:
-            self.want(node)
+            self._attempt(node, peer)
         return True
 
     async def close(self) -> None:

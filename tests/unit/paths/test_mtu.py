@@ -124,6 +124,20 @@ def test_a_path_that_loses_pieces_too_is_too_small() -> None:
     assert search.too_small
 
 
+@pytest.mark.parametrize(("loss", "probes"), [(0.0, 9), (1 / 64, 9), (0.3, 12), (0.5, 18), (1.0, 18)])
+def test_where_much_gets_lost_by_chance_the_last_word_takes_longer(loss: float, probes: int) -> None:
+    search, now = MtuSearch(1500, 4, 0.0), 0.0
+    assert play(search, 9000, 5.0)[1] == 2
+    now = 100.0
+    lost = 0
+    while not search.too_small and lost < 40:
+        search.wanted(now, used=True)
+        search.sent(now, 0.0)
+        lost, now = lost + 1, now + 1.0
+        search.overdue(now, alive=True, loss=loss)
+    assert lost == probes
+
+
 def test_since_when_a_path_is_too_small_and_when_it_last_was_not_is_known() -> None:
     search = MtuSearch(1500, 4, 0.0)
     now, _ = play(search, 9000, 5.0)

@@ -111,6 +111,28 @@ def test_a_connection_that_ends_is_told_and_one_that_is_not_wanted_is_closed() -
     scenario(work)
 
 
+def test_what_only_the_other_side_wants_stays_until_that_has_enough_of_it() -> None:
+    """Each would else end what the other begins, if large packets get lost in one direction only."""
+
+    async def work(pair: Pair) -> None:
+        for asks, other in ((A, B), (B, A)):
+            pair.now += AGAIN_S
+            pair.sides[asks].want(other)
+            await pair.rest()
+            assert pair.sides[asks].wanted_since(other) == pair.now
+            assert pair.sides[other].wanted_since(asks) is None
+            pair.sides[other].release(asks)
+            await pair.rest()
+            assert pair.sides[other].bridge(asks) is not None
+            pair.sides[asks].release(other)
+            await pair.rest()
+            assert pair.sides[asks].bridge(other) is None
+            pair.bridges[other].closed.set_result("the peer ended it")
+            await pair.rest()
+
+    scenario(work)
+
+
 def test_an_attempt_that_failed_is_not_repeated_at_once() -> None:
     async def work(pair: Pair) -> None:
         pair.meets = False
