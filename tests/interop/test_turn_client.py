@@ -42,6 +42,7 @@ class World:
     def __init__(self, lab: Lab, directory: Path) -> None:
         self.lab = lab
         self.directory = directory
+        self.valid_until = int(time.time()) + 3600  # part of the user name, which is to stay the same
         self.client, self.relay, self.peer = lab.host("client"), lab.host("relay"), lab.host("peer")
         lab.link(self.client, self.relay, [f"{CLIENT}/24", f"{CLIENT6}/64"], [f"{RELAY}/24", f"{RELAY6}/64"])
         lab.link(
@@ -98,7 +99,7 @@ class World:
         proxy: Proxy | None = None,
         port: int = 0,
     ) -> AsyncIterator[Drive]:
-        username = rest_username(node, int(time.time()) + 3600)
+        username = rest_username(node, self.valid_until)
         password = rest_password(secret.encode(), username)
         family = socket.AF_INET6 if ":" in host and transport == "udp" else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
