@@ -43,7 +43,8 @@ def page(status: AgentStatus, now: datetime, width: int | None) -> list[str]:
         lines += _header(network, now)
         lines += ["", *_peers(network.peers, now, width)] if network.peers else ["", "  nobody else is in it"]
     if status.streams:
-        lines += ["", *stream_lines(status.streams, width)]
+        said = {task.reason for network in status.networks for task in network.tasks if task.state != "done"} - {""}
+        lines += ["", *stream_lines(status.streams, width, said)]
     if status.engine == "rootless":
         lines += [
             "",

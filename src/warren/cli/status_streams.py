@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 import click
@@ -17,13 +17,17 @@ _COLOURS: Final = {"listening": "green", "pending": "yellow", "unhealthy": "red"
 _FACT_WIDTH: Final = 11
 
 
-def stream_lines(streams: Sequence[Stream], width: int | None) -> list[str]:
-    """A table, and below it why what does not work does not. ``width``: of the terminal; None: unlimited."""
+def stream_lines(streams: Sequence[Stream], width: int | None, said: Collection[str] = ()) -> list[str]:
+    """A table, and below it why what does not work does not, unless that is ``said`` elsewhere. ``width``: of the
+    terminal; None: unlimited.
+    """
     if not streams:
         return []
     margin = 2 if width is not None else 0
     lines = output.table(_TITLES, [_row(one) for one in streams], right=_RIGHT, flexible=_TITLES[:2], margin=margin)
     for stream in streams:
+        if stream.reason in said:
+            continue
         if stream.reason:
             lines.append(f"{click.style(stream.state.ljust(_FACT_WIDTH), fg='red')}  {_about(stream, stream.reason)}")
         elif stream.last_refusal:

@@ -149,3 +149,9 @@ def test_a_table_of_streams_and_below_it_what_is_wrong() -> None:
     assert "socks 127.0.0.1:1080: too fast" in last
     assert stream_lines([], None) == []
     assert "unhealthy" in second
+
+
+def test_what_a_page_has_said_already_is_not_below_the_table_again() -> None:
+    failed = stream("home: service web", state="unhealthy", reason="nobody is there", last_refusal="nobody was there")
+    assert len(stream_lines([failed, stream()], None, {"nobody is there"})) == 3
+    assert len(stream_lines([failed, stream()], None, {"something else"})) == 4

@@ -9,12 +9,13 @@ import click
 import msgspec
 import pytest
 
-from tests.unit.cli.fakes import NOW, agent_status, membership, peer
+from tests.unit.cli.fakes import NOW, agent_status, membership, peer, stream
 from warren import cli
 from warren.cli import access_agent, status
 from warren.cli.status_page import page
 from warren.errors import Unreachable
 from warren.proto.control import local
+from warren.proto.control.messages import Task
 
 STATUS = agent_status(membership(), membership(network="work", network_id="w" * 52, peers=(), tasks=(), warnings=()))
 
@@ -87,6 +88,14 @@ def test_on_eighty_columns_a_peer_takes_two_lines() -> None:
 def test_a_narrow_terminal_gets_the_path_on_a_line_of_its_own() -> None:
     lines = plain(agent_status(membership()), 64)
     assert lines[-2:] == ["    fd5c:d2ae:9f4b:2::1 10.77.0.2", "    direct [2001:db8:0:1::10]:51820"]
+
+
+def test_why_a_service_is_not_carried_is_on_the_page_once() -> None:
+    why = "127.0.0.1:8001 refuses connections"
+    network = membership(tasks=(Task(name="service web", state="failed", reason=why),))
+    streams = (stream("home: service web", state="failed", reason=why),)
+    shown = plain(msgspec.structs.replace(agent_status(network), streams=streams), None)
+    assert [line for line in shown if why in line] == [f"  failed       service web: {why}"]
 
 
 def test_every_network_has_its_part() -> None:
