@@ -80,13 +80,17 @@ def up(scene: str, background: bool, as_json: bool) -> None:
         if not as_json:
             click.echo(f"… {what}")
 
+    ends = {signal.SIGINT, signal.SIGTERM}
     with standing(known, found, tell) as stage:
+        # Blocked, they are waited for: pause() would sleep through one that comes right before it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)
         try:
             _show_stage(stage, as_json)
-            signal.pause()
-        except KeyboardInterrupt:
-            if not as_json:
-                click.echo()
+            came = signal.sigwait(ends)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, ends)
+        if came == signal.SIGINT and not as_json:
+            click.echo()
 
 
 @command.command("status")

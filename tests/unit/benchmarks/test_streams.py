@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -94,6 +95,10 @@ def test_the_page_of_this_project_has_its_marks() -> None:
 
 
 def test_a_process_is_accounted_with_its_children() -> None:
-    assert os.getpid() in processes_of(os.getpid())
-    assert cpu_s(os.getpid()) > 0
-    assert memory_kib(os.getpid()) > 1000
+    program = "import subprocess; child = subprocess.Popen(['cat']); print(child.pid, flush=True); child.wait()"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        child = int(process.stdout.readline())
+        assert set(processes_of(process.pid)) == {process.pid, child}
+        assert cpu_s(process.pid) > 0
+        assert memory_kib(process.pid) > 1000
