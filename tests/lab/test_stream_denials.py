@@ -25,7 +25,7 @@ DENIED, PERMITTED, INSIDE, BEHIND = 7000, 7001, 7002, 7003
 ROUTED = "192.0.2.77"
 SOCKS = 1080
 PATIENCE_S = 10.0
-CHANGES = 20
+CHANGES = 12
 INNER = f"""
 import socket
 with socket.create_server(("::", {INSIDE}), family=socket.AF_INET6) as listener:
