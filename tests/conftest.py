@@ -37,13 +37,20 @@ def pytest_configure() -> None:
 _NEEDED_PROGRAMS = ("ip", "nft", "ping", "sysctl")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Tests of real processes get a lab, a worker and, beside other workers, one more attempt if they fail.
+
+    The summary names each that needed it, with its failure; pyproject.toml says how many may in one run.
+    """
+    beside_others = hasattr(config, "workerinput")
     missing = [program for program in _NEEDED_PROGRAMS if shutil.which(program) is None]
     for item in items:
         floor = item.path.relative_to(_TESTS).parts[0]
         if floor in _REAL_PROCESSES:
             item.add_marker(pytest.mark.lab)
             item.add_marker(pytest.mark.xdist_group(f"{floor}/{item.path.stem}"))
+            if beside_others:
+                item.add_marker(pytest.mark.flaky(reruns=1))
             if missing:
                 item.add_marker(pytest.mark.skip(f"not installed: {', '.join(missing)}"))
 
@@ -89,7 +96,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     """What a failed test has left open goes with it: whichever test it was collected in later would be blamed."""
     failures = item.session.testsfailed
     result = yield
-    if item.session.testsfailed > failures:
+    if item.session.testsfailed > failures or getattr(item, "execution_count", 1) > 1:
         for name in ("last_type", "last_value", "last_traceback", "last_exc"):  # where the runner keeps its frames
             vars(sys).pop(name, None)
         with warnings.catch_warnings():

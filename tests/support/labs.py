@@ -27,7 +27,7 @@ _FAILED = pytest.StashKey[bool]()
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    item.stash[_FAILED] = (report.when != "setup" and item.stash.get(_FAILED, False)) or report.failed
     lab = getattr(item, "funcargs", {}).get("lab")
     if report.failed and isinstance(lab, Lab):
         report.sections.append(("lab", f"logs and captures are kept in {lab.artifacts}"))
@@ -47,11 +47,14 @@ def lab_privilege() -> None:
 
 @pytest.fixture
 def lab(request: pytest.FixtureRequest, lab_privilege: None) -> Iterator[Lab]:
-    """An empty lab. When the test fails, its logs and captures stay in ``lab-artifacts/TEST``.
+    """An empty lab. When the test fails, its logs and captures stay in ``lab-artifacts/TEST``, those of a second attempt
+    in ``TEST-2``.
 
     With WARREN_CAPTURE=1 in the environment the packets of every link are captured.
     """
-    directory = ARTIFACTS / re.sub(r"[^A-Za-z0-9._-]+", "-", request.node.nodeid)
+    attempt = getattr(request.node, "execution_count", 1)
+    name = request.node.nodeid if attempt == 1 else f"{request.node.nodeid}-{attempt}"
+    directory = ARTIFACTS / re.sub(r"[^A-Za-z0-9._-]+", "-", name)
     shutil.rmtree(directory, ignore_errors=True)
     with Lab(name="test", seed=1, artifacts=directory, captures=bool(os.environ.get("WARREN_CAPTURE"))) as made:
         yield made
