@@ -47,8 +47,8 @@ def lab_privilege() -> None:
 
 @pytest.fixture
 def lab(request: pytest.FixtureRequest, lab_privilege: None) -> Iterator[Lab]:
-    """An empty lab. When the test fails, its logs and captures stay in ``lab-artifacts/TEST``, those of a second attempt
-    in ``TEST-2``.
+    """An empty lab. When the test fails, its logs and captures stay in ``lab-artifacts/TEST``, those of another
+    attempt in ``TEST-2``.
 
     With WARREN_CAPTURE=1 in the environment the packets of every link are captured.
     """
