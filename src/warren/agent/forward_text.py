@@ -15,6 +15,8 @@ from typing import Final, Literal
 from warren.model.services import Place, Target, parse_listen, parse_target
 
 OVERLAY: Final = "overlay"
+_TARGET_FORM: Final = "say NAME:PORT, ADDRESS:PORT, or the name of a service"
+_LISTEN_FORM: Final = f"say PORT, ADDRESS:PORT, *:PORT, {OVERLAY}:PORT or unix:/PATH"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,7 @@ class Socks:
 
 def parse_socks(text: str) -> Socks:
     """``[ADDRESS:]PORT`` of a loopback address. Raises ValueError."""
-    place = parse_listen(text)
+    place = _listen(text)
     if place.path or place.address is None or not place.address.is_loopback:
         raise ValueError(f"{text!r}: SOCKS asks for no password, so it is for this host alone: say PORT or [::1]:PORT")
     return Socks(place)
@@ -76,13 +78,15 @@ def parse_socks(text: str) -> Socks:
 def parse_forward(listen: str, target: str) -> Forward:
     """Raises ValueError, saying what it may be."""
     target, protocol = _protocol(target)
+    if not target.partition(":")[0].strip():
+        raise ValueError(f"{target!r} is no target: {_TARGET_FORM}")
     goal = parse_target(target) if ":" in target else parse_target(f"{target}:1")._replace(port=0)
     if not goal.port and not goal.path and goal.host[-1].isdigit() and "." in goal.host:
         raise ValueError(f"{target!r} is no target: say {target}:PORT")
     overlay = listen.startswith(f"{OVERLAY}:")
-    place = parse_listen(listen.removeprefix(f"{OVERLAY}:") if overlay else listen)
-    if overlay and (place.path or not listen.removeprefix(f"{OVERLAY}:").isdigit()):
+    if overlay and not listen.removeprefix(f"{OVERLAY}:").isdigit():
         raise ValueError(f"{listen!r} is no place to listen: say {OVERLAY}:PORT")
+    place = _listen(listen.removeprefix(f"{OVERLAY}:") if overlay else listen)
     if protocol == "udp" and (place.path or goal.path):
         raise ValueError("a Unix socket takes streams only, no UDP")
     if overlay and not goal.port and not goal.path:
@@ -97,8 +101,15 @@ def parse_place(text: str) -> str:
     listen, protocol = _protocol(text)
     if listen.startswith(f"{OVERLAY}:"):
         return text if protocol == "udp" else listen
-    place = str(parse_listen(listen))
+    place = str(_listen(listen))
     return place if protocol == "tcp" else f"{place}/udp"
+
+
+def _listen(text: str) -> Place:
+    """Raises ValueError."""
+    if ":" not in text and not text.isdigit():
+        raise ValueError(f"{text!r} is no place to listen: {_LISTEN_FORM}")
+    return parse_listen(text)
 
 
 def _protocol(text: str) -> tuple[str, Literal["tcp", "udp"]]:

@@ -1,12 +1,13 @@
-"""Arguments that complete themselves with the names of networks, members, services and connectors this machine
-knows of.
+"""Arguments that complete themselves with the names of networks, members, services, connectors and forwards this
+machine knows of.
 
 The agent is asked over its socket, which takes milliseconds; a coordinator is never asked while somebody types. Without
-an agent nothing is offered.
+an agent nothing is offered. What cannot be such a name at all is wrong usage, which nobody need be asked about.
 """
 
 from __future__ import annotations
 
+import re
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from warren.proto.control.local import AgentStatus
 
 _WITHIN_S: Final = 0.5
+_REFERENCE: Final = re.compile(r"[A-Za-z0-9._:%+/=-]{1,255}")
+"""A name, short or full, a key, or an address: what is there and what is not looks like that."""
 
 
 class _Name(click.ParamType[str]):
@@ -26,7 +29,9 @@ class _Name(click.ParamType[str]):
     def __init__(self, what: str) -> None:
         self._what = what
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not _REFERENCE.fullmatch(str(value)):
+            self.fail(f"{str(value)[:80]!r} cannot be the name of a {self._what}", param, ctx)
         return str(value)
 
     def shell_complete(
@@ -83,6 +88,11 @@ class _Selector(_Name):
 class _Served(_Name):
     """A service or connector, as far as this machine has to do with it."""
 
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from warren.cli.network_values import NAME
+
+        return str(NAME.convert(value, param, ctx))
+
     def _names(self, status: AgentStatus, ctx: click.Context) -> list[str]:
         wanted = ctx.params.get("network")
         names = set()
@@ -99,6 +109,32 @@ class _Served(_Name):
         return sorted(names)
 
 
+class _Target(_Name):
+    """Where a forward goes: a member (whose port is to follow) or a service. Checked together with where it listens."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:  # noqa: ARG002
+        return str(value)
+
+    def _names(self, status: AgentStatus, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        members = {peer.name for network in status.networks for peer in network.peers}
+        services = {
+            text.removeprefix("service ")
+            for stream in status.streams
+            for text in (stream.id.partition(": ")[2], stream.target)
+            if text.startswith("service ")
+        }
+        return sorted(members | services)
+
+
+class _Forward(_Target):
+    """A forward that there is, by where it listens."""
+
+    def _names(self, status: AgentStatus, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return [
+            stream.id.removeprefix(f"{stream.kind} ") for stream in status.streams if stream.origin in {"kept", "held"}
+        ]
+
+
 NETWORK: Final = _Name("network")
 MEMBER: Final = _Name("member")
 """Of the network that the argument before it names."""
@@ -107,6 +143,8 @@ NODE: Final = _Name("node")
 SELECTORS: Final = _Selector()
 SERVICE: Final = _Served("service")
 CONNECTOR: Final = _Served("connector")
+TARGET: Final = _Target("target")
+FORWARD: Final = _Forward("forward")
 
 
 def _status(ctx: click.Context) -> AgentStatus | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from warren.cli import access_agent
+from warren.cli.completion_names import NETWORK
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +19,7 @@ _LOOK_EVERY_S: Final = 0.1
 
 
 @click.command("down")
-@click.argument("network", metavar="[NETWORK]", required=False)
+@click.argument("network", metavar="[NETWORK]", required=False, type=NETWORK)
 @click.option("--leave", is_flag=True, help="Give up the membership in NETWORK, and forget it.")
 @access_agent.run_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON object.")

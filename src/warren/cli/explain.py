@@ -42,6 +42,8 @@ def command(a: str, b: str | None, run: str | None, as_json: bool) -> None:
       warren explain bob
       warren explain alice bob --json
     """
+    if a == b:
+        raise UsageError(f"{a} and {b} are one and the same")
     peer = a if b is None else _other(access_agent.status(run), a, b)
     found = access_agent.ask(run, lambda agent: agent.explain(peer))
     if as_json:
@@ -53,8 +55,6 @@ def command(a: str, b: str | None, run: str | None, as_json: bool) -> None:
 
 def _other(status: AgentStatus, a: str, b: str) -> str:
     """Which of the two is not this machine."""
-    if a == b:
-        raise UsageError(f"{a} and {b} are one and the same")
     own = {
         name
         for network in status.networks

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from warren.cli import access_agent, output
+from warren.cli.completion_names import FORWARD, TARGET
 from warren.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,11 +22,16 @@ _MAKE_WITHIN_S = 60.0
 
 @click.command("forward")
 @click.argument("listen", required=False, metavar="[[ADDR:]PORT]")
-@click.argument("target", required=False, metavar="[TARGET:PORT[/udp]]")
+@click.argument("target", required=False, metavar="[TARGET:PORT[/udp]]", type=TARGET)
 @click.option("--keep", is_flag=True, help="Until it is removed, also when the agent is restarted.")
 @click.option("--socks", metavar="[ADDR:]PORT", help="A SOCKS5 server for programs of this host instead.")
 @click.option("--list", "listed", is_flag=True, help="List the forwards that there are.")
-@click.option("--remove", metavar="[ADDR:]PORT", help="Remove the forward that listens there (/udp behind it: of UDP).")
+@click.option(
+    "--remove",
+    metavar="[ADDR:]PORT",
+    type=FORWARD,
+    help="Remove the forward that listens there (/udp behind it: of UDP).",
+)
 @access_agent.run_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(
@@ -58,6 +64,7 @@ def command(
         raise UsageError(
             "say [ADDR:]PORT TARGET:PORT, or one of --socks, --list and --remove; see `warren forward --help`"
         )
+    _check(listen, target, socks, remove)
     if listed:
         _show(access_agent.ask(run, lambda agent: agent.forwards()), as_json)
     elif remove is not None:
@@ -73,6 +80,21 @@ def command(
         _tell(made, as_json)
     else:
         _hold(run, socks or listen or "", target, as_json)
+
+
+def _check(listen: str | None, target: str | None, socks: str | None, remove: str | None) -> None:
+    """What cannot be understood needs no agent to be refused. Raises UsageError."""
+    from warren.agent.forward_text import parse_forward, parse_place, parse_socks
+
+    try:
+        if listen is not None and target is not None:
+            parse_forward(listen, target)
+        elif socks is not None:
+            parse_socks(socks)
+        elif remove is not None:
+            parse_place(remove)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
 
 
 def _hold(run: str | None, listen: str, target: str | None, as_json: bool) -> None:

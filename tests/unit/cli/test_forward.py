@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -135,6 +136,54 @@ def test_what_makes_no_sense_is_wrong_usage(
     assert cli.run(["forward", *arguments]) == 2
     assert "say [ADDR:]PORT TARGET:PORT, or one of" in capsys.readouterr().err
     assert agent.asked == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["99999", "x:1"], "99999"),
+        (["8080", "x:0"], "x:0"),
+        (["8080", "x:1/sctp"], "behind the slash goes tcp or udp"),
+        (["8080", ""], "is no target"),
+        (["8080", "x:1", "--keep"], ""),
+        (["127.0.0.1", "x:1"], "127.0.0.1"),
+        (["overlay:x", "y:1"], "overlay:x"),
+        (["--socks", "192.0.2.1:1080"], "SOCKS asks for no password"),
+        (["--remove", "99999"], "99999"),
+    ],
+)
+def test_a_mistake_is_found_before_an_agent_is_looked_for(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, arguments: list[str], why: str
+) -> None:
+    status = cli.run(["forward", "--run", str(tmp_path), *arguments])
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    if why:
+        assert status == 2
+        assert why in err
+    else:
+        assert status == 3
+        assert "no agent runs here" in err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["ping", "bad name!"],
+        ["ping", ""],
+        ["explain", "alice", "bob\n"],
+        ["explain", "alice", "alice"],
+        ["status", "x" * 300],
+        ["down", "bad name", "--leave"],
+    ],
+)
+def test_what_cannot_be_a_name_is_told_without_an_agent(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: list[str]
+) -> None:
+    assert cli.run([*words, "--run", str(tmp_path)]) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "no agent" not in err
 
 
 def test_a_table_of_streams_and_below_it_what_is_wrong() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -154,6 +155,26 @@ def test_what_cannot_be_is_refused_in_a_line_before_anything_is_sent(
     assert admin.asked == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["service", "list", "my home"],
+        ["service", "remove", "home", "Shop"],
+        ["connector", "remove", "home", "a b"],
+        ["connector", "add", "home", "db", "--service", "S!", "--at", "members"],
+    ],
+)
+def test_what_cannot_be_a_name_is_refused_before_a_coordinator_is_looked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: list[str]
+) -> None:
+    monkeypatch.delenv("WARREN_ACCESS", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert cli.run(words) == 2
+    err = capsys.readouterr().err
+    assert "Invalid value for" in err
+    assert err.count("\n") == 1
+
+
 def test_selectors_services_and_connectors_complete_themselves(monkeypatch: pytest.MonkeyPatch) -> None:
     home = membership(peers=(peer("web1", 2, tags=("web",)),))
     work = membership(network="work", tags=(), peers=(peer("carol", 3),))
@@ -161,7 +182,9 @@ def test_selectors_services_and_connectors_complete_themselves(monkeypatch: pyte
         stream("home: service shop"),
         stream("home: connector site", target="service blog"),
         stream("work: service mail"),
-        stream("forward 127.0.0.1:8080"),
+        stream("forward 127.0.0.1:8080", origin="kept"),
+        stream("socks 127.0.0.1:1080", origin="held", kind="socks"),
+        stream("forward 127.0.0.1:8081", origin="config"),
     )
     status = agent_status(home, work)
     monkeypatch.setattr(access_agent, "status", lambda run, **_: msgspec.structs.replace(status, streams=streams))
@@ -176,3 +199,5 @@ def test_selectors_services_and_connectors_complete_themselves(monkeypatch: pyte
     everybody = ["members", "member:alice", "member:carol", "member:web1", "tag:admin", "tag:web"]
     assert offered("service", "add", "home", "x", "--at", "") == everybody
     assert offered("service", "add", "work", "x", "--at", "member:c") == ["member:carol"]
+    assert offered("forward", "8080", "") == ["blog", "carol", "mail", "shop", "web1"]
+    assert offered("forward", "--remove", "") == ["127.0.0.1:8080", "127.0.0.1:1080"]
