@@ -8,6 +8,7 @@ from signal import Signals
 
 import pytest
 
+from tests.support.pings import Answers, counted
 from tests.support.tunnel_command import INTERFACE, PATIENCE_S, TunnelCommand, config, private_key, traces
 from warren.lab import Host, Lab
 
@@ -67,11 +68,11 @@ def test_killing_the_controller_loses_no_packet_and_the_next_one_adopts(
     a.start()
     assert a.ping("10.99.0.2")
     pid = a.data_plane_pid()
-    pings = b.host.start(["ping", "-nq", "-i", "0.02", "-c", "200", "10.99.0.1"], name="pings")
+    pings = b.host.start(["ping", "-n", "-i", "0.02", "-c", "200", "10.99.0.1"], name="pings")
     a.kill()
     a.start(until="took over its data plane, nothing had to be changed")
     assert pings.wait(PATIENCE_S) == 0
-    assert "200 received, 0% packet loss" in pings.output()
+    assert counted(pings.output()) == Answers(sent=200, lost=0)
     assert a.data_plane_pid() == pid
     assert a.stop() == 0
     assert traces(a.host) == before
@@ -131,7 +132,7 @@ def test_a_dead_data_plane_is_replaced(ends: tuple[TunnelCommand, TunnelCommand]
     os.kill(a.data_plane_pid(), signal.SIGKILL)
     a.wait_said("the data plane of home has ended; starting another in 1 s")
     a.wait_said("home is up again")
-    a.host.wait_for(lambda: a.ping("10.99.0.2"), PATIENCE_S)
+    a.host.wait_for(lambda: a.ping("10.99.0.2", wait_s=1), PATIENCE_S)
     assert a.stop() == 0
     assert traces(a.host) == before
 
@@ -166,5 +167,5 @@ def test_a_name_is_resolved_when_it_can_be_and_its_addresses_are_tried_in_turn(h
     a.wait_said(r"b\.example can be resolved again")
     a.wait_said(r"trying \[fd09::bad\]:51820")
     a.wait_said(r"trying 10\.9\.0\.2:51820")
-    a.host.wait_for(lambda: a.ping("10.99.0.2"), PATIENCE_S)
+    a.host.wait_for(lambda: a.ping("10.99.0.2", wait_s=1), PATIENCE_S)
     assert a.stop() == 0

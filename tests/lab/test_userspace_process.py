@@ -89,7 +89,7 @@ def test_a_stale_socket_is_replaced(lab: Lab) -> None:
     host.wait_for(["sh", "-c", f"! test -e /sys/class/net/{INTERFACE}"])
     process = host.start(COMMAND, name="again")
     host.wait_for(["wg", "show", INTERFACE])
-    assert process.stop() == 0
+    assert process.stop(30) == 0
 
 
 def test_it_lives_on_when_its_terminal_goes_away(hosts: tuple[Host, Host]) -> None:
@@ -128,7 +128,7 @@ def test_a_full_disk_holds_back_handshakes_and_nothing_else(hosts: tuple[Host, H
     assert right.ping(LEFT, wait_s=1) is False
     hosts[0].run(["rm", f"{disk}/ballast"])
     # A retransmission is due every five seconds of its clock, a quarter of a second of ours.
-    left.host.wait_for(lambda: left.ping(RIGHT), timeout=20)
+    left.host.wait_for(lambda: left.ping(RIGHT, wait_s=1), timeout=60)
 
 
 def test_two_hundred_times_up_and_down_leave_nothing_behind(hosts: tuple[Host, Host]) -> None:
@@ -140,8 +140,8 @@ def test_two_hundred_times_up_and_down_leave_nothing_behind(hosts: tuple[Host, H
     for _ in range(200):
         left.host.ip(f"link set {INTERFACE} down", f"link set {INTERFACE} up")
     left.host.wait_for(["sh", "-c", "ss -uln | grep -q :51820"])
-    assert left.ping(RIGHT, wait_s=10)
-    assert len(list(fds.iterdir())) == before
+    assert left.ping(RIGHT, wait_s=30)
+    left.host.wait_for(lambda: len(list(fds.iterdir())) <= before)  # a connection of wg's may just be closing
     assert len(list(Path(f"/proc/{left.process.pid}/task").iterdir())) == 1
 
 

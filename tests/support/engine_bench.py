@@ -21,7 +21,7 @@ from warren.linux.sysctl import ProcSysctls
 from warren.model.tunnel import TransportAddress
 
 ETH_P_ALL, ETH_P_IP, ETH_P_IPV6 = 0x0003, 0x0800, 0x86DD
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 POLL_S = 0.02
 
 

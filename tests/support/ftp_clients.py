@@ -16,7 +16,7 @@ Mode = Literal["PASV", "EPSV", "PORT", "EPRT"]
 BIG = random.Random("big").randbytes(3_000_000)
 """More than the buffers on the way hold."""
 HEAD, TAIL = b"the first half, ", b"the second half"
-_SESSION_S = 30.0
+_SESSION_S = 60.0
 _CURL = {
     "PASV": ["--disable-epsv"],
     "EPSV": [],
@@ -125,7 +125,7 @@ def _curl(mode: Mode, place: Place, name: str, directory: Path) -> list[str]:
 
 def _lftp(mode: Mode, place: Place, name: str, _: Path) -> list[str]:
     script = f"""
-        set cmd:fail-exit yes; set net:max-retries 1; set net:timeout 10; set xfer:clobber yes; set ftp:ssl-allow yes;
+        set cmd:fail-exit yes; set net:max-retries 1; set net:timeout 30; set xfer:clobber yes; set ftp:ssl-allow yes;
         set ftp:sync-mode no; {_LFTP[mode]};
         open {place.url};
         put big -o {name}.big;

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import Self
 
-LIMIT_S = 10.0
+LIMIT_S = 30.0
 """A test whose peers do not answer fails after that."""
 
 

@@ -22,7 +22,7 @@ UNPACKED = Path(__file__).parents[2] / ".stamps/unpacked"
 PASSWORD = "secret"
 _CRYPTED = "$6$warren$XKrdVcG4PXdcMX9.B/hHf2VR4uqDkXa5HUXXN4JnfseZ0mWMDJNnTkt/QdsnJKJsdtSClleS5Apiw5ESyB.oD."
 _NOBODY = 65534
-_START_S = 10.0
+_START_S = 30.0
 # proftpd closes all descriptors that there might be, one by one, for each session.
 _FEW_FILES = 'ulimit -n 256; exec "$@"'
 
@@ -178,7 +178,7 @@ def _wait_until_it_listens(server: FtpServer, running: list[subprocess.Popen[byt
     until = time.monotonic() + _START_S
     while time.monotonic() < until and all(process.poll() is None for process in running):
         try:
-            with socket.create_connection((server.host, server.port), timeout=1) as sock:
+            with socket.create_connection((server.host, server.port), timeout=5) as sock:
                 if sock.recv(3) == b"220":
                     return
         except OSError:

@@ -21,7 +21,7 @@ from warren.l4.config import Backend, Config, Entry, EntryState, Limits, Listen,
 from warren.l4.overlay import HostSockets
 from warren.l4.serve import Server
 
-PATIENCE_S: Final = 10.0
+PATIENCE_S: Final = 30.0
 QUIET_S: Final = 0.25
 HEAD_BYTES_MAX: Final = 1 << 17  # more than Caddy lets through, in however many pieces it comes
 """What should not come has not come by then."""
@@ -225,7 +225,7 @@ class Gateway:
     async def curl(self, *arguments: str, source: str = CLIENT) -> str:
         """What curl prints; URLs are of the ports that the world knows."""
         root = ["--cacert", str(self.settings.internal_root)] if self.settings.internal_root.exists() else []
-        command = ["curl", "-sS", "--max-time", "10", "--interface", source, *root]
+        command = ["curl", "-sS", "--max-time", "30", "--interface", source, *root]
         command += ["--connect-to", f"::127.0.0.1:{self.https}", *arguments]
         child = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT

@@ -32,7 +32,7 @@ from warren.proto.control.messages import (
     unpack_to_node_untrusted,
 )
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 
 @dataclass(frozen=True)

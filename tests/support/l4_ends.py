@@ -13,7 +13,7 @@ from warren.l4.overlay import HostSockets
 from warren.l4.serve import Server
 from warren.model.tunnel import IPAddress
 
-LIMIT_S = 20.0
+LIMIT_S = 40.0
 LOOPBACK = Listen(address="127.0.0.1")
 
 

@@ -120,7 +120,7 @@ async def _echo(address: str, port: int) -> None:
 def ask_tcp(host: Host, address: str, port: int, data: bytes) -> bytes:
     """What a server such as :func:`echo` answers."""
     with host.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as sock:
-        sock.settimeout(10)
+        sock.settimeout(20)
         sock.connect((address, port))
         sock.sendall(data)
         sock.shutdown(socket.SHUT_WR)
@@ -129,7 +129,7 @@ def ask_tcp(host: Host, address: str, port: int, data: bytes) -> bytes:
 
 def ask_udp(sock: socket.socket, address: str, port: int, data: bytes) -> tuple[bytes, tuple[str, int]]:
     """The same by a socket of UDP; with who answered."""
-    sock.settimeout(10)
+    sock.settimeout(20)
     sock.sendto(data, (address, port))
     answer, source = sock.recvfrom(65535)
     return answer, source[:2]

@@ -23,7 +23,7 @@ class Party:
         await asyncio.get_running_loop().sock_sendto(self.sock, data, to)
 
     async def hear(self) -> tuple[bytes, Any]:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return await asyncio.get_running_loop().sock_recvfrom(self.sock, 65535)
 
     def has_nothing(self) -> bool:

@@ -119,8 +119,8 @@ class FakeTools:
         return await self.resolve(place) if isinstance(place, str) else (place,)
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        """Wait for something counted to make ``condition`` true; not longer than ten seconds."""
-        async with asyncio.timeout(10):
+        """Wait for something counted to make ``condition`` true; not longer than half a minute."""
+        async with asyncio.timeout(30):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()

@@ -14,7 +14,7 @@ import dns.rdatatype
 Behaviour = Callable[[bytes], list[bytes]]
 """The datagrams that answer a query."""
 
-_PATIENCE_S = 10.0
+_PATIENCE_S = 30.0
 
 
 def response_to(query: bytes, address: str, *, code: int = 0) -> bytes:

@@ -74,7 +74,7 @@ def pinged(host: Host, targets: Sequence[str], *, wait_s: int = 10) -> list[str]
     return [target for target in targets if target in unanswered]
 
 
-def wait_pinged(host: Host, target: str, timeout: float = 20.0) -> None:
+def wait_pinged(host: Host, target: str, timeout: float = 60.0) -> None:
     host.wait_for(["ping", "-n", "-c1", "-W1", target], timeout)
 
 

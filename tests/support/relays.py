@@ -36,14 +36,14 @@ def running(config: RelayConfig = CONFIG, **changes: object) -> Iterator[Plane]:
     finally:
         plane.stop("the test is over")
         plane.stop("at once")
-        thread.join(10)
+        thread.join(30)
         plane.close()
 
 
 def udp_socket(host: str = RELAY) -> socket.socket:
     sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     sock.bind((host, 0))
-    sock.settimeout(5)
+    sock.settimeout(20)
     return sock
 
 
@@ -67,7 +67,7 @@ class StreamClient(TurnAsker):
     """The same by TCP, or TLS with whatever certificate."""
 
     def __init__(self, port: int, username: str = "u", *, tls: bool = False) -> None:
-        self.sock = socket.create_connection((RELAY, port), timeout=5)
+        self.sock = socket.create_connection((RELAY, port), timeout=20)
         if tls:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False

@@ -56,7 +56,7 @@ def said_and_ended(address: str, port: int, pieces: Sequence[bytes], pause_s: fl
     said = b""
     try:
         with socket.create_connection((address, port), 20) as stream:
-            stream.settimeout(20)
+            stream.settimeout(30)
             for piece in pieces:
                 stream.sendall(piece)
                 time.sleep(pause_s)

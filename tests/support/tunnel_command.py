@@ -13,7 +13,7 @@ from signal import Signals
 from warren.identity.keys import PrivateKey
 from warren.lab import Host, Process
 
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 INTERFACE = "home"
 
 
@@ -103,7 +103,7 @@ class TunnelCommand:
         (pid,) = [int(pid) for pid in found if Path(f"/proc/{pid}/ns/net").stat().st_ino == here]
         return pid
 
-    def ping(self, address: str, *, count: int = 1, interval_s: float = 0.1, wait_s: int = 5) -> bool:
+    def ping(self, address: str, *, count: int = 1, interval_s: float = 0.1, wait_s: int = 15) -> bool:
         words = ["ping", "-nq", "-i", str(interval_s), "-c", str(count), "-W", str(wait_s), address]
         return self.host.run(words, check=False, timeout=60).returncode == 0
 

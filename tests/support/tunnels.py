@@ -13,7 +13,7 @@ import pytest
 from warren.identity.keys import PresharedKey, PrivateKey
 from warren.lab import Host, Process
 
-PATIENCE_S = 20.0
+PATIENCE_S = 40.0
 INTERFACE = "wg0"
 needs_wireguard_go = pytest.mark.skipif(
     shutil.which("wireguard-go") is None or shutil.which("wg") is None,
@@ -68,7 +68,7 @@ class TunnelEnd:
         """The counters of a Warren data plane."""
         return self.host.call(_statistics, INTERFACE)
 
-    def ping(self, address: str, *, count: int = 1, wait_s: int = 5, size: int = 56) -> bool:
+    def ping(self, address: str, *, count: int = 1, wait_s: int = 15, size: int = 56) -> bool:
         done = self.host.run(
             ["ping", "-n", "-q", "-i", "0.1", "-c", str(count), "-W", str(wait_s), "-s", str(size), address],
             check=False,

@@ -15,7 +15,7 @@ from warren.proto.turn.channel import looks_like_channel_data, unwrap_train_untr
 from warren.proto.turn.client import TurnClient
 from warren.proto.turn.client_events import ClientEvent, Data
 
-WITHIN_S: Final = 15.0
+WITHIN_S: Final = 40.0
 
 
 class Drive:

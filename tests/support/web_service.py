@@ -13,7 +13,7 @@ from typing import Final, Self
 _GUID: Final = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 _KEY: Final = base64.b64encode(b"0123456789abcdef").decode()
 _BLOCK: Final = 1 << 16
-PATIENCE_S: Final = 20.0
+PATIENCE_S: Final = 40.0
 
 
 def blocks(count: int) -> Iterator[bytes]:

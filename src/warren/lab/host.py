@@ -106,7 +106,7 @@ class Host:
         self._processes.append(process)
         return process
 
-    def wait_for(self, condition: Callable[[], object] | Command, timeout: float = 10.0, *, what: str = "") -> None:
+    def wait_for(self, condition: Callable[[], object] | Command, timeout: float = 30.0, *, what: str = "") -> None:
         """Wait until a function returns something true, or a command run on this host ends with status 0.
 
         Raises OperationFailed after ``timeout`` seconds, which names ``what`` was waited for: the condition by default.

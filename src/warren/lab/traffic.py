@@ -17,7 +17,7 @@ from warren.lab.host import Host
 _BLOCK_BYTES = 1 << 18
 _BUFFER_BYTES = 1 << 20
 _NUMBER = struct.Struct("!Q")
-_MARGIN_S = 5.0  # for starting the processes, on top of what the caller allows the network
+_MARGIN_S = 30.0  # for starting the processes, on top of what the caller allows the network
 _DATAGRAM_BYTES_MAX = 65536
 
 
@@ -78,7 +78,7 @@ def tcp_transfer(
 
 
 def udp_echo(
-    client: Host, server: Host, address: str, *, count: int = 10, size: int = 64, timeout: float = 1.0
+    client: Host, server: Host, address: str, *, count: int = 10, size: int = 64, timeout: float = 5.0
 ) -> list[float]:
     """Send ``count`` datagrams of ``size`` bytes, one after another, to an echo service on ``server``.
 
@@ -102,7 +102,7 @@ def udp_series(
     count: int,
     size: int = 64,
     pause_s: float = 0.0002,
-    quiet_s: float = 0.3,
+    quiet_s: float = 0.6,
 ) -> Series:
     """Send ``count`` numbered datagrams of ``size`` bytes (at least 8), ``pause_s`` apart, and look at what arrives.
 
@@ -110,6 +110,7 @@ def udp_series(
     """
     arrived = []
     with receiver.socket(_family(address), socket.SOCK_DGRAM) as sink:
+        sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)  # who reads may have to wait for its turn
         sink.bind((address, 0))
         sink.settimeout(quiet_s)
         sending = sender.begin(_send_numbered, sink.getsockname()[:2], count, size, pause_s)
