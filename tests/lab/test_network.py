@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.overlay import Underlay, data_plane_pids, output_of, pinged, wait_pinged
 from warren.lab import Host, Lab
-from warren.lab.network import Network, environment, warren_command
+from warren.lab.network import Network, environment, warren_command, whole_status
 from warren.lab.traffic import tcp_transfer, udp_series
 
 MEGABYTE = 1 << 20
@@ -112,9 +112,8 @@ def test_traffic_and_restarts_do_not_need_the_coordinator(underlay: Underlay) ->
         assert network.nodes[host.name].process.stop(timeout=10) == 0
         network.up(host)
     wait_pinged(alice, network.fqdn(bob))
-    status = network.status(alice)
-    assert not status["coordinator"]["connected"]
-    assert status["coordinator"]["error"]
+    alice.wait_for(lambda: network.status(alice)["coordinator"]["error"], 20, what="word that nobody answers")
+    assert not network.status(alice)["coordinator"]["connected"]
     network.run_coordinator()
     alice.wait_for(lambda: network.status(alice)["coordinator"]["connected"], 40)
     assert tcp_transfer(bob, alice, network.address(alice), MEGABYTE).intact
@@ -221,6 +220,7 @@ def test_a_ticket_says_why_it_is_refused(underlay: Underlay) -> None:
 def test_the_status_of_a_node_is_complete_in_json(underlay: Underlay) -> None:
     network, (alice, bob) = started(underlay, "alice", "bob")
     wait_pinged(alice, network.address(bob))
+    alice.wait_for(lambda: network.peer(alice, bob)["path"] == "direct", 20, what="a direct path")
     status = network.status(alice)
     (peer,) = status["peers"]
     assert peer["name"] == "bob"
@@ -231,6 +231,8 @@ def test_the_status_of_a_node_is_complete_in_json(underlay: Underlay) -> None:
     assert peer["tx_bytes"] > 0
     assert [task["name"] for task in status["tasks"] if task["state"] != "done"] == []
     whole = json.loads(network.warren(alice, "status", "--json").stdout)
+    assert whole.keys() == whole_status(alice).keys()
+    assert [one.keys() for one in whole["networks"]] == [status.keys()]
     assert any(one["mac"] for one in whole["interfaces"])
     assert "bob" in network.warren(alice, "status").stdout
     members = json.loads(network.warren(underlay.server, "network", "members", "home", "--json").stdout)

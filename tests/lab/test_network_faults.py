@@ -216,7 +216,8 @@ def test_a_full_disk_of_a_node_stops_no_traffic_is_told_and_is_got_over_without_
     (reason,) = failed()
     assert "No space left on device" in reason
     assert network.status(alice)["state"] == "degraded"
-    assert [peer["name"] for peer in network.status(alice)["peers"]] == ["robert"]  # what is known holds all the same
+    # What is known holds all the same.
+    alice.wait_for(lambda: [peer["name"] for peer in network.status(alice)["peers"]] == ["robert"], 20)
     alice.run(["rm", f"{state}/ballast"])
     alice.wait_for(lambda: network.status(alice)["state"] == "up", 20)
     ping.signal(Signals.SIGINT)

@@ -77,7 +77,7 @@ def test_an_ordinary_user_takes_part_and_nothing_of_the_host_changes(pair: Pair)
         refusals_are_one_line(bob)
     before = seen_of(pair.host)
     bob.join()
-    status = bob.status()
+    status = json.loads(bob.warren("status", "--json").stdout)
     assert status["engine"] == "rootless"
     assert status["networks"][0]["engine"] == "rootless"
     assert status["engine_why"]

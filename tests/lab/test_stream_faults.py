@@ -137,8 +137,12 @@ def a_deleted_tunnel_is_made_again_and_streams_go_on(world: FaultWorld) -> None:
     world.gateway.ip("link delete w-home")
     wait(world.visitor, world.works, lambda: str(agent_status(world.gateway)))
     ended_intact(streams)
-    tasks = agent_status(world.gateway)["networks"][0]["tasks"]
-    assert [task for task in tasks if task["state"] == "failed"] == []
+
+    def failed() -> list[object]:
+        tasks = agent_status(world.gateway)["networks"][0]["tasks"]
+        return [task for task in tasks if task["state"] == "failed"]
+
+    wait(world.gateway, lambda: failed() == [], lambda: str(failed()))
 
 
 def who_has_no_descriptors_left_refuses_and_says_so_and_goes_on_when_there_are_some(world: FaultWorld) -> None:
@@ -164,7 +168,11 @@ def a_killed_stream_process_is_replaced_and_leaves_nothing(world: FaultWorld) ->
         assert len(processes(host, STREAMS)) == 1
         assert processes(host, STREAMS) != old
         assert "the stream process has ended" in world.world.network.nodes[host.name].process.output()
-        assert {one["state"] for one in agent_status(host)["streams"]} == {"listening"}
+        wait(
+            host,
+            lambda host=host: {one["state"] for one in agent_status(host)["streams"]} == {"listening"},
+            lambda host=host: str(agent_status(host)),
+        )
     for host, most in zip(hosts, before, strict=True):
         wait(host, lambda host=host: not any(one["open"] for one in agent_status(host)["streams"]), lambda: "open")
         wait(host, lambda host=host, most=most: descriptors(host, AGENT) <= most + 1, lambda: "descriptors")

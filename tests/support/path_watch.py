@@ -5,12 +5,13 @@ The functions run in a child of their own on the host (:meth:`warren.lab.host.Ho
 
 from __future__ import annotations
 
-import json
-import socket
+import os
 import subprocess
 import time
 from dataclasses import dataclass
 from typing import Any
+
+from warren.lab.agent_socket import agent_status
 
 AGENT_SOCKET = "/run/warren/agent.sock"
 _ASK_EVERY_S = 0.1
@@ -31,24 +32,9 @@ class Watched:
     reason: str
 
 
-def agent_status() -> dict[str, Any]:
-    """What the agent of this host says of its networks, by its Varlink socket."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(_ANSWER_S)
-        connection.connect(AGENT_SOCKET)
-        connection.sendall(json.dumps({"method": "org.warren.Agent.Status"}).encode() + b"\0")
-        said = b""
-        while not said.endswith(b"\0"):
-            part = connection.recv(1 << 16)
-            if not part:
-                raise ConnectionError("the agent hung up")
-            said += part
-    answer: dict[str, Any] = json.loads(said[:-1])["parameters"]["status"]
-    return answer
-
-
 def peer_of(network: str, peer: str) -> dict[str, Any]:
-    for membership in agent_status()["networks"]:
+    """What the agent of this host says of ``peer``; nothing: empty."""
+    for membership in agent_status(os.getpid(), AGENT_SOCKET, within_s=_ANSWER_S)["networks"]:
         if membership["network"] == network:
             for one in membership["peers"]:
                 if one["name"] == peer:

@@ -9,7 +9,6 @@ import time
 from dataclasses import dataclass
 from functools import partial
 
-from tests.support.path_watch import peer_of
 from warren.lab import Host, Lab
 from warren.lab.nat import NatKind
 from warren.lab.network import Network
@@ -64,7 +63,8 @@ class World:
     # What a host sees
 
     def peer(self, host: Host, other: Host) -> dict[str, object]:
-        return dict(host.call(peer_of, self.network.name, other.name))
+        peers = self.network.status(host)["peers"]
+        return next((dict(one) for one in peers if one["name"] == other.name), {})
 
     def path(self, host: Host, other: Host) -> str:
         return str(self.peer(host, other).get("path", "none"))

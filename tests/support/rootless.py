@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
 
 from tests.support.labs import IS_ROOT
+from warren.errors import OperationFailed
 from warren.lab import Host, Process
+from warren.lab.agent_socket import agent_status
 from warren.lab.network import PATIENCE_S, Network, last_line, warren_command
 
 USER = "daemon"
@@ -68,12 +69,14 @@ class OrdinaryUser:
         self.up(self.network.ticket())
 
     def is_up(self) -> bool:
-        done = self.warren("status", "--json", check=False)
-        return done.returncode == 0 and any(one["state"] == "up" for one in json.loads(done.stdout)["networks"])
+        try:
+            return any(one["state"] == "up" for one in self.status()["networks"])
+        except OperationFailed:
+            return False
 
     def status(self) -> dict[str, Any]:
         """What the agent says of itself."""
-        return dict(json.loads(self.warren("status", "--json").stdout))
+        return agent_status(self.host.pid, f"{self.run_directory}/agent.sock", within_s=PATIENCE_S)
 
     @property
     def membership(self) -> dict[str, Any]:

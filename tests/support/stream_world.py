@@ -10,7 +10,6 @@ visitor    public, IPv4 only, no member of anything
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, Final
 
 from warren.errors import OperationFailed
 from warren.lab import Host, Impairment, Lab
-from warren.lab.network import Network, environment
+from warren.lab.network import Network, whole_status
 from warren.lab.site import Internet
 
 PATIENCE_S: Final = 40.0
@@ -106,10 +105,7 @@ def wait(host: Host, condition: Callable[[], object], what: Callable[[], str]) -
 
 def agent_status(host: Host) -> dict[str, Any]:
     """All that ``warren status`` knows."""
-    from warren.lab.network import warren_command
-
-    answer = host.run([*warren_command(), "status", "--json"], env=environment(host)).stdout
-    return dict(json.loads(answer))
+    return whole_status(host)
 
 
 def processes(host: Host, pattern: str) -> list[str]:

@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 from warren.errors import OperationFailed
 from warren.lab import coturn
+from warren.lab.agent_socket import agent_status
 from warren.lab.host import Host
 from warren.lab.program import Process
 
@@ -37,6 +38,11 @@ _WITHOUT_RIGHTS: Final = ("setpriv", "--bounding-set=-all,+setfcap", "--inh-caps
 """No capabilities but the one without which root, unlike others, may not map himself into a user namespace
 (user_namespaces(7)), and no way to get any others.
 """
+_RUN: Final = "/run/warren"
+_SOCKET: Final = "agent.sock"
+_STATUS_WITHIN_S: Final = 10.0
+_LISTENS: Final = "0A"
+"""TCP_LISTEN (proc_pid_net(5))."""
 _ACCESS: Final = re.compile(r"warren-access:[A-Za-z0-9_-]+")
 _TICKET: Final = re.compile(r"warren-ticket:[A-Za-z0-9_-]+")
 
@@ -202,14 +208,17 @@ class Network:
     def wait_up(self, host: Host) -> None:
         """Returns when ``host`` is up in a network. Raises OperationFailed when its agent ends, or takes too long."""
         process = self.nodes[host.name].process
-        what = "`warren status` to say that a network is up"
+        what = "the agent to say that a network is up"
         host.wait_for(lambda: process.returncode is not None or self._is_up(host), PATIENCE_S, what=what)
         if process.returncode is not None:
             raise OperationFailed(f"the agent on {host.name} ended: {last_line(process)}")
 
     def _is_up(self, host: Host) -> bool:
-        done = self.warren(host, "status", "--json", check=False)
-        return done.returncode == 0 and any(one["state"] == "up" for one in json.loads(done.stdout)["networks"])
+        try:
+            answer = whole_status(host)
+        except OperationFailed:
+            return False
+        return any(one["state"] == "up" for one in answer["networks"])
 
     # Commands
 
@@ -227,8 +236,7 @@ class Network:
 
     def status(self, host: Host) -> dict[str, Any]:
         """What the agent of ``host`` says of this network (proto/control/local.py). OperationFailed: nothing."""
-        answer = json.loads(self.warren(host, "status", "--json").stdout)
-        for membership in answer["networks"]:
+        for membership in whole_status(host)["networks"]:
             if membership["network"] == self.name:
                 return dict(membership)
         raise OperationFailed(f"{host.name} is not in the network {self.name}")
@@ -262,17 +270,25 @@ def warren_command() -> list[str]:
 
 def environment(host: Host) -> dict[str, str]:
     """State of its own for each lab host: they share the machine's file system, except /run."""
-    return {"WARREN_STATE": str(host.directory / "state"), "WARREN_RUN": "/run/warren"}
+    return {"WARREN_STATE": str(host.directory / "state"), "WARREN_RUN": _RUN}
 
 
 def _state(host: Host) -> list[str]:
-    return ["--state", str(host.directory / "state"), "--run", "/run/warren"]
+    return ["--state", str(host.directory / "state"), "--run", _RUN]
+
+
+def whole_status(host: Host) -> dict[str, Any]:
+    """All that the agent of ``host`` knows, as ``warren status --json`` prints it. OperationFailed: no answer."""
+    return agent_status(host.pid, f"{_RUN}/{_SOCKET}", within_s=_STATUS_WITHIN_S)
 
 
 def serves(host: Host, port: int = PORT) -> bool:
     """Whether something on ``host`` listens on that TCP port."""
-    found = host.run(["ss", "-Hltn", f"sport = :{port}"], check=False).stdout
-    return bool(found.strip())
+    return any(
+        fields[1].endswith(f":{port:04X}") and fields[3] == _LISTENS
+        for table in ("tcp", "tcp6")
+        for fields in map(str.split, Path(f"/proc/{host.pid}/net/{table}").read_text().splitlines()[1:])
+    )
 
 
 def _certificate_sha256(address: str, port: int) -> str:
