@@ -15,6 +15,7 @@ from warren.lab import Host, Lab
 from warren.lab.network import environment, warren_command
 
 SEED = 20261121
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -34,7 +35,6 @@ def left_behind(host: Host) -> list[str]:
     ]
 
 
-@pytest.mark.timeout(200)
 def test_an_agent_killed_at_any_moment_leaves_traffic_running_and_the_next_takes_over(underlay: Underlay) -> None:
     network, (alice, bob) = underlay.started("alice", "bob")
     wait_pinged(alice, network.address(bob))
@@ -57,11 +57,10 @@ def test_an_agent_killed_at_any_moment_leaves_traffic_running_and_the_next_takes
     assert alice.run(["ip", "-6", "route", "show", "dev", "w-home", "proto", "static"]).stdout.count("\n") == 1
 
 
-@pytest.mark.timeout(200)
 def test_an_agent_killed_while_it_comes_up_leaves_nothing_that_the_next_does_not_clear(underlay: Underlay) -> None:
     network, (alice, bob) = underlay.started("alice", "bob")
     rng = random.Random(SEED)
-    assert network.nodes["alice"].process.stop(timeout=20) == 0
+    assert network.nodes["alice"].process.stop(timeout=60) == 0
     for _ in range(8):
         network.up(alice, wait=False)
         time.sleep(rng.uniform(0.2, 2.0))
@@ -71,10 +70,9 @@ def test_an_agent_killed_while_it_comes_up_leaves_nothing_that_the_next_does_not
     assert len(data_plane_pids(alice)) == 1
     network.warren(alice, "down")
     assert left_behind(alice) == []
-    assert network.nodes["alice"].process.wait(20) == 0
+    assert network.nodes["alice"].process.wait(60) == 0
 
 
-@pytest.mark.timeout(120)
 def test_a_host_whose_agent_is_dead_keeps_its_own_network(underlay: Underlay) -> None:
     """F-KA2: the agent and its data plane are gone, and nobody cleans up."""
     network, (alice, bob) = underlay.started("alice", "bob")
@@ -82,13 +80,12 @@ def test_a_host_whose_agent_is_dead_keeps_its_own_network(underlay: Underlay) ->
     for pid in data_plane_pids(alice):
         alice.run(["kill", "-9", str(pid)])
     alice.wait_for(lambda: not data_plane_pids(alice))
-    assert "w-home" not in alice.run(["ip", "link"]).stdout
-    alice.run(["ping", "-n", "-c1", "-W2", "198.51.100.1"])
+    alice.wait_for(lambda: "w-home" not in alice.run(["ip", "link"]).stdout)
+    wait_pinged(alice, "198.51.100.1")
     network.up(alice)
     wait_pinged(bob, network.address(alice))
 
 
-@pytest.mark.timeout(120)
 def test_keys_are_rotated_under_traffic_without_a_loss(underlay: Underlay) -> None:
     network = underlay.network()
     network.start()
@@ -108,18 +105,14 @@ def test_keys_are_rotated_under_traffic_without_a_loss(underlay: Underlay) -> No
     assert pings.lost == 0, f"{pings.lost} of {pings.sent}"
 
 
-@pytest.mark.timeout(120)
 def test_a_second_agent_with_the_same_state_is_refused(underlay: Underlay) -> None:
     _, (alice,) = underlay.started("alice")
-    done = alice.run(
-        [*warren_command(), "up"], check=False, env={**environment(alice), "WARREN_RUN": "/run/warren-2"}, timeout=20
-    )
+    done = alice.run([*warren_command(), "up"], check=False, env={**environment(alice), "WARREN_RUN": "/run/warren-2"})
     assert done.returncode == 1
     assert "runs already (process" in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-@pytest.mark.timeout(120)
 def test_a_second_network_is_joined_through_the_agent_that_runs(underlay: Underlay) -> None:
     network, (alice,) = underlay.started("alice")
     network.warren(underlay.server, "network", "create", "work", "--ipv4", "10.77.0.0/24")
@@ -139,6 +132,6 @@ def test_a_second_network_is_joined_through_the_agent_that_runs(underlay: Underl
 
 def test_what_keeps_an_agent_from_running_is_one_line(underlay: Underlay) -> None:
     alice = underlay.host("alice")
-    done = alice.run([*warren_command(), "up"], check=False, env=environment(alice), timeout=20)
+    done = alice.run([*warren_command(), "up"], check=False, env=environment(alice))
     assert done.returncode == 2
     assert re.fullmatch(r"warren: this machine is in no network yet: get a ticket with .*\n", done.stderr)

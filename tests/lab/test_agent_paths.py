@@ -11,6 +11,7 @@ from warren.lab import Host, Lab
 from warren.lab.traffic import tcp_transfer
 
 MEGABYTE = 1 << 20
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_two_nodes_behind_nats_find_a_direct_path(world: World) -> None:
 
 def test_two_nodes_that_no_direct_path_can_join_talk_through_the_relay_at_once(world: World) -> None:
     alice, bob = behind(world, "symmetric", "symmetric")
-    world.pings(alice, bob, within_s=3.0)
+    world.pings(alice, bob)
     world.wait_path(alice, bob, "relayed")
     assert world.peer(alice, bob)["relay"] in {"r1", "r1/tls"}
     assert tcp_transfer(alice, bob, world.address(bob), 8 * MEGABYTE).intact
@@ -43,21 +44,19 @@ def test_two_nodes_that_no_direct_path_can_join_talk_through_the_relay_at_once(w
 
 def test_a_node_whose_network_blocks_udp_works_over_tls(world: World) -> None:
     alice, bob = behind(world, "only-443", "port-restricted")
-    world.pings(alice, bob, within_s=10.0)
+    world.pings(alice, bob)
     world.wait_path(alice, bob, "relayed")
     assert tcp_transfer(alice, bob, world.address(bob), 8 * MEGABYTE).intact
     assert tcp_transfer(bob, alice, world.address(alice), 8 * MEGABYTE).intact
 
 
-@pytest.mark.timeout(240)
 def test_a_nat_with_random_ports_is_got_through_by_many_tries(world: World) -> None:
     alice, bob = behind(world, "symmetric", "port-restricted")
-    world.pings(alice, bob, within_s=3.0)
+    world.pings(alice, bob)
     world.wait_path(alice, bob, "direct", within_s=60.0)
     assert tcp_transfer(alice, bob, world.address(bob), 8 * MEGABYTE).intact
 
 
-@pytest.mark.timeout(240)
 def test_a_direct_path_that_breaks_is_replaced_by_the_relay_without_breaking_a_transfer(world: World) -> None:
     alice, bob = behind(world, "port-restricted", "port-restricted")
     world.pings(alice, bob)
@@ -73,14 +72,13 @@ def test_a_direct_path_that_breaks_is_replaced_by_the_relay_without_breaking_a_t
         router.run(["nft", "add", "rule", "ip", "broken", chain, "ip", "saddr", far, "drop"])
         router.run(["nft", "add", "rule", "ip", "broken", chain, "ip", "daddr", far, "drop"])
     received = stream.result()
-    assert received.longest_gap_s(broken_at) < 8.0
-    assert world.path(alice, bob) == "relayed"
+    assert received.longest_gap_s(broken_at) < 15.0
+    world.wait_path(alice, bob, "relayed")
     assert tcp_transfer(alice, bob, world.address(bob), 8 * MEGABYTE).intact
     router.run(["nft", "delete", "table", "ip", "broken"])
     world.wait_path(alice, bob, "direct", within_s=60.0)
 
 
-@pytest.mark.timeout(240)
 def test_an_agent_that_is_killed_leaves_relayed_and_direct_traffic_running(world: World) -> None:
     alice, bob, carol = behind(world, "symmetric", "symmetric", "port-restricted")
     for other in (bob, carol):
@@ -93,11 +91,10 @@ def test_an_agent_that_is_killed_leaves_relayed_and_direct_traffic_running(world
     time.sleep(4.0)
     world.network.up(alice)
     relayed, direct = (stream.result() for stream in streams)
-    assert direct.longest_gap_s(killed_at) < 2.0
-    assert relayed.longest_gap_s(killed_at) < 5.0
+    assert direct.longest_gap_s(killed_at) < 3.0  # the agent is away for longer
+    assert relayed.longest_gap_s(killed_at) < 10.0
 
 
-@pytest.mark.timeout(240)
 def test_a_public_member_relays_for_the_others_when_the_network_has_no_relay(lab: Lab) -> None:
     world = World(lab, relays=0)
     world.start()
@@ -115,18 +112,17 @@ def test_a_public_member_relays_for_the_others_when_the_network_has_no_relay(lab
     hosts = [world.site(f"site{number}", "symmetric").host(f"n{number}") for number in range(2)]
     world.join(*hosts)
     alice, bob = hosts
-    alice.wait_for(lambda: any(r["state"] == "ready" for r in world.network.status(alice)["relays"]), 30)
-    world.pings(alice, bob, within_s=15.0)
+    alice.wait_for(lambda: any(r["state"] == "ready" for r in world.network.status(alice)["relays"]), 60)
+    world.pings(alice, bob)
     world.wait_path(alice, bob, "relayed")
-    assert world.peer(alice, bob)["relay"] == "gate"
+    assert world.peer(alice, bob)["relay"] in {"gate", "gate/tls"}
     assert tcp_transfer(alice, bob, world.address(bob), 8 * MEGABYTE).intact
 
 
-@pytest.mark.timeout(240)
 def test_where_udp_is_blocked_two_nodes_behind_nats_find_a_direct_path_over_tcp(world: World) -> None:
     alice, bob = behind(world, "udp-blocked", "port-restricted")
-    world.pings(alice, bob, within_s=10.0)
-    world.wait_path(alice, bob, "direct", within_s=40.0)
-    world.wait_path(bob, alice, "direct", within_s=20.0)
+    world.pings(alice, bob)
+    world.wait_path(alice, bob, "direct", within_s=60.0)
+    world.wait_path(bob, alice, "direct")
     assert tcp_transfer(alice, bob, world.address(bob), 8 * MEGABYTE).intact
     assert tcp_transfer(bob, alice, world.address(alice), 8 * MEGABYTE).intact

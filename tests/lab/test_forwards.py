@@ -21,7 +21,7 @@ from tests.support.stream_world import agent_status
 from warren.lab import Host, Lab
 from warren.lab.network import Network, environment, warren_command
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 PORT = 7000
 OPEN = '[[policy]]\naction = "allow"\nfrom = ["members"]\nto = ["members"]\n'
 ROUTE = '[members.bob]\nroutes = ["192.0.2.77/32"]\n'

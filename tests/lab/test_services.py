@@ -19,7 +19,7 @@ from tests.support.stream_traffic import (
 from tests.support.stream_world import StreamWorld, agent_status, kill, wait
 from warren.lab import Host, Lab
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 PORT = 7000
 
 

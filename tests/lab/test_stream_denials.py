@@ -20,7 +20,7 @@ from warren.model.tunnel import TransportAddress
 from warren.proto import socks
 from warren.proto.control.administration import ApplyRequest, DesiredState, MemberState
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 DENIED, PERMITTED, INSIDE, BEHIND = 7000, 7001, 7002, 7003
 ROUTED = "192.0.2.77"
 SOCKS = 1080

@@ -27,7 +27,7 @@ from warren.model.services import CONNECTOR_PORT
 from warren.model.tunnel import TransportAddress
 from warren.proto import proxy_protocol
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 BACK, HASHES, TOLD = 7001, 7000, 7002
 STOPPED_S = 5.5
 STREAMS, PLANE, AGENT = "warren.l4", "warren.engine.userspace", "warren up"

@@ -18,7 +18,7 @@ from tests.support.stream_world import StreamWorld, agent_status, wait
 from warren.lab import ImpairedLink, Impairment, Lab
 from warren.lab.faults import drop
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(300)
 BACK, HASHES, FILES = 7001, 7000, 2121
 BAD = Impairment(loss=0.05, delay_s=0.05, jitter_s=0.02)
 

@@ -26,11 +26,11 @@ KINDS = (
     "ipv6-only",
     "udp-blocked",
 )
-DIRECT_WITHIN_S = 40.0
-"""The budget of hole punching with its repeats; of a pair that is to have a direct path."""
+DIRECT_WITHIN_S = 60.0
+"""The budget of hole punching with its repeats and of a busy machine; of a pair that is to have a direct path."""
 RELAYED_FOR_S = 3.0
 """A pair that must stay relayed is watched that long after the first answer."""
-REPLY_WITHIN_S = 15.0
+REPLY_WITHIN_S = 30.0
 _PATIENCE_S = 60.0
 
 

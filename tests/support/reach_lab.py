@@ -69,11 +69,11 @@ class World:
     def path(self, host: Host, other: Host) -> str:
         return str(self.peer(host, other).get("path", "none"))
 
-    def pings(self, host: Host, other: Host, within_s: float = 15.0) -> None:
+    def pings(self, host: Host, other: Host, within_s: float = 30.0) -> None:
         """Raises OperationFailed when ``other`` does not answer in time."""
         host.wait_for(["ping", "-n", "-c1", "-W1", self.address(other)], within_s)
 
-    def wait_path(self, host: Host, other: Host, path: str, within_s: float = 20.0) -> None:
+    def wait_path(self, host: Host, other: Host, path: str, within_s: float = 60.0) -> None:
         """Keeps the pair busy meanwhile: nobody looks for paths that nobody uses."""
         ping = host.start(["ping", "-n", "-q", "-i", "0.2", self.address(other)], name="busy")
         try:
