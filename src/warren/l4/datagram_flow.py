@@ -110,6 +110,11 @@ class Flow:
         """Where its datagrams go now."""
         return None if self._current is None else self._current.backend
 
+    @property
+    def destination(self) -> Destination | None:
+        """The same, as a socket address."""
+        return None if self._current is None else self._current.destination
+
     def forward(self, train: Train) -> None:
         """The client has sent this."""
         site, upstream = self._site, self._upstream

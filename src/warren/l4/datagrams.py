@@ -16,12 +16,13 @@ from warren.errors import OperationFailed
 from warren.l4 import probe
 from warren.l4.config import Backend, Entry, EntryState, Limits, Listen
 from warren.l4.datagram_flow import Flow, Origin
-from warren.l4.destinations import Destinations
+from warren.l4.destinations import Destinations, leads_to
 from warren.l4.flows import FlowTable
 from warren.l4.health import Health
 from warren.l4.held import Room
 from warren.l4.kinds import Refused, Tools
 from warren.l4.listening import place_of, transport_address
+from warren.l4.permitted import closing
 from warren.l4.tftp import TftpFlow, check_begins, refuse_transfer
 from warren.l4.train_socket import TrainSocket, answering
 from warren.l4.trains import Train
@@ -77,8 +78,10 @@ class DatagramEntry:
         for listen in [listen for listen in self._doors if listen not in entry.listen]:
             self._close_door(listen)
         self._failures = {listen: why for listen, why in self._failures.items() if listen in entry.listen}
+        closed = closing(before.way, entry.way)
         for flow in self.table:
-            if others or entry.way.refusal or (flow.backend is not None and not self._is_in_way(flow.backend)):
+            gone = flow.backend is not None and not self._is_in_way(flow.backend)
+            if others or entry.way.refusal or gone or (closed is not None and leads_to(flow.destination, closed)):
                 self.end(flow)
         if before.health != entry.health or (entry.health is not None and before.way != entry.way):
             trusted = self._is_healthy  # until it has been looked at, nothing is known that speaks against it

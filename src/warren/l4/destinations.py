@@ -15,6 +15,8 @@ from warren.l4 import closed_places, own_places
 from warren.l4.config import Backend, Side, Way
 from warren.l4.kinds import Refused, Tools
 from warren.l4.overlay import HostSockets
+from warren.l4.permitted import Closed
+from warren.model.tunnel import IPAddress
 
 _FAILED_S: Final = 10.0
 """How long a destination that was unreachable is asked last. Short: nobody tells us that it is back."""
@@ -150,8 +152,7 @@ def connect(sock: socket.socket, where: Destination, own_ports: Iterable[int], w
     address.)
     """
     if where.side == "host":
-        meant = ip_address(str(where.address[0]).partition("%")[0])
-        why = closed_places.objection(meant, where.address[1], way)
+        why = closed_places.objection(_ip(where), where.address[1], way)
         if why:
             raise Refused("policy", why)
     try:
@@ -164,6 +165,15 @@ def connect(sock: socket.socket, where: Destination, own_ports: Iterable[int], w
     back = where.side == "host" and own_places.leads_back(socket.SOCK_DGRAM, there, where.address[1], here)
     if back or (where.address[1] in own_ports and here == there):
         raise Refused("connect", f"{where.address[0]} port {where.address[1]} is where this comes from: a loop")
+
+
+def leads_to(where: Destination | None, closed: Closed) -> bool:
+    """Whether it is what was closed on the host's side."""
+    return where is not None and where.side == "host" and closed(_ip(where), where.address[1])
+
+
+def _ip(where: Destination) -> IPAddress:
+    return ip_address(str(where.address[0]).partition("%")[0])
 
 
 def _literal(backend: Backend) -> Destination | None:

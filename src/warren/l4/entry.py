@@ -59,6 +59,7 @@ class StreamEntry:
     def __init__(self, entry: Entry, tools: EntryTools, kind: StreamKind, changed: Callable[[], None]) -> None:
         self.entry = entry
         self._tools = tools
+        tools.way = entry.way
         self._kind = kind
         self._tell = changed
         self._straight = tools.straight() if kind is plain.handle else None
@@ -83,6 +84,7 @@ class StreamEntry:
     async def update(self, entry: Entry) -> None:
         before, self.entry = self.entry, entry
         change = Change.of(before, entry)
+        self._tools.way = entry.way
         if self._straight is not None:
             self._straight.plan(entry.way)
             self._straight.end_forbidden(change)

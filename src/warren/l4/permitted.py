@@ -11,13 +11,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
-from warren.l4.config import Entry, Ruled
+from warren.l4 import closed_places
+from warren.l4.config import Entry, Ruled, Way
 from warren.l4.limits import allowed
 from warren.l4.listening import transport_address
-from warren.model.tunnel import IPAddress
+from warren.model.tunnel import IPAddress, TransportAddress
 
 Forbidden = Callable[[IPAddress], bool]
 """Whether streams may not go on that have this address at their other end."""
+Closed = Callable[[IPAddress, int], bool]
+"""Whether they may not go on to this address and port of the host's side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class Change:
 
     client: Forbidden | None
     backend: Forbidden | None
+    target: Closed | None = None
+    """Of targets that have an address by a name, or are the client's to say; others have no entry when it is closed."""
 
     @classmethod
     def of(cls, before: Entry, now: Entry) -> Change:
@@ -34,20 +39,21 @@ class Change:
         return cls(
             client=None if clients is None else cache(lambda ip: not admits(clients, ip)),
             backend=(lambda ip: str(ip) in gone) if gone else None,
+            target=closing(before.way, now.way),
         )
 
     def ends(self, incoming: socket.socket, outgoing: socket.socket) -> bool:
         """Whether the stream between those may not go on."""
-        return _is(self.client, incoming) or _is(self.backend, outgoing)
+        return _is(self.client, incoming) or self.ends_backend(outgoing)
 
     def ends_client(self, sock: socket.socket) -> bool:
         return _is(self.client, sock)
 
     def ends_backend(self, sock: socket.socket) -> bool:
-        return _is(self.backend, sock)
+        return _is(self.backend, sock) or is_closed(self.target, sock)
 
     def __bool__(self) -> bool:
-        return self.client is not None or self.backend is not None
+        return any(one is not None for one in (self.client, self.backend, self.target))
 
 
 def admits(clients: tuple[Ruled, ...], ip: IPAddress) -> bool:
@@ -55,14 +61,30 @@ def admits(clients: tuple[Ruled, ...], ip: IPAddress) -> bool:
     return next((rule.allow for rule in clients if allowed(ip, rule.sources)), False)
 
 
+def closing(before: Way, now: Way) -> Closed | None:
+    """Which addresses ``now`` is closed to, if ``before`` may have been open to them."""
+    if not now.closed or (before.closed, before.opened) == (now.closed, now.opened):
+        return None
+    return cache(lambda ip, port: bool(closed_places.objection(ip, port, now)))
+
+
+def is_closed(closed: Closed | None, sock: socket.socket) -> bool:
+    """Whether ``sock`` is connected to what is closed."""
+    there = None if closed is None else _other_end(sock)
+    return closed is not None and there is not None and closed(there.ip, there.port)
+
+
 def _is(forbidden: Forbidden | None, sock: socket.socket) -> bool:
-    if forbidden is None:
-        return False
+    there = None if forbidden is None else _other_end(sock)
+    return forbidden is not None and there is not None and forbidden(there.ip)
+
+
+def _other_end(sock: socket.socket) -> TransportAddress | None:
+    """None: it is a Unix socket, or ends by itself."""
     try:
-        there = transport_address(sock.getpeername())
+        return transport_address(sock.getpeername())
     except OSError:
-        return False  # it ends by itself
-    return there is not None and forbidden(there.ip)
+        return None
 
 
 def _hosts(entry: Entry) -> set[str]:

@@ -16,7 +16,7 @@ from warren.l4.counters import Counters, Open
 from warren.l4.kinds import Carrying, Connected, Goal, Incoming, Refused
 from warren.l4.limits import Admission
 from warren.l4.overlay import OverlaySockets
-from warren.l4.permitted import Change
+from warren.l4.permitted import Change, closing, is_closed
 from warren.l4.pump import Pump, reset
 from warren.l4.straight import Straight
 from warren.l4.stream import Stream
@@ -52,6 +52,8 @@ class EntryTools:
         self.admission = Admission(self.counters, shared.clock)
         self.unreachable: Callable[[str], None] | None = None
         """Called with a sentence when a connection to the backends failed."""
+        self.way = Way()
+        """The entry's of now. It may have been closed to what a stream was being connected to."""
         self._shared = shared
         self._transparent = transparent
         self._streams: set[Stream] = set()
@@ -69,6 +71,9 @@ class EntryTools:
         except Refused as refused:
             self._tell_unreachable(refused)
             raise
+        if found.backend.side == "host" and is_closed(closing(way, self.way), found.sock):
+            found.sock.close()
+            raise Refused("policy", f"{found.backend.name} leads to what was closed a moment ago")
         self._connected[found.sock] = asyncio.current_task()
         return found
 

@@ -7,15 +7,19 @@ import contextlib
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from ipaddress import ip_address
+from typing import Literal
 
 import pytest
+from msgspec import structs
 
-from tests.support.l4_ends import LIMIT_S, running
+from tests.support.l4_ends import LIMIT_S, nobody, running
 from warren.l4.closed_places import objection
-from warren.l4.config import Backend, Closed, Entry, Health, Listen, Opened, Way
+from warren.l4.config import Backend, Closed, Config, Entry, Health, Limits, Listen, Opened, Way
 from warren.l4.connect import Dialler
 from warren.l4.kinds import Refused
 from warren.l4.overlay import HostSockets
+from warren.l4.pump import Pump
+from warren.l4.tools import EntryTools, Shared
 
 CLOSED = (
     Closed(prefix="10.77.0.0/16", what="an address of network home"),
@@ -268,5 +272,94 @@ def test_datagrams_do_not_go_there_either(kind: str, named: bool, monkeypatch: p
                     assert await loop.sock_recv(outside, 100) == READ
             with pytest.raises(BlockingIOError):
                 inside.recv(100)
+
+        run(main)
+
+
+# Later
+
+
+def open_way(port: int) -> Way:
+    return structs.replace(way(port), closed=())
+
+
+async def received(sock: socket.socket) -> bytes:
+    """What comes next; nothing when it was reset."""
+    try:
+        return await asyncio.get_running_loop().sock_recv(sock, 100)
+    except ConnectionResetError:
+        return b""
+
+
+@pytest.mark.parametrize("kind", ["plain", "ftp"])
+@pytest.mark.parametrize("is_inside", [True, False])
+def test_an_open_stream_ends_when_what_its_name_led_to_is_closed(
+    kind: Literal["plain", "ftp"], is_inside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with both(socket.SOCK_STREAM) as (port, outside, inside):
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            names(monkeypatch, (INSIDE if is_inside else OUTSIDE,))
+            entry = Entry(id="a", kind=kind, listen=(Listen(address=OUTSIDE),), way=open_way(port))
+            async with running(entry) as server:
+                place = server.status().entries[0].places[0].rpartition(":")[2]
+                with socket.create_connection((OUTSIDE, int(place)), LIMIT_S) as client:
+                    client.setblocking(False)
+                    target, _ = await loop.sock_accept(inside if is_inside else outside)
+                    with target:
+                        target.send(b"220 one\r\n")
+                        assert await received(client) == b"220 one\r\n"
+                        await server.configure(Config(entries=(structs.replace(entry, way=way(port)),)))
+                        if is_inside:
+                            assert await received(client) == b""
+                        else:
+                            await loop.sock_sendall(client, b"NOOP\r\n")
+                            assert await received(target) == b"NOOP\r\n"
+
+        run(main)
+
+
+def test_a_stream_that_was_being_connected_meanwhile_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with both(socket.SOCK_STREAM) as (port, *_):
+
+        async def main() -> None:
+            names(monkeypatch, (INSIDE,))
+            pump, dialler = Pump(), Dialler(HostSockets(), lambda: 0.0)
+            try:
+                tools = EntryTools("a", Shared(HostSockets(), pump, dialler, nobody, lambda: 0.0))
+                tools.way = open_way(port)
+                (await tools.connect(open_way(port), None)).sock.close()
+                tools.way = way(port)
+                with pytest.raises(Refused, match="leads to what was closed") as refused:
+                    (await tools.connect(open_way(port), None)).sock.close()
+                assert refused.value.reason == "policy"
+            finally:
+                pump.close()
+
+        run(main)
+
+
+@pytest.mark.parametrize("kind", ["plain", "tftp"])
+def test_a_flow_ends_when_what_its_name_led_to_is_closed(
+    kind: Literal["plain", "tftp"], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with both(socket.SOCK_DGRAM) as (port, _, inside):
+
+        async def main() -> None:
+            loop = asyncio.get_running_loop()
+            names(monkeypatch, (INSIDE,))
+            entry = Entry(id="a", kind=kind, listen=(Listen(protocol="udp", address=OUTSIDE),), way=open_way(port))
+            async with running(entry) as server:
+                place = server.status().entries[0].places[0].rpartition(":")[2]
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+                    client.setblocking(False)
+                    client.connect((OUTSIDE, int(place)))
+                    await loop.sock_sendall(client, READ)
+                    assert await loop.sock_recv(inside, 100) == READ
+                    await server.configure(Config(entries=(structs.replace(entry, limits=Limits(streams_max=7)),)))
+                    assert server.status().entries[0].open == 1
+                    await server.configure(Config(entries=(structs.replace(entry, way=way(port)),)))
+                    assert server.status().entries[0].open == 0
 
         run(main)
