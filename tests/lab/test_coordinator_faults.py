@@ -15,7 +15,7 @@ from warren.lab import Lab
 from warren.lab.network import Network
 
 KILLS = 12
-BURST_S = 2.0
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -41,26 +41,27 @@ def test_of_200_who_redeem_a_ticket_for_one_at_once_one_is_let_in(network: Netwo
     assert sum(refused.values()) == 199
 
 
-@pytest.mark.timeout(300)
 def test_what_was_acknowledged_is_there_however_often_the_coordinator_is_killed(network: Network) -> None:
     chance = random.Random(4)
     network.start()
     ticket = network.ticket("--uses", "100000")
-    before = network.server.call(what_is_there, network.access, "home")
+    before = network.server.call(what_is_there, network.access, "home", timeout=90)
     kept = Acknowledged()
     for number in range(KILLS):
-        writing = network.server.begin(write_until_broken, network.access, "home", ticket, number, BURST_S)
+        began = network.server.directory / f"began-{number}"
+        writing = network.server.begin(write_until_broken, network.access, "home", ticket, number, began)
         process = network.coordinator
         assert process is not None
-        network.server.run(["sleep", f"{0.3 + chance.random():.3f}"])
+        network.server.wait_for(began.exists, 60)
+        network.server.run(["sleep", f"{chance.random():.3f}"])
         process.signal(Signals.SIGKILL)
-        process.wait(10)
-        done = writing.result(60)
+        process.wait(30)
+        done = writing.result(90)
         kept.invites += done.invites
         kept.members += done.members
         kept.tags.update(done.tags)
         network.run_coordinator()
-        now = network.server.call(what_is_there, network.access, "home")
+        now = network.server.call(what_is_there, network.access, "home", timeout=90)
         assert set(kept.invites) <= now.invites
         assert set(kept.members) <= now.members
         assert len(now.addresses) == len(set(now.addresses)), "an address was given twice"
@@ -70,12 +71,9 @@ def test_what_was_acknowledged_is_there_however_often_the_coordinator_is_killed(
             assert number_of >= int(tag.rpartition("-")[2])
         assert (now.version, now.revision) >= (before.version, before.revision)
         before = now
-    assert len(kept.invites) > KILLS
-    assert len(kept.members) > KILLS
-    assert kept.tags
+    assert min(len(kept.invites), len(kept.members), len(kept.tags)) >= KILLS
 
 
-@pytest.mark.timeout(240)
 def test_when_a_replica_dies_its_nodes_move_to_the_other_and_hear_of_changes(
     lab: Lab, postgres: PostgresServer
 ) -> None:
@@ -91,7 +89,7 @@ def test_when_a_replica_dies_its_nodes_move_to_the_other_and_hear_of_changes(
     ticket = network.ticket("--uses", "2")
     for host in (alice, bob):
         network.join(host, ticket=ticket)
-    alice.wait_for(lambda: network.knows(alice, [bob]), 20)
+    alice.wait_for(lambda: network.knows(alice, [bob]), 60)
     wait_pinged(alice, network.address(bob))
 
     def link_of_alice() -> str:
@@ -103,12 +101,12 @@ def test_when_a_replica_dies_its_nodes_move_to_the_other_and_hear_of_changes(
     victim = other if at == second_url else network.coordinator
     assert victim is not None
     victim.kill()
-    alice.wait_for(lambda: link_of_alice() not in {"", at}, 15)
+    alice.wait_for(lambda: link_of_alice() not in {"", at}, 60)
     survivor = underlay.server if victim is other else second
     carol = underlay.host("carol")
     network.warren(survivor, "network", "rename", "home", "bob", "robert")
     network.join(carol, ticket=network_ticket(network, survivor))
-    alice.wait_for(lambda: {peer["name"] for peer in network.status(alice)["peers"]} == {"robert", "carol"}, 20)
+    alice.wait_for(lambda: {peer["name"] for peer in network.status(alice)["peers"]} == {"robert", "carol"}, 60)
     wait_pinged(alice, network.address(carol))
 
 
@@ -129,7 +127,7 @@ def test_a_full_disk_refuses_writes_and_nothing_else(lab: Lab) -> None:
     ticket = network.ticket("--uses", "3")
     network.join(alice, ticket=ticket)
     network.join(bob, ticket=ticket)
-    alice.wait_for(lambda: network.knows(alice, [bob]), 20)
+    alice.wait_for(lambda: network.knows(alice, [bob]), 60)
     underlay.server.run(["sh", "-c", f"head -c 4m /dev/zero > {state}/ballast; true"], check=False)
     for _ in range(200):
         done = network.warren(underlay.server, "network", "invite", "home", check=False)
@@ -142,5 +140,5 @@ def test_a_full_disk_refuses_writes_and_nothing_else(lab: Lab) -> None:
     wait_pinged(alice, network.address(bob))
     underlay.server.run(["rm", f"{state}/ballast"])
     underlay.server.wait_for(
-        lambda: network.warren(underlay.server, "network", "invite", "home", check=False).returncode == 0, 20
+        lambda: network.warren(underlay.server, "network", "invite", "home", check=False).returncode == 0, 60
     )

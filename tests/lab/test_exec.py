@@ -37,6 +37,7 @@ def pair(lab: Lab) -> Pair:
     return Pair(lab)
 
 
+pytestmark = pytest.mark.timeout(300)
 RESOLVED = "/run/systemd/resolve"
 CONNECT = f"import socket; socket.socket(socket.AF_UNIX).connect('{RESOLVED}/io.systemd.Resolve')"
 LISTEN = f"""
@@ -66,15 +67,14 @@ def names_resolve_on_a_host_of_systemd_resolved(host: Host, bob: OrdinaryUser) -
     assert host.run(["cat", "/etc/resolv.conf"]).stdout == "nameserver 127.0.0.53\n"
 
 
-@pytest.mark.timeout(120)
 def test_programs_reach_members_by_name_and_stay_who_they_are(pair: Pair) -> None:
     bob, alice, host = pair.bob, pair.alice, pair.host
     (alice.directory / "index.html").write_text("hello from alice")
     alice.start(["python3", "-m", "http.server", "--bind", "::", "-d", str(alice.directory), "80"], name="web")
     wait_pinged(alice, bob.address())
     host.wait_for(lambda: bob.exec("curl", "-sfm2", "http://alice.home.internal/", check=False).returncode == 0)
-    assert bob.exec("curl", "-sfm5", "http://alice.home.internal/").stdout == "hello from alice"
-    assert bob.exec("curl", "-4sfm5", "http://alice.home.internal/").stdout == "hello from alice"
+    assert bob.exec("curl", "-sfm20", "http://alice.home.internal/").stdout == "hello from alice"
+    assert bob.exec("curl", "-4sfm20", "http://alice.home.internal/").stdout == "hello from alice"
     assert bob.exec("getent", "ahostsv4", "bob.home.internal").stdout.startswith(f"{bob.address(4)} ")
     assert bob.exec("getent", "hosts", bob.address()).stdout.split() == [bob.address(), "bob.home.internal"]
     assert bob.exec("getent", "hosts", "nobody.home.internal", check=False).returncode == 2
@@ -89,12 +89,11 @@ def test_programs_reach_members_by_name_and_stay_who_they_are(pair: Pair) -> Non
         assert report.splitlines()[3] == host.run(["id", "-u", USER]).stdout.strip()
     refused = bob.exec("ip", "link", "set", "w-home", "down", check=False)
     assert "not permitted" in refused.stderr
-    bob.exec("ping", "-c1", "-W2", "alice.home.internal")
+    bob.exec("ping", "-c1", "-W15", "alice.home.internal")
     if IS_ROOT:
         names_resolve_on_a_host_of_systemd_resolved(host, bob)
 
 
-@pytest.mark.timeout(120)
 def test_a_program_ends_as_it_would_without(pair: Pair) -> None:
     bob = pair.bob
     assert bob.exec("sh", "-c", "exit 42", check=False).returncode == 42
@@ -111,7 +110,7 @@ def test_a_program_ends_as_it_would_without(pair: Pair) -> None:
 
     sleeper = bob.start_exec("sleep", "60", name="sleeper")
     pair.host.wait_for(["pgrep", "-x", "sleep"])
-    assert sleeper.stop(timeout=10) == -15
+    assert sleeper.stop(timeout=30) == -15
 
     bob.warren("down")
     alone = bob.exec("true", check=False)
@@ -119,7 +118,6 @@ def test_a_program_ends_as_it_would_without(pair: Pair) -> None:
     assert "no agent runs here" in alone.stderr
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.skipif(not IS_ROOT, reason="is about root")
 def test_roots_programs_run_as_they_are_or_without_power_over_the_nest(lab: Lab) -> None:
     underlay = Underlay(lab)

@@ -10,11 +10,13 @@ from signal import Signals
 import pytest
 
 from tests.support.overlay import Underlay, data_plane_pids, output_of, pinged, wait_pinged
+from tests.support.pings import Answers, counted
 from warren.lab import Host, Lab
 from warren.lab.network import Network, environment, warren_command, whole_status
 from warren.lab.traffic import tcp_transfer, udp_series
 
 MEGABYTE = 1 << 20
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -26,11 +28,10 @@ def started(underlay: Underlay, *names: str) -> tuple[Network, list[Host]]:
     """A network with dual-stack members that know of each other."""
     network, hosts = underlay.started(*names)
     for host in hosts:
-        host.wait_for(lambda host=host: network.knows(host, [one for one in hosts if one is not host]), 30)
+        host.wait_for(lambda host=host: network.knows(host, [one for one in hosts if one is not host]), 60)
     return network, hosts
 
 
-@pytest.mark.timeout(240)
 def test_six_members_of_all_families_reach_each_other_by_name_and_by_address(underlay: Underlay) -> None:
     underlay.nat64()
     network = underlay.network()
@@ -88,10 +89,9 @@ def test_a_member_that_is_revoked_during_a_transfer_is_cut_off_at_once(underlay:
                 pass  # nothing for three seconds, or bob's agent has ended it: it is cut
         sending.cancel()
     assert pinged(alice, [to_bob], wait_s=2) == [to_bob]
-    assert pinged(bob, [network.address(carol)], wait_s=5) == []
-    names = [peer["name"] for peer in network.status(bob)["peers"]]
-    assert names == ["carol"]
-    alice.wait_for(lambda: network.status(alice)["state"] == "revoked", 10)
+    assert pinged(bob, [network.address(carol)], wait_s=20) == []
+    bob.wait_for(lambda: [peer["name"] for peer in network.status(bob)["peers"]] == ["carol"])
+    alice.wait_for(lambda: network.status(alice)["state"] == "revoked")
 
 
 def _send_until_broken(address: str, port: int) -> None:
@@ -109,13 +109,13 @@ def test_traffic_and_restarts_do_not_need_the_coordinator(underlay: Underlay) ->
     network.coordinator.kill()
     assert tcp_transfer(alice, bob, to_bob, 8 * MEGABYTE).intact
     for host in (alice, bob):
-        assert network.nodes[host.name].process.stop(timeout=10) == 0
+        assert network.nodes[host.name].process.stop(timeout=60) == 0
         network.up(host)
     wait_pinged(alice, network.fqdn(bob))
-    alice.wait_for(lambda: network.status(alice)["coordinator"]["error"], 20, what="word that nobody answers")
+    alice.wait_for(lambda: network.status(alice)["coordinator"]["error"], 60, what="word that nobody answers")
     assert not network.status(alice)["coordinator"]["connected"]
     network.run_coordinator()
-    alice.wait_for(lambda: network.status(alice)["coordinator"]["connected"], 40)
+    alice.wait_for(lambda: network.status(alice)["coordinator"]["connected"], 90)
     assert tcp_transfer(bob, alice, network.address(alice), MEGABYTE).intact
 
 
@@ -140,12 +140,12 @@ def test_an_agent_that_is_killed_leaves_the_traffic_running_and_is_followed_with
     wait_pinged(alice, to_bob)
     (before,) = data_plane_pids(alice)
     process = network.nodes["alice"].process
-    pinging = alice.start(["ping", "-n", "-q", "-i", "0.05", "-c", "200", to_bob], name="pings")
+    pinging = alice.start(["ping", "-n", "-i", "0.05", "-c", "200", to_bob], name="pings")
     process.signal(Signals.SIGKILL)
-    process.wait(5)
+    process.wait(30)
     network.up(alice)
-    assert pinging.wait(30) == 0
-    assert " 0% packet loss" in pinging.output()
+    assert pinging.wait(60) == 0
+    assert counted(pinging.output()) == Answers(sent=200, lost=0)
     assert data_plane_pids(alice) == [before]
 
 
@@ -158,7 +158,7 @@ def test_down_leaves_nothing_behind(underlay: Underlay) -> None:
     network.join(alice)
     assert alice.run(["sh", "-c", trace]).stdout != before
     network.warren(alice, "down")
-    assert network.nodes["alice"].process.wait(20) == 0
+    assert network.nodes["alice"].process.wait(60) == 0
     assert alice.run(["sh", "-c", trace]).stdout == before
     assert data_plane_pids(alice) == []
 
@@ -176,7 +176,7 @@ def test_a_node_is_in_two_networks_that_do_not_see_each_other(underlay: Underlay
     work.nodes["both"] = home.nodes["both"]
     said = both.run([*warren_command(), "up", "-"], input=f"{work.ticket()}\n", env=environment(both)).stdout
     assert "work" in said
-    both.wait_for(lambda: work.knows(both, [bob]) and home.knows(both, [alice]), 30)
+    both.wait_for(lambda: work.knows(both, [bob]) and home.knows(both, [alice]), 60)
     assert pinged(both, [home.fqdn(alice), work.fqdn(bob)]) == []
     assert len(data_plane_pids(both)) == 2
     assert pinged(alice, [work.address(bob)], wait_s=2) == [work.address(bob)]
@@ -192,9 +192,9 @@ def test_a_change_of_the_policy_closes_a_port_also_for_what_is_connected(underla
         'network = "home"\n\n[[policy]]\naction = "allow"\nfrom = ["members"]\nto = ["members"]\nprotocol = "icmp"\n'
     )
     network.warren(underlay.server, "network", "apply", str(state), "--yes")
-    bob.wait_for(lambda: network.status(bob)["map_version"] >= 2, 20)
-    bob.wait_for(lambda: udp_series(alice, bob, to_bob, count=5, quiet_s=0.1).received == 0, 20)
-    assert pinged(alice, [to_bob], wait_s=3) == []
+    bob.wait_for(lambda: network.status(bob)["map_version"] >= 2, 60)
+    bob.wait_for(lambda: udp_series(alice, bob, to_bob, count=5, quiet_s=0.1).received == 0, 60)
+    assert pinged(alice, [to_bob], wait_s=20) == []
 
 
 def test_a_ticket_says_why_it_is_refused(underlay: Underlay) -> None:
@@ -220,7 +220,9 @@ def test_a_ticket_says_why_it_is_refused(underlay: Underlay) -> None:
 def test_the_status_of_a_node_is_complete_in_json(underlay: Underlay) -> None:
     network, (alice, bob) = started(underlay, "alice", "bob")
     wait_pinged(alice, network.address(bob))
-    alice.wait_for(lambda: network.peer(alice, bob)["path"] == "direct", 20, what="a direct path")
+    alice.wait_for(lambda: network.peer(alice, bob)["path"] == "direct", 60, what="a direct path")
+    alice.wait_for(lambda: network.peer(alice, bob)["rtt_ms"] is not None)
+    alice.wait_for(lambda: {task["state"] for task in network.status(alice)["tasks"]} == {"done"})
     status = network.status(alice)
     (peer,) = status["peers"]
     assert peer["name"] == "bob"

@@ -12,11 +12,13 @@ from signal import Signals
 import pytest
 
 from tests.support.overlay import Underlay, data_plane_pids, pinged, wait_pinged
+from tests.support.pings import answers, pinging
 from warren.lab import Host, Lab, Process
 from warren.lab.network import Network, Node, environment, warren_command
 
 LEASE_S = 60
 YEAR_S = 365.25 * 86_400
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -45,7 +47,6 @@ def last_answer(ping: Process) -> float:
 # Leases
 
 
-@pytest.mark.timeout(150)
 def test_traffic_of_partitioned_members_ends_with_the_lease_on_both_sides(underlay: Underlay) -> None:
     network, (alice, bob) = started(underlay, "alice", "bob", lease=f"{LEASE_S}s")
     addresses = {host: network.address(host) for host in (alice, bob)}
@@ -57,17 +58,17 @@ def test_traffic_of_partitioned_members_ends_with_the_lease_on_both_sides(underl
         here.start(["ping", "-n", "-D", "-i", "0.1", addresses[there]], name="ping")
         for here, there in ((alice, bob), (bob, alice))
     ]
-    alice.wait_for(lambda: time.time() > ends + 3, LEASE_S + 10)
+    alice.wait_for(lambda: time.time() > ends + 5, LEASE_S + 60)
     for ping in pings:
         ping.signal(Signals.SIGINT)
-        ping.wait(5)
-        assert -1 < last_answer(ping) - ends < 1
+        ping.wait(30)
+        assert -3 < last_answer(ping) - ends < 3
     states = {network.status(host)["state"] for host in (alice, bob)}
     assert "expired" in states
     for host in (alice, bob):
         assert "Traceback" not in network.nodes[host.name].process.output()
     network.run_coordinator()
-    alice.wait_for(lambda: pinged(alice, [addresses[bob]], wait_s=1) == [], 30)
+    alice.wait_for(lambda: pinged(alice, [addresses[bob]], wait_s=1) == [], 90)
 
 
 # Clocks
@@ -111,18 +112,19 @@ def up_with_clock(network: Network, host: Host, clock: FakeClock, *arguments: st
 def test_a_node_joins_and_connects_whatever_its_clock_says(underlay: Underlay, now_s: float) -> None:
     network, (bob,) = started(underlay, "bob")
     alice = underlay.host("alice")
-    clock = FakeClock(alice.directory, now_s - time.time())
+    ahead_s = now_s - time.time()
+    clock = FakeClock(alice.directory, ahead_s)
     up_with_clock(network, alice, clock, network.ticket())
     wait_pinged(alice, network.address(bob))
     wait_pinged(bob, network.address(alice))
     status = network.status(alice)
     assert status["state"] == "up"
-    assert abs(status["coordinator"]["clock_offset_s"] + now_s - time.time()) < 60
+    assert abs(status["coordinator"]["clock_offset_s"] + ahead_s) < 60
     assert any("clock is" in warning for warning in status["warnings"])
     # Without the coordinator, too: what it told of the time was kept.
     assert network.coordinator is not None
     network.coordinator.kill()
-    assert network.nodes["alice"].process.stop(timeout=10) == 0
+    assert network.nodes["alice"].process.stop(timeout=60) == 0
     up_with_clock(network, alice, clock)
     wait_pinged(alice, network.address(bob))
 
@@ -135,18 +137,16 @@ def test_a_clock_that_jumps_and_comes_back_ends_no_traffic(underlay: Underlay) -
     up_with_clock(network, alice, clock, network.ticket())
     to_alice, to_bob = network.address(alice), network.address(bob)
     wait_pinged(alice, to_bob)
-    ping = alice.start(["ping", "-n", "-q", "-i", "0.1", to_bob], name="ping")
+    ping = pinging(alice, to_bob)
     for years in (10, 0, -30, 0):
         clock.set(years * YEAR_S)
         alice.run(["sleep", "2.5"])
-        assert network.status(alice)["state"] == "up"
-    ping.signal(Signals.SIGINT)
-    ping.wait(5)
-    assert " 0% packet loss" in ping.output()
+        alice.wait_for(lambda: network.status(alice)["state"] == "up")
+    assert answers(ping).lost == 0
     # New handshakes after a return from the future: timestamps go on above those that were sent there.
     for years in (10, 0):
         clock.set(years * YEAR_S)
-        assert network.nodes["alice"].process.stop(timeout=10) == 0
+        assert network.nodes["alice"].process.stop(timeout=60) == 0
         up_with_clock(network, alice, clock)
         wait_pinged(alice, to_bob)
         wait_pinged(bob, to_alice)
@@ -169,7 +169,7 @@ def test_whatever_file_of_a_node_is_damaged_it_comes_back_by_itself(underlay: Un
     assert {file.suffix for file in files} >= {".node", ".node-copy", ".wireguard"}
     assert {file.name for file in files} >= {"settings", "documents"}
     for file in files:
-        assert network.nodes["alice"].process.stop(timeout=10) == 0
+        assert network.nodes["alice"].process.stop(timeout=60) == 0
         file.write_bytes(damaged(file.read_bytes()))
         network.up(alice)
         assert network.address(alice) == address
@@ -180,15 +180,15 @@ def test_whatever_file_of_a_node_is_damaged_it_comes_back_by_itself(underlay: Un
 
 def test_a_node_that_has_lost_who_it_is_joins_as_another_with_a_ticket(underlay: Underlay) -> None:
     network, (alice, bob) = started(underlay, "alice", "bob")
-    assert network.nodes["alice"].process.stop(timeout=10) == 0
+    assert network.nodes["alice"].process.stop(timeout=60) == 0
     for file in (Path(environment(alice)["WARREN_STATE"]) / "keys").glob("*.node*"):
         file.write_bytes(damaged(file.read_bytes()))
     network.up(alice, wait=False)
     process = network.nodes["alice"].process
-    alice.wait_for(lambda: "join with a new ticket" in process.output(), 10)
-    alice.wait_for(lambda: network.warren(alice, "up", network.ticket(), check=False).returncode == 0, 30)
+    alice.wait_for(lambda: "join with a new ticket" in process.output())
+    alice.wait_for(lambda: network.warren(alice, "up", network.ticket(), check=False).returncode == 0, 90)
     # Its WireGuard key is still that of the member it was, so it takes another.
-    alice.wait_for(lambda: pinged(alice, [network.address(bob)], wait_s=1) == [], 20)
+    alice.wait_for(lambda: pinged(alice, [network.address(bob)], wait_s=1) == [], 60)
     assert network.status(alice)["name"] == "alice-2"
     assert "Traceback" not in process.output()
 
@@ -205,27 +205,23 @@ def test_a_full_disk_of_a_node_stops_no_traffic_is_told_and_is_got_over_without_
     network.join(alice, ticket=network.ticket())
     to_bob = network.address(bob)
     wait_pinged(alice, to_bob)
-    ping = alice.start(["ping", "-n", "-q", "-i", "0.1", to_bob], name="ping")
+    ping = pinging(alice, to_bob)
     alice.run(["sh", "-c", f"head -c 1m /dev/zero > {state}/ballast; true"], check=False)
     network.warren(underlay.server, "network", "rename", "home", "bob", "robert")
 
     def failed() -> list[str]:
         return [task["reason"] for task in network.status(alice)["tasks"] if task["state"] == "failed"]
 
-    alice.wait_for(failed, 20)
-    (reason,) = failed()
-    assert "No space left on device" in reason
-    assert network.status(alice)["state"] == "degraded"
+    alice.wait_for(lambda: network.status(alice)["state"] == "degraded" and failed(), 60)
+    assert ["No space left on device" in reason for reason in failed()] == [True]
     # What is known holds all the same.
-    alice.wait_for(lambda: [peer["name"] for peer in network.status(alice)["peers"]] == ["robert"], 20)
+    alice.wait_for(lambda: [peer["name"] for peer in network.status(alice)["peers"]] == ["robert"], 60)
     alice.run(["rm", f"{state}/ballast"])
-    alice.wait_for(lambda: network.status(alice)["state"] == "up", 20)
-    ping.signal(Signals.SIGINT)
-    ping.wait(5)
-    assert " 0% packet loss" in ping.output()
+    alice.wait_for(lambda: network.status(alice)["state"] == "up", 60)
+    assert answers(ping).lost == 0
     assert network.coordinator is not None
     network.coordinator.kill()
-    assert network.nodes["alice"].process.stop(timeout=10) == 0
+    assert network.nodes["alice"].process.stop(timeout=60) == 0
     assert "Traceback" not in network.nodes["alice"].process.output()
     network.up(alice)
     wait_pinged(alice, network.fqdn(bob).replace("bob", "robert"))  # it was written when there was room again
@@ -248,21 +244,22 @@ def test_nodes_that_come_and_go_leave_nothing_behind(underlay: Underlay) -> None
     assert network.coordinator is not None
     pids = [network.coordinator.pid, network.nodes["bob"].process.pid, *data_plane_pids(bob)]
     trace = "ip -br link; ip -br address; ip route; ip -6 route; nft list ruleset; cat /etc/resolv.conf; ls /run/warren"
-    assert network.nodes["alice"].process.stop(timeout=10) == 0
+    assert network.nodes["alice"].process.stop(timeout=60) == 0
     host_before = alice.run(["sh", "-c", trace]).stdout
     before: list[tuple[int, int, int]] = []
     cycles = 8
     for cycle in range(cycles):
         network.up(alice)
         network.server.run(["ss", "-K", "sport", "=", ":8443"], check=False)  # and all connections are lost
-        assert network.nodes["alice"].process.stop(timeout=10) == 0
+        assert network.nodes["alice"].process.stop(timeout=60) == 0
         if not cycle:
             before = [resources(pid) for pid in pids]
     assert alice.run(["sh", "-c", trace]).stdout == host_before
-    bob.wait_for(lambda: network.status(bob)["coordinator"]["connected"], 30)
+    bob.wait_for(lambda: network.status(bob)["coordinator"]["connected"], 90)
     for pid, (files, threads, resident) in zip(pids, before, strict=True):
         after = resources(pid)
-        assert abs(after[0] - files) <= 2
-        # The event loop's pool grows by one where two blocking calls happen to meet; a leak grows with each cycle.
+        # A connection may just be made anew, the event loop's pool grows by one where two blocking calls happen to
+        # meet, an allocator keeps what it had once; a leak grows with each cycle.
+        assert after[0] - files < cycles - 1
         assert after[1] - threads < cycles - 1
-        assert after[2] < resident * 1.1
+        assert after[2] < resident * 1.25

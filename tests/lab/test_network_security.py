@@ -13,11 +13,14 @@ import pytest
 from tests.support.crowds import enrol
 from tests.support.insiders import Outcome, claim
 from tests.support.overlay import Underlay, pinged, wait_pinged
+from tests.support.pings import Answers, counted
 from warren.identity.signing import VerifyKey
 from warren.identity.store import KeyStore
 from warren.lab import Host, Lab
 from warren.lab.network import Network, environment
 from warren.model.tickets import read_access, read_ticket
+
+pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture
@@ -38,10 +41,10 @@ def test_an_insider_takes_nobodys_place_whatever_its_record_says(underlay: Under
     to_alice, to_bob = network.address(alice), network.address(bob)
     wait_pinged(alice, to_bob)
     victim = network.status(bob)["wireguard_key"]
-    ping = alice.start(["ping", "-n", "-q", "-i", "0.1", "-c", "150", to_bob], name="ping")
+    ping = alice.start(["ping", "-n", "-i", "0.1", "-c", "150", to_bob], name="ping")
     mallory = underlay.host("mallory")
     addresses = (to_alice, to_bob, "198.51.100.1", "169.254.1.1")
-    outcome = mallory.call(claim, network.ticket(), "bob", base64.b64decode(victim), addresses, timeout=50)
+    outcome = mallory.call(claim, network.ticket(), "bob", base64.b64decode(victim), addresses, timeout=150)
     assert outcome == Outcome(
         key_theft="key-taken",
         too_many_candidates="invalid",
@@ -51,8 +54,9 @@ def test_an_insider_takes_nobodys_place_whatever_its_record_says(underlay: Under
         flood="limit",
         absurd="published",
     )
-    assert ping.wait(30) == 0
-    assert " 0% packet loss" in ping.output()
+    assert ping.wait(60) == 0
+    assert counted(ping.output()) == Answers(sent=150, lost=0)
+    alice.wait_for(lambda: "bob-2" in {peer["name"] for peer in network.status(alice)["peers"]})
     (peer,) = (peer for peer in network.status(alice)["peers"] if peer["name"] == "bob-2")
     assert peer["state"] in {"unreachable", "unknown", "idle"}
     assert network.status(bob)["wireguard_key"] == victim
@@ -73,7 +77,7 @@ def test_a_packet_with_the_source_of_another_member_is_not_delivered(underlay: U
     mallory.run(["nft", "flush ruleset"])  # its own agent would not let them out
     with alice.socket(socket.AF_INET6, socket.SOCK_DGRAM) as receiver:
         receiver.bind((to_alice, 0))
-        receiver.settimeout(1.0)
+        receiver.settimeout(30.0)
         place = (to_alice, receiver.getsockname()[1])
         for source in (stranger, to_alice, "fd00:1234::1", own):
             with mallory.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
@@ -87,7 +91,6 @@ def test_a_packet_with_the_source_of_another_member_is_not_delivered(underlay: U
 # Revoked members
 
 
-@pytest.mark.timeout(90)
 def test_who_was_revoked_while_away_stays_out_on_every_way_back(underlay: Underlay) -> None:
     network, (alice, bob) = underlay.started("alice", "bob")
     to_alice = network.address(alice)
@@ -95,9 +98,9 @@ def test_who_was_revoked_while_away_stays_out_on_every_way_back(underlay: Underl
     store, key = keys_of(network, bob)
     revoked = network.status(bob)["node_id"]
     unused = network.ticket()
-    assert network.nodes["bob"].process.stop(timeout=10) == 0
+    assert network.nodes["bob"].process.stop(timeout=60) == 0
     network.warren(underlay.server, "network", "revoke", "home", "bob", "--yes")
-    alice.wait_for(lambda: network.status(alice)["peers"] == [], 10)
+    alice.wait_for(lambda: network.status(alice)["peers"] == [])
     # By an invite that nobody used, with the key that was revoked.
     assert underlay.server.call(_enrol, unused, store.node_key(key).seed) == "revoked"
     # While no coordinator can tell it, it believes its cache; nobody else does.
@@ -106,11 +109,11 @@ def test_who_was_revoked_while_away_stays_out_on_every_way_back(underlay: Underl
     network.up(bob)
     assert pinged(bob, [to_alice], wait_s=3) == [to_alice]
     network.run_coordinator()
-    bob.wait_for(lambda: network.status(bob)["state"] == "revoked", 20)
+    bob.wait_for(lambda: network.status(bob)["state"] == "revoked", 60)
     assert pinged(bob, [to_alice], wait_s=2) == [to_alice]
     # The person who runs it may come back, with a ticket and as somebody else.
     network.warren(bob, "up", unused)
-    bob.wait_for(lambda: pinged(bob, [to_alice], wait_s=1) == [], 20)
+    bob.wait_for(lambda: pinged(bob, [to_alice], wait_s=1) == [], 60)
     assert str(keys_of(network, bob)[0].node_key(key).verify_key) != revoked
 
 
@@ -125,7 +128,6 @@ def _enrol(ticket: str, seed: bytes) -> str:
 # Secrets
 
 
-@pytest.mark.timeout(90)
 def test_no_log_and_no_table_holds_a_secret(underlay: Underlay, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WARREN_DEBUG", "1")
     network = underlay.network()
@@ -142,17 +144,17 @@ def test_no_log_and_no_table_holds_a_secret(underlay: Underlay, monkeypatch: pyt
     note_keys(secrets, network, alice, bob)
     wait_pinged(alice, network.address(bob))
     first = network.status(alice)["wireguard_key"]
-    alice.wait_for(lambda: network.status(alice)["wireguard_key"] != first, 30)
+    alice.wait_for(lambda: network.status(alice)["wireguard_key"] != first, 90)
     note_keys(secrets, network, alice, bob)
     token = network.warren(underlay.server, "coordinator", "token", "create", *state_of(underlay.server)).stdout
     network.warren(underlay.server, "network", "revoke", "home", "bob", "--yes")
-    bob.wait_for(lambda: network.status(bob)["state"] == "revoked", 10)
+    bob.wait_for(lambda: network.status(bob)["state"] == "revoked", 60)
     tickets.append(network.ticket())
     network.warren(bob, "up", tickets[-1])
     note_keys(secrets, network, bob)
     assert network.coordinator is not None
     for process in (network.nodes["alice"].process, network.nodes["bob"].process, network.coordinator):
-        assert process.stop(timeout=10) == 0
+        assert process.stop(timeout=60) == 0
     now = time.time()
     for number, ticket in enumerate(tickets):
         secrets[f"ticket {number}"] = read_ticket(ticket, now).document.secret

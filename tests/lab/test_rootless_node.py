@@ -14,6 +14,7 @@ from tests.support.rootless import USER, OrdinaryUser
 from warren.lab import Host, Lab
 from warren.lab.network import Network
 
+pytestmark = pytest.mark.timeout(300)
 HELPER, DATA_PLANE = "warren.engine.rootless", "warren.engine.userspace"
 
 
@@ -70,7 +71,6 @@ def refusals_are_one_line(bob: OrdinaryUser) -> None:
     bob.host.run(["chmod", "700", bob.run_directory])
 
 
-@pytest.mark.timeout(120)
 def test_an_ordinary_user_takes_part_and_nothing_of_the_host_changes(pair: Pair) -> None:
     bob, alice = pair.bob, pair.alice
     if IS_ROOT:
@@ -100,7 +100,7 @@ def test_an_ordinary_user_takes_part_and_nothing_of_the_host_changes(pair: Pair)
 
     assert bob.warren("down").stdout == "the agent has stopped\n"
     assert bob.agent is not None
-    assert bob.agent.wait(20) == 0
+    assert bob.agent.wait(60) == 0
     assert [bob.pids(HELPER), bob.pids(DATA_PLANE)] == [[], []]
     assert pair.host.run(["find", bob.run_directory, "-type", "s"]).stdout == ""
     assert seen_of(pair.host) == before
@@ -110,7 +110,7 @@ def test_an_ordinary_user_takes_part_and_nothing_of_the_host_changes(pair: Pair)
 ASK = """
 import sys, dns.message, dns.query, dns.rcode
 question = dns.message.make_query("bob.home.internal", "AAAA")
-print(dns.rcode.to_text(dns.query.udp(question, sys.argv[1], timeout=5).rcode()))
+print(dns.rcode.to_text(dns.query.udp(question, sys.argv[1], timeout=20).rcode()))
 """
 
 
@@ -120,7 +120,6 @@ def names_are_answered_to_programs_in_the_nest_alone(alice: Host, bob: OrdinaryU
     assert alice.run([sys.executable, "-c", ASK, bob.address(4)]).stdout == "REFUSED\n"
 
 
-@pytest.mark.timeout(120)
 def test_the_policy_is_enforced_in_the_nest_and_others_learn_no_names_of_it(pair: Pair) -> None:
     bob, alice = pair.bob, pair.alice
     bob.join()
@@ -136,12 +135,11 @@ def test_the_policy_is_enforced_in_the_nest_and_others_learn_no_names_of_it(pair
     file.write_text(f'network = "home"\n\n[[policy]]\n{rule}protocol = "tcp"\nports = ["80"]\n')
     pair.network.warren(pair.server, "network", "apply", str(file), "--yes")
     alice.wait_for(lambda: alice.run(["curl", "-sm1", f"{url}:81"], check=False).returncode != 0)
-    alice.run(["curl", "-sf", "-m5", "-o", "/dev/null", f"{url}:80"])
+    alice.run(["curl", "-sf", "-m20", "-o", "/dev/null", f"{url}:80"])
     assert alice.run(["curl", "-sm1", f"{url}:81"], check=False).returncode != 0
     assert bob.failed_tasks() == {}
 
 
-@pytest.mark.timeout(200)
 @pytest.mark.logs_errors
 def test_what_is_killed_is_healed_and_the_tunnel_goes_on(pair: Pair) -> None:
     bob, alice = pair.bob, pair.alice
@@ -170,7 +168,7 @@ def test_what_is_killed_is_healed_and_the_tunnel_goes_on(pair: Pair) -> None:
     bob.up()
     assert answers(ping).lost == 0
     assert bob.pids(DATA_PLANE) == [plane]
-    assert bob.exec("ping", "-c1", "-W2", "alice.home.internal").returncode == 0
+    assert bob.exec("ping", "-c1", "-W15", "alice.home.internal").returncode == 0
 
     bob.kill(plane)  # the data plane
     wait_pinged(alice, address)
@@ -181,7 +179,6 @@ def test_what_is_killed_is_healed_and_the_tunnel_goes_on(pair: Pair) -> None:
     assert [bob.pids(HELPER), bob.pids(DATA_PLANE)] == [[], []]
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.skipif(not IS_ROOT, reason="takes both engines by turns")
 def test_after_a_kill_another_engine_takes_over_from_the_first(lab: Lab) -> None:
     underlay = Underlay(lab)
@@ -198,12 +195,14 @@ def test_after_a_kill_another_engine_takes_over_from_the_first(lab: Lab) -> None
     network.up(bob, "--engine", "userspace")
     wait_pinged(alice, address)
     assert "w-home" in bob.run(["ip", "link"]).stdout
-    assert len(data_plane_pids(bob)) == 1
-    assert bob.run(["pgrep", "-f", HELPER, "--ns", str(bob.pid), "--nslist", "mnt"], check=False).returncode == 1
+    bob.wait_for(lambda: len(data_plane_pids(bob)) == 1)
+    bob.wait_for(
+        lambda: bob.run(["pgrep", "-f", HELPER, "--ns", str(bob.pid), "--nslist", "mnt"], check=False).returncode == 1
+    )
 
     network.nodes["bob"].process.kill()
     network.up(bob, "--engine", "rootless")
     wait_pinged(alice, address)
-    assert "w-home" not in bob.run(["ip", "link"]).stdout
+    bob.wait_for(lambda: "w-home" not in bob.run(["ip", "link"]).stdout)
     assert "warren" not in bob.run(["nft", "list", "tables"]).stdout
-    assert len(data_plane_pids(bob)) == 1
+    bob.wait_for(lambda: len(data_plane_pids(bob)) == 1)

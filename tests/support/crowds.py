@@ -9,11 +9,12 @@ import random
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from warren.api.node import Connected, Disconnected, EnrolRequest, NodeLink, Refused
 from warren.api.rest import AdminClient
-from warren.errors import WarrenError
+from warren.errors import Unreachable, WarrenError
 from warren.identity.signing import SigningKey, VerifyKey
 from warren.model.tickets import read_access, read_ticket
 from warren.proto.control.administration import InviteRequest, MemberChange
@@ -48,7 +49,8 @@ def redeem_at_once(ticket: str, count: int) -> tuple[int, dict[str, int]]:
 
 
 async def _redeem_at_once(ticket: str, count: int) -> tuple[int, dict[str, int]]:
-    outcomes = await asyncio.wait_for(asyncio.gather(*(enrol(ticket, f"node{n}") for n in range(count))), PATIENCE_S)
+    async with asyncio.timeout(PATIENCE_S):
+        outcomes = await asyncio.gather(*(enrol(ticket, f"node{n}") for n in range(count)))
     refused: dict[str, int] = {}
     for outcome in outcomes:
         if outcome:
@@ -77,12 +79,14 @@ async def enrol(ticket: str, name: str, key: SigningKey | None = None) -> str:
     return "ended"
 
 
-def write_until_broken(access: str, network: str, ticket: str, round_number: int, seconds: float) -> Acknowledged:
-    """Make invites, enrol nodes and change tags, one after another, until the coordinator is gone."""
-    return asyncio.run(_write_until_broken(access, network, ticket, round_number, seconds))
+def write_until_broken(access: str, network: str, ticket: str, round_number: int, began: Path) -> Acknowledged:
+    """Make invites, enrol nodes and change tags, one after another, until the coordinator is gone; ``began`` is made
+    when one of each kind has been acknowledged.
+    """
+    return asyncio.run(_write_until_broken(access, network, ticket, round_number, began))
 
 
-async def _write_until_broken(access: str, network: str, ticket: str, number: int, seconds: float) -> Acknowledged:
+async def _write_until_broken(access: str, network: str, ticket: str, number: int, began: Path) -> Acknowledged:
     done = Acknowledged()
 
     async def invite() -> None:
@@ -99,6 +103,7 @@ async def _write_until_broken(access: str, network: str, ticket: str, number: in
                     text = f"t{number}-{serial}"
                     await client.change_member(network, member, MemberChange(tags=(text,)))
                     done.tags[member] = text
+                    began.touch()  # somebody had to become a member for that
                 await asyncio.sleep(0)
 
     async def join() -> None:
@@ -106,7 +111,7 @@ async def _write_until_broken(access: str, network: str, ticket: str, number: in
         while True:
             serial += 1
             key = SigningKey(os.urandom(32))
-            if not await asyncio.wait_for(enrol(ticket, f"n{number}-{serial}", key), seconds):
+            if not await enrol(ticket, f"n{number}-{serial}", key):
                 done.members.append(str(key.verify_key))
 
     async def until_broken(work: Coroutine[Any, Any, None]) -> None:
@@ -114,7 +119,8 @@ async def _write_until_broken(access: str, network: str, ticket: str, number: in
             await work
 
     tasks = [asyncio.create_task(until_broken(work())) for work in (invite, tag, join)]
-    await asyncio.wait(tasks, timeout=seconds)
+    # Who wants to become a member tries again for ever; who makes invites notices the end at once.
+    await asyncio.wait(tasks, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
@@ -122,8 +128,14 @@ async def _write_until_broken(access: str, network: str, ticket: str, number: in
 
 
 def what_is_there(access: str, network: str) -> Seen:
-    """The coordinator's state as an administrator sees it."""
-    return asyncio.run(_what_is_there(access, network))
+    """The coordinator's state as an administrator sees it, who asks again when it takes too long."""
+    end = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            return asyncio.run(_what_is_there(access, network))
+        except Unreachable:
+            if time.monotonic() > end:
+                raise
 
 
 async def _what_is_there(access: str, network: str) -> Seen:
