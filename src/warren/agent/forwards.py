@@ -117,9 +117,13 @@ class Forwards:
             )
         if len(self._keeper.asked) >= FORWARDS_MAX:
             raise OperationFailed(f"there are {FORWARDS_MAX} forwards already; remove some")
-        problem = self._keeper.item(Asked(wish, origin)).problem
-        if problem:
-            raise OperationFailed(problem)
+        item = self._keeper.item(Asked(wish, origin))
+        if item.problem:
+            raise OperationFailed(item.problem)
+        other = self._keeper.listener_at(item)
+        if other:  # which would have to give way, or the other way round after the next start
+            what = "path" if wish.place.startswith("unix:") else "port"
+            raise OperationFailed(f"{other} listens at {wish.place} already: choose another {what}")
 
     def _stated(self) -> tuple[Forward | Socks, ...]:
         config = self._config()

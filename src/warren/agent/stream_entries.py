@@ -123,6 +123,25 @@ def _addresses(directory: Directory) -> Iterator[IPAddress]:
         yield directory.own.address4
 
 
+def listener_at(items: Iterable[Item], wanted: Item) -> str:
+    """Which of ``items``, as people call it, listens where ``wanted`` would; empty: none, as far as is known here."""
+    places = () if wanted.entry is None else wanted.entry.listen
+    for item in items:
+        others = () if item.entry is None else item.entry.listen
+        if item.id != wanted.id and any(_meet(one, other) for one in places for other in others):
+            return f"{item.task} of {item.networks[0]}" if item.origin == "network" and item.networks else item.id
+    return ""
+
+
+def _meet(one: Listen, other: Listen) -> bool:
+    """Whether the kernel gives the place to one of the two alone."""
+    if one.path or other.path:
+        return one.path == other.path
+    if (one.side, one.protocol, one.port) != (other.side, other.protocol, other.port):
+        return False
+    return one.address == other.address or not one.address or not other.address
+
+
 def _without_clashes(items: Iterable[Item]) -> Iterator[Item]:
     """Of two entries at one place the first has it; a wildcard and an address are for the kernel to judge."""
     owners: dict[Listen, str] = {}

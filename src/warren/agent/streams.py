@@ -23,7 +23,7 @@ from warren.agent.stream_config import Gateway, StreamConfig
 from warren.agent.stream_connectors import Surroundings
 from warren.agent.stream_directory import NetworkView, Protocol
 from warren.agent.stream_doors import Doors, Network
-from warren.agent.stream_entries import Streams, Wishes, peer_lookup, streams
+from warren.agent.stream_entries import Streams, Wishes, listener_at, peer_lookup, streams
 from warren.agent.stream_forwards import Asked, asked_item, objection
 from warren.agent.stream_order import Orders
 from warren.agent.stream_process import ProcessKeeper
@@ -125,6 +125,10 @@ class StreamKeeper:
     def item(self, asked: Asked) -> Item:
         """What would come of it."""
         return asked_item(asked, self._views(), Orders(self._found.orders), os.geteuid())
+
+    def listener_at(self, item: Item) -> str:
+        """Which other item listens already where ``item`` would, as people call it; empty: none."""
+        return listener_at(self._found.items, item)
 
     async def run(self) -> None:
         """Until it is cancelled; what runs goes on then, until :meth:`close`."""

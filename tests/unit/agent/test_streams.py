@@ -15,6 +15,7 @@ from tests.unit.agent.fakes import signing_key
 from tests.unit.agent.stream_fakes import FakeProcess, FakeWeb, view
 from warren.agent import stream_process
 from warren.agent.forward_store import ForwardStore
+from warren.agent.forward_text import parse_forward
 from warren.agent.forwards import Forwards
 from warren.agent.stream_config import Gateway, StreamConfig
 from warren.agent.stream_directory import Directory, NetworkView
@@ -359,8 +360,6 @@ def test_a_forward_that_cannot_work_is_refused_and_nothing_of_it_stays(
     tmp_path: Path, listen: str, target: str, sentence: str
 ) -> None:
     async def run() -> None:
-        from warren.agent.forward_text import parse_forward
-
         world = World(tmp_path, FakeNetwork(view()))
         world.config = StreamConfig(forwards=(parse_forward("7002", "bob:80"),))
         async with running(world):
@@ -379,10 +378,34 @@ def test_a_forward_that_cannot_work_is_refused_and_nothing_of_it_stays(
     asyncio.run(run())
 
 
+@pytest.mark.parametrize(
+    ("listen", "other"),
+    [
+        ("8081", "connector a of home"),
+        ("*:8081", "connector a of home"),
+        ("*:7002", "forward 127.0.0.1:7002"),
+    ],
+)
+def test_a_forward_does_not_take_the_place_of_what_listens_there(tmp_path: Path, listen: str, other: str) -> None:
+    async def run() -> None:
+        web = Service(name="web", at=("member:bob",), target="localhost:80")
+        connector = Connector(name="a", at=("members",), service="web", listen="8081")
+        world = World(tmp_path, FakeNetwork(view(web, connectors=[connector])))
+        world.config = StreamConfig(forwards=(parse_forward("7002", "bob:80"),))
+        async with running(world):
+            await world.keeper.settle()
+            before = world.ids()
+            with pytest.raises(OperationFailed, match=f"^{other} listens at .* already: choose another port$"):
+                await world.forwards.keep(listen, "bob:80")
+            assert world.ids() == before
+            await world.forwards.keep("8081", "bob:80/udp")
+            await world.forwards.keep("[::1]:8081", "bob:80")
+
+    asyncio.run(run())
+
+
 def test_one_of_agent_toml_is_removed_there(tmp_path: Path) -> None:
     async def run() -> None:
-        from warren.agent.forward_text import parse_forward
-
         world = World(tmp_path, FakeNetwork(view()))
         world.config = StreamConfig(forwards=(parse_forward("7002", "bob:80"),))
         async with running(world):
