@@ -45,7 +45,7 @@ class Gates:
     def fetch(self, name: str, gateway: Host, *options: str) -> str:
         """What the visitor gets at that gateway, if its certificate is of the authority; empty: nothing."""
         at = f"{name}:443:{self.world.address(gateway)}"
-        command = ["curl", "-sS", "--max-time", "5", "--cacert", str(self.root), "--resolve", at, *options]
+        command = ["curl", "-sS", "--max-time", "15", "--cacert", str(self.root), "--resolve", at, *options]
         return self.world.visitor.run([*command, f"https://{name}/"], check=False).stdout
 
     def wait_for_page(self, name: str, gateway: Host) -> None:
@@ -114,7 +114,7 @@ def much_and_long_comes_through_whatever_http_it_is(gates: Gates) -> None:
         command = ["curl", "-sS", http, "--cacert", str(gates.root), "--resolve", f"www.example.org:443:{gateway}"]
         url = f"https://www.example.org/{BYTES}"
         program = f"{' '.join(command)} {url} -w '%{{stderr}}%{{http_version}}' | sha256sum"
-        done = visitor.run(["sh", "-c", program])
+        done = visitor.run(["sh", "-c", program], timeout=100)
         assert done.stdout.split()[0] == sha256_of(BYTES)
         assert done.stderr == http.removeprefix("--http").removesuffix(".0")
     texts = [b"one", b"two" * 30]
@@ -139,7 +139,7 @@ def a_websocket_outlives_new_sites_and_a_killed_agent(gates: Gates) -> None:
     with plain, EchoSocket(plain, "www.example.org", str(gates.root)) as web:
         world.connector("one", *at)
         until(lambda: served("one"))
-        assert len(processes(gateway, "caddy run")) == 2
+        until(lambda: len(processes(gateway, "caddy run")) == 2)  # one that nobody uses ends a moment later
         world.network.nodes["gw1"].process.signal(SIGKILL)
         world.network.nodes["gw1"].process.wait(10)
         assert web.say(b"while no agent runs") == b"while no agent runs"
@@ -148,7 +148,7 @@ def a_websocket_outlives_new_sites_and_a_killed_agent(gates: Gates) -> None:
         until(lambda: served("two"))
         world.network.warren(world.server, "connector", "remove", "home", "one")
         until(lambda: not served("one"))
-        assert len(processes(gateway, "caddy run")) == 2
+        until(lambda: len(processes(gateway, "caddy run")) == 2)  # one that nobody uses ends a moment later
         assert web.say(b"after all that") == b"after all that"
 
 
@@ -158,7 +158,7 @@ def nothing_is_left_of_a_gateway_that_is_down_but_its_certificates(gates: Gates)
     names = set(gateway.run(["ls", str(run)]).stdout.split())
     assert {"caddy", "sites", "streams.sock"} <= names
     world.network.warren(gateway, "down")
-    assert processes(gateway, "caddy run") == []
+    gateway.wait_for(lambda: not processes(gateway, "caddy run"))
     left = gateway.run(["find", str(run), "-mindepth", "1"], check=False).stdout.split()
     assert [path for path in left if "caddy" in path or "sites" in path or "streams" in path] == []
     assert list(state.glob("caddy/certificates/*/www.example.org/www.example.org.crt"))

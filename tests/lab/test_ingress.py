@@ -27,7 +27,7 @@ def curl(host: Host, url: str, *options: str) -> str:
 
 def fetched(host: Host, url: str, *options: str) -> bool:
     """Whether it is the page."""
-    return PAGE in host.run(["curl", "-sS", "--max-time", "5", *options, url], check=False).stdout
+    return PAGE in host.run(["curl", "-sS", "--max-time", "15", *options, url], check=False).stdout
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from signal import SIGKILL
 
 import pytest
@@ -13,6 +12,7 @@ from tests.support.stream_traffic import (
     datagram_answers,
     ended_how,
     many_streams,
+    one_by_one,
     serve_echo_datagrams,
     serve_hashes,
 )
@@ -73,7 +73,7 @@ def whichever_process_is_killed_streams_can_be_opened_again(world: StreamWorld) 
         wait(world.visitor, lambda: works(world), lambda victim=victim: f"{victim}: {agent_status(hidden)}")
     process = world.network.nodes["hidden"].process
     process.signal(SIGKILL)
-    process.wait(10)
+    process.wait(30)
     assert works(world, 10)  # nothing hangs on the agent
     world.restart(hidden)
     assert works(world, 10)
@@ -88,7 +88,7 @@ def a_stream_lives_through_the_death_of_the_agent_and_of_the_helper(world: Strea
         kill(hidden, "warren.engine.rootless")
         process = world.network.nodes["hidden"].process
         process.signal(SIGKILL)
-        process.wait(10)
+        process.wait(30)
         world.restart(hidden)
         stream.sendall(b"def")
         stream.shutdown(socket.SHUT_WR)
@@ -106,9 +106,9 @@ def a_source_that_is_not_listed_and_one_that_is_too_fast_are_refused_at_once(wor
     world.connector("slow", *at, "--listen", "*:7002", "--rate", "1")
     for name in ("closed", "slow"):
         world.wait_done(gateway, f"connector {name}")
-    assert visitor.call(ended_how, outside, 7001, 10.0) in {"reset", "end", "refused"}
-    taken = sum(visitor.call(many_streams, outside, 7002, 1, 10, number).intact for number in range(20))
-    assert 10 <= taken < 20
+    assert visitor.call(ended_how, outside, 7001, 20.0) in {"reset", "end", "refused"}
+    taken = visitor.call(one_by_one, outside, 7002, 20)
+    assert 10 <= taken < 20, "ten seconds' worth at once, and one a second"
     refused = {one["id"].rpartition(" ")[2]: one["refused"] for one in streams(gateway)}
     assert refused["closed"] == {"source": 1}
     assert refused["slow"] == {"rate": 20 - taken}
@@ -144,9 +144,7 @@ def what_the_policy_forbids_is_refused_at_once_with_the_reason(world: StreamWorl
     )
     world.network.warren(world.server, "network", "apply", str(file), "--yes")
     wait(visitor, lambda: not works(world), lambda: "the policy")
-    began = time.monotonic()
-    assert visitor.call(ended_how, world.address(gateway), PORT, 10.0) in {"reset", "refused"}
-    assert time.monotonic() - began < 5
+    assert visitor.call(ended_how, world.address(gateway), PORT, 8.0) in {"reset", "refused"}
     assert "policy" in world.task(gateway, "connector public")["reason"]
 
 

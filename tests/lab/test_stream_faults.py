@@ -100,7 +100,7 @@ def while_agents_stand_still_streams_flow_and_open(world: FaultWorld) -> None:
         while time.monotonic() < until:
             for stream in streams:
                 stream.wait_flows()
-    assert agent_status(world.gateway)["networks"][0]["state"] == "up"
+    wait(world.gateway, lambda: agent_status(world.gateway)["networks"][0]["state"] == "up", lambda: "up again")
     ended_intact(streams)
 
 
@@ -117,7 +117,7 @@ def while_the_processes_that_carry_them_stand_still_bytes_wait(world: FaultWorld
             assert (
                 stream.back - far < 20 * BLOCK
             )  # a slow machine may still read what had come; ten times as much is sent
-    assert late.result(40) == b"late"
+    assert late.result(80) == b"late"
     ended_intact(streams)
 
 
@@ -127,7 +127,7 @@ def a_packet_filter_flushed_by_somebody_else_is_made_again(world: FaultWorld) ->
     before = gateway.run(["nft", "list", "ruleset"]).stdout
     for wrong in ("flush ruleset", "flush chain inet warren-w-home inbound"):
         gateway.run(["nft", wrong])
-        gateway.wait_for(lambda: gateway.run(["nft", "list", "ruleset"]).stdout == before, 20)
+        gateway.wait_for(lambda: gateway.run(["nft", "list", "ruleset"]).stdout == before, 60)
     assert world.works()
     ended_intact(streams)
 
@@ -149,7 +149,7 @@ def who_has_no_descriptors_left_refuses_and_says_so_and_goes_on_when_there_are_s
     gateway, entry = world.gateway, "home: connector hashes"
     (number,) = processes(gateway, STREAMS)
     gateway.run(["prlimit", "--nofile=64:64", "--pid", number])
-    assert world.visitor.call(many_streams, world.outside, HASHES + 200, 100, 1000, 9, timeout=90).intact == 0
+    assert world.visitor.call(many_streams, world.outside, HASHES + 200, 100, 1000, 9, timeout=120).intact == 0
     wait(gateway, lambda: stream_of(gateway, entry)["refused"].get("resources"), lambda: str(stream_of(gateway, entry)))
     wait(world.visitor, lambda: world.works(10), lambda: str(agent_status(gateway)))
 
@@ -194,12 +194,12 @@ def test_on_a_full_disk_nothing_is_half_made_and_all_of_it_works_when_there_is_r
     toml = GATEWAY.format(domain="gw1.example.com")
     gateway.run(["sh", "-c", f"cat > {state}/agent.toml"], input=toml)
     world.start()
-    gateway.wait_for(["ping", "-n", "-c1", "-W1", world.network.address(hidden)], 20)
+    gateway.wait_for(["ping", "-n", "-c1", "-W1", world.network.address(hidden)], 60)
     hidden.begin(serve_page, "127.0.0.1", 8000, "a page")
     hidden.begin(serve_hashes, "127.0.0.1", HASHES)
     forwards = (["7100", "hashes"], [f"unix:{run}/hashes.sock", "hashes"], ["--socks", "1080"])
     at = f"www.example.org:443:{world.address(gateway)}"
-    fetch = ["curl", "-sSk", "--max-time", "5", "--resolve", at, "https://www.example.org/"]
+    fetch = ["curl", "-sSk", "--max-time", "15", "--resolve", at, "https://www.example.org/"]
 
     def page() -> bool:
         return "a page" in visitor.run(fetch, check=False).stdout
@@ -259,7 +259,7 @@ def test_only_who_carries_a_service_says_who_its_clients_are(lab: Lab) -> None:
         return host.call(said_and_ended, address, port, pieces, pause_s, timeout=60)
 
     wait(gateway, lambda: asked(gateway, CONNECTOR_PORT, FORGED + LAST) == (FORGED + LAST, "end"), lambda: "gateway")
-    seen = lines(log)
+    seen, before = lines(log), stream_of(hidden, entry)["refused"]
     slow = [
         gateway.begin(said_and_ended, address, CONNECTOR_PORT, pieces, 0.5)
         for pieces in ([FORGED[:20]], [FORGED[at : at + 1] for at in range(20)])
@@ -276,7 +276,7 @@ def test_only_who_carries_a_service_says_who_its_clients_are(lab: Lab) -> None:
         assert call.result(60) == (b"", "reset")
     assert lines(log) == seen
     refused = stream_of(hidden, entry)["refused"]
-    assert (refused["source"], refused["proxy-header"]) == (1, 6)
+    assert [refused[why] - before.get(why, 0) for why in ("source", "proxy-header")] == [1, 6]
     # At the service's own port, and from outside, it is what they say and no header.
     said, _ = asked(mallory, TOLD, FORGED + LAST)
     assert client_of(said) == world.network.address(mallory)

@@ -107,6 +107,15 @@ def exchange(address: str, port: int, data: bytes) -> bytes:
     return said
 
 
+def one_by_one(address: str, port: int, count: int) -> int:
+    """How many of ``count`` short streams to :func:`serve_hashes`, one right after the other, are answered."""
+    answered = 0
+    for number in range(count):
+        with contextlib.suppress(ConnectionError):
+            answered += len(exchange(address, port, _HEADER.pack(number, 1) + b"x")) == 8 + 32 + 1
+    return answered
+
+
 def ended_how(address: str, port: int, within_s: float = PATIENCE_S) -> str:
     """How a stream ends on which nothing is said: ``refused``, ``reset``, ``end`` or ``open`` after ``within_s``."""
     try:
