@@ -109,9 +109,9 @@ async def obtain(challenge: str, *, following: bool = False) -> str:
                     await websocket(gate, "plain.test")
                     await gate.open_doors(wanted)
                     assert await gate.caddy.keep(wanted) != gate.ports
-                    await eventually(lambda: any(gate.settings.storage.glob("certificates/*/acme.test/*.crt")), 30)
+                    await eventually(lambda: any(gate.settings.storage.glob("certificates/*/acme.test/*.crt")), 60)
                 await gate.keep(wanted)
-                async with asyncio.timeout(30):
+                async with asyncio.timeout(60):
                     while not (issuer := await issuer_of(gate, "acme.test")):
                         await asyncio.sleep(0.05)
                 assert gate.caddy.problems() == {}
@@ -187,7 +187,7 @@ def test_a_certificate_is_renewed_in_time_and_the_old_one_served_on_while_that_f
                 first = await until_other(gate, None)
                 second = await until_other(gate, first)
                 assert second.not_valid_after_utc > first.not_valid_after_utc
-            await eventually(lambda: "acme" in gate.caddy.problems(), 30)
+            await eventually(lambda: "acme" in gate.caddy.problems(), 60)
             said = gate.caddy.problems()["acme"]
             assert said.startswith("the certificate for acme.test ")
             assert ", and cannot be renewed: " in said
@@ -200,7 +200,7 @@ def test_a_certificate_is_renewed_in_time_and_the_old_one_served_on_while_that_f
 
 
 async def until_other(gate: Gateway, before: x509.Certificate | None) -> x509.Certificate:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (found := await certificate_of(gate, "acme.test")) is None or found == before:
             await asyncio.sleep(0.1)
     return found

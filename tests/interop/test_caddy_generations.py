@@ -75,15 +75,15 @@ class Http2:
         writer.write(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(4, 0, 0, b""))
         return cls(reader, writer)
 
-    async def ask(self) -> list[int]:
-        """Of the answer, and of what else comes with it."""
+    async def ask(self, *expected: int) -> list[int]:
+        """Of the answer, and of what else comes with it: waited for, what is expected."""
         # :method GET, :scheme https, :path / from the static table, and :authority as it is (RFC 7541).
         self._writer.write(_frame(HEADERS, 0x5, self._stream, b"\x82\x87\x84\x01\x06a.test"))
         self._stream += 2
         found: list[int] = []
         with contextlib.suppress(TimeoutError):
             while True:
-                async with asyncio.timeout(QUIET_S if DATA in found else PATIENCE_S):
+                async with asyncio.timeout(QUIET_S if found and set(expected) <= set(found) else PATIENCE_S):
                     head = await self._reader.readexactly(9)
                     await self._reader.readexactly(int.from_bytes(head[:3]))
                 if head[3] in {HEADERS, DATA, GO_AWAY} and head[3] not in found:
@@ -155,14 +155,14 @@ def test_who_has_a_connection_to_the_earlier_one_is_answered_and_comes_again_by_
             async with asyncio.timeout(PATIENCE_S):
                 assert b"Connection: close" not in await reader.readuntil(b"}")
             streams = await Http2.open(gate, "a.test")
-            assert await streams.ask() == [HEADERS, DATA]
+            assert await streams.ask(HEADERS, DATA) == [HEADERS, DATA]
             await gate.keep([gate.site("a.test"), *plain(gate, "b")])
             writer.write(request)
             async with asyncio.timeout(PATIENCE_S):
                 last = await reader.read()
             assert last.startswith(b"HTTP/1.1 200 ")
             assert b"Connection: close" in last
-            assert await streams.ask() == [HEADERS, DATA, GO_AWAY]
+            assert await streams.ask(HEADERS, DATA, GO_AWAY) == [HEADERS, DATA, GO_AWAY]
             assert await web.echoes()
             assert gate.caddy.earlier == 1
             writer.transport.abort()
@@ -320,7 +320,7 @@ def test_one_that_hangs_is_replaced_though_nothing_changes(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(generation, "LOOK_EVERY_S", 0.1)
-    monkeypatch.setattr(process, "HUNG_AFTER_S", 1.0)
+    monkeypatch.setattr(process, "HUNG_AFTER_S", 3.0)
     monkeypatch.setattr("warren.linux.processes.STOP_S", 0.5)
 
     async def scene() -> None:

@@ -285,7 +285,7 @@ async def http2(gate: Gateway, request: bytes) -> None:
 def test_a_body_that_does_not_come_ends_and_a_websocket_that_is_silent_does_not(
     tls: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(peers, "REQUEST_IDLE_S", 1.0)
+    monkeypatch.setattr(peers, "REQUEST_IDLE_S", 2.0)
     host = b"a.test" if tls else b"plain.test"
 
     async def scene() -> None:

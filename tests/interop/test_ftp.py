@@ -119,7 +119,7 @@ def _through(service: str) -> Backend:
     return Backend(name="service", side="overlay", host=service, port=2121, connector_port=CONNECTOR_PORT)
 
 
-GONE_S = 10.0
+GONE_S = 40.0
 
 
 async def _start(run: Path, config: Config) -> tuple[StreamProcess, dict[str, int]]:
@@ -186,7 +186,7 @@ def test_a_client_that_gives_a_transfer_up_can_go_on(ways: Ways, server: str, ho
         pytest.skip(missing(server) or "")
     place, running = ways[key]
     (running.root / "long").write_bytes(bytes(20_000_000))
-    with socket.create_connection((place.host, place.port), timeout=10) as sock, sock.makefile("rb") as lines:
+    with socket.create_connection((place.host, place.port), timeout=40) as sock, sock.makefile("rb") as lines:
 
         def hear() -> bytes:
             while (line := lines.readline())[3:4] != b" " or not line[:3].isdigit():
@@ -218,7 +218,7 @@ def test_tls_is_refused_in_words_and_at_once(ways: Ways, scheme: str, options: l
     if key not in ways:
         pytest.skip(missing("vsftpd") or "")
     place, _ = ways[key]
-    command = ["curl", "-sSv", "--max-time", "10", *options, f"{scheme}://{place.host}:{place.port}/"]
+    command = ["curl", "-sSv", "--max-time", "40", *options, f"{scheme}://{place.host}:{place.port}/"]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ran.returncode in {35, 64}
     assert said in ran.stderr

@@ -31,7 +31,7 @@ pytestmark = [
 GATEWAY4, GATEWAY6, SERVICE = "10.1.0.1", "fd01::1", "fd77::2"
 CLIENT4, STRANGER4 = "10.1.0.2", "10.1.0.3"
 PORT, SERVER_PORT = 2121, 2100
-PATIENCE_S = 10.0
+PATIENCE_S = 40.0
 # What a policy for the service lets through, and nothing in the other direction.
 HOME_FILTER = f"""
 table inet rules {{

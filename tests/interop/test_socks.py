@@ -52,7 +52,7 @@ def serving(world: NestWorld, owner_uid: int | None) -> None:
 
 def curl(host: Host, url: str, *options: str, user: str | None = None) -> tuple[int, bool]:
     """Exit status, and whether the page was fetched as it is."""
-    command = 'set -o pipefail; curl -sS --max-time 10 "$@" | sha256sum'
+    command = 'set -o pipefail; curl -sS --max-time 30 "$@" | sha256sum'
     done = host.run(["bash", "-c", command, "curl", *options, url], check=False, user=user)
     return done.returncode, done.stdout.split()[0] == sha256(CONTENT).hexdigest()
 
@@ -116,8 +116,8 @@ def associate_and_ask() -> set[str]:
     for host in ("127.0.0.1", "::1"):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         with socket.create_connection((host, SOCKS_PORT)) as control, socket.socket(family, socket.SOCK_DGRAM) as sock:
-            control.settimeout(10)
-            sock.settimeout(10)
+            control.settimeout(30)
+            sock.settimeout(30)
             control.sendall(b"\5\1\0\5\3\0\1" + bytes(6))
             heard = b""
             while len(heard) < (24 if ":" in host else 12):

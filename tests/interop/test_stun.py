@@ -75,12 +75,12 @@ def our_server(host: Host, *options: str) -> Process:
 
 
 def judged(host: Host, *options: str) -> str:
-    return host.run(["turnutils_natdiscovery", *options, SERVER[0]], timeout=60).stdout
+    return host.run(["turnutils_natdiscovery", *options, SERVER[0]], timeout=100).stdout
 
 
 def behaviour(*addresses: str) -> Behaviour:
     servers = [TransportAddress(ip_address(address), 3478) for address in addresses]
-    found, refused = asyncio.run(discover_behaviour(servers, 20.0))
+    found, refused = asyncio.run(discover_behaviour(servers, 40.0))
     assert found is not None
     assert refused is None
     return found
@@ -95,7 +95,7 @@ def test_coturns_tool_judges_every_nat_right_by_our_server(sites: Sites) -> None
     hosts = {name: sites.behind(kind) for name, kind in SITES.items()}
     judgements = {name: host.begin(judged, host, "-m", "-f") for name, host in hosts.items()}
     for name, judgement in judgements.items():
-        text = judgement.result(60)
+        text = judgement.result(100)
         kind = SITES[name]
         # The tool sends test III where the answer of test II says: by RFC 5780 §7.4 that is the first address again,
         # with another port, so that it cannot tell these two apart. coturn's own server names the second address.
@@ -109,7 +109,7 @@ def test_our_discovery_judges_every_nat_right_by_coturns_server(sites: Sites) ->
     hosts = {name: sites.behind(kind) for name, kind in SITES.items()}
     discoveries = {name: host.begin(behaviour, SERVER[0]) for name, host in hosts.items()}
     for name, discovery in discoveries.items():
-        found = discovery.result(60)
+        found = discovery.result(100)
         kind = SITES[name]
         assert (name, found.mapping, found.filtering) == (name, kind.mapping, kind.filtering)
         assert found.translated

@@ -78,7 +78,7 @@ class World:
             ]
         )
 
-    def run(self, body: Callable[[], Coroutine[Any, Any, None]], seconds: float = 60.0) -> None:
+    def run(self, body: Callable[[], Coroutine[Any, Any, None]], seconds: float = 100.0) -> None:
         """With the network of the client's host."""
 
         async def limited() -> None:

@@ -23,7 +23,7 @@ pytestmark = [
 RELAY4, RELAY6, PEER4, PEER6 = "10.9.0.1", "fd09::1", "10.9.0.2", "fd09::2"
 PORT, TLS_PORT = 3478, 5349
 MESSAGES = 10
-_LIMIT_S = 40.0
+_LIMIT_S = 90.0
 
 CONFIG = f"""
 udp_port = {PORT}
@@ -105,14 +105,14 @@ def test_an_even_port_with_the_next_one_reserved(scene: Scene) -> None:
 
 def test_a_wrong_password_is_refused(scene: Scene) -> None:
     done = scene.client.run(
-        ["turnutils_uclient", "-u", "u", "-w", "wrong", "-n", "1", "-e", PEER4, "-X", RELAY4], timeout=20, check=False
+        ["turnutils_uclient", "-u", "u", "-w", "wrong", "-n", "1", "-e", PEER4, "-X", RELAY4], timeout=60, check=False
     )
     assert "Total lost packets 0 " not in done.stdout
 
 
 @pytest.mark.parametrize("server", [RELAY4, RELAY6])
 def test_coturns_stun_client_is_told_its_address(scene: Scene, server: str) -> None:
-    done = scene.client.run(["turnutils_stunclient", server], timeout=20)
+    done = scene.client.run(["turnutils_stunclient", server], timeout=60)
     address = PEER6 if ":" in server else PEER4
     assert f"UDP reflexive addr: {address}" in done.stdout.replace("[", "").replace("]", "")
 
@@ -170,7 +170,7 @@ class UdpAsker(TurnAsker):
     def __init__(self, server: str) -> None:
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.connect((server, PORT))
-        self.sock.settimeout(2)
+        self.sock.settimeout(5)
         super().__init__(self._exchange, sha256=False)
 
     def _exchange(self, data: bytes) -> bytes:

@@ -115,7 +115,7 @@ def test_a_taken_port_is_an_error_and_changes_nothing(end: TunnelEnd) -> None:
     holder = end.host.start(
         ["python3", "-c", "import socket,signal;s=socket.socket(2,2);s.bind(('',40009));signal.pause()"], name="holder"
     )
-    end.host.wait_for(["sh", "-c", "ss -uln | grep -q :40009"], timeout=10)
+    end.host.wait_for(["sh", "-c", "ss -uln | grep -q :40009"], timeout=60)
     done = end.host.run(["wg", "set", INTERFACE, "listen-port", "40009", "peer", BOB], check=False)
     assert done.returncode == 1
     assert "Address already in use" in done.stderr
@@ -127,9 +127,9 @@ def test_a_taken_port_is_an_error_and_changes_nothing(end: TunnelEnd) -> None:
 def test_deleting_the_interface_or_the_socket_ends_the_data_plane(lab: Lab) -> None:
     first, second = warren_end(lab.host("one"), "10.77.0.1/24"), warren_end(lab.host("two"), "10.77.0.2/24")
     first.host.run(["ip", "link", "del", INTERFACE])
-    assert first.process.wait(timeout=10) == 0
+    assert first.process.wait(timeout=60) == 0
     second.host.run(["rm", f"/run/wireguard/{INTERFACE}.sock"])
-    assert second.process.wait(timeout=10) == 0
+    assert second.process.wait(timeout=60) == 0
     for end in (first, second):
         assert end.host.run(["ls", "/sys/class/net", "/run/wireguard"]).stdout.split() == [
             "/run/wireguard:",

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.pings import Answers, counted
 from tests.support.tunnels import TunnelEnd, needs_wireguard_go, readdress, warren_end, wireguard_go_end
 from warren.lab import Impairment, Lab, Link
 from warren.lab.traffic import tcp_transfer
 
-pytestmark = needs_wireguard_go
+pytestmark = [needs_wireguard_go, pytest.mark.timeout(300)]
 
 WARREN4, GO4, WARREN6, GO6 = "10.77.0.1", "10.77.0.2", "fd77::1", "fd77::2"
 OUTER = {"IPv4": ("10.9.0.1", "10.9.0.2"), "IPv6": ("fd09::1", "fd09::2")}
@@ -93,7 +94,7 @@ def test_a_persistent_keepalive_opens_and_keeps_the_session(make: Callable[..., 
     other.peer(warren)
     warren.peer(other, "endpoint", "10.9.0.2:51820", "persistent-keepalive", "25")
     # 25 s are 1.25 s here: several keepalives within the patience of this test
-    warren.host.wait_for(lambda: warren.statistics()["keepalives_sent"] >= 3, timeout=20)
+    warren.host.wait_for(lambda: warren.statistics()["keepalives_sent"] >= 3, timeout=60)
     assert int(other.dump()[0][5]) > 148 + 3 * 32 - 1
     assert other.ping(WARREN4)
 
@@ -106,22 +107,22 @@ def test_a_passive_keepalive_answers_one_way_traffic(make: Callable[..., Pair]) 
         ["nft", "-f", "-"], input="table inet t { chain i { type filter hook input priority 0; iifname wg0 drop; }; }"
     )
     other.host.run(["ping", "-c", "1", "-W", "1", WARREN4], check=False)
-    warren.host.wait_for(lambda: warren.statistics()["keepalives_sent"] >= 1, timeout=20)
+    warren.host.wait_for(lambda: warren.statistics()["keepalives_sent"] >= 1, timeout=60)
 
 
 def test_hours_of_rekeying_under_traffic_lose_nothing(make: Callable[..., Pair]) -> None:
     warren, other, _ = make(clock_rate=60)
     know_each_other(warren, other)
     # 12 s of pings, 20 a second, are 12 minutes of WireGuard's time on our side: a new session every two
-    done = warren.host.run(["ping", "-n", "-q", "-i", "0.05", "-c", "240", "-W", "2", GO4], timeout=60)
-    assert " 0% packet loss" in done.stdout
+    done = warren.host.run(["ping", "-n", "-i", "0.05", "-c", "240", "-W", "2", GO4], timeout=100)
+    assert counted(done.stdout) == Answers(sent=240, lost=0)
     assert warren.statistics()["handshakes_completed"] >= 5
 
 
 def test_a_transfer_survives_rekeying(make: Callable[..., Pair]) -> None:
     warren, other, _ = make(Impairment(rate_bps=80_000_000, queue_packets=500), clock_rate=60)
     know_each_other(warren, other)
-    assert tcp_transfer(warren.host, other.host, GO4, 48 * MEGABYTE, timeout=60).intact
+    assert tcp_transfer(warren.host, other.host, GO4, 48 * MEGABYTE, timeout=100).intact
     assert warren.statistics()["handshakes_completed"] >= 2
 
 
@@ -168,7 +169,7 @@ def test_the_other_roams_in_address_and_port(make: Callable[..., Pair]) -> None:
 def test_a_bad_link_delays_but_never_damages(make: Callable[..., Pair], impairment: Impairment) -> None:
     warren, other, _ = make(impairment)
     know_each_other(warren, other)
-    warren.host.wait_for(["ping", "-c1", "-W1", GO4], timeout=30)
+    warren.host.wait_for(["ping", "-c1", "-W1", GO4], timeout=90)
     for sender, receiver, address in ((warren.host, other.host, GO4), (other.host, warren.host, WARREN4)):
         assert tcp_transfer(sender, receiver, address, MEGABYTE, timeout=90).intact
 
@@ -177,7 +178,7 @@ def test_a_small_mtu_crosses_a_black_hole(make: Callable[..., Pair]) -> None:
     warren, other, _ = make(Impairment(mtu_drop=1400), mtu=1280)
     know_each_other(warren, other)
     for sender, receiver, address in ((warren.host, other.host, GO4), (other.host, warren.host, WARREN6)):
-        assert tcp_transfer(sender, receiver, address, 4 * MEGABYTE, timeout=30).intact
+        assert tcp_transfer(sender, receiver, address, 4 * MEGABYTE, timeout=90).intact
 
 
 def test_a_black_hole_below_the_mtu_stops_full_packets_and_nothing_else(make: Callable[..., Pair]) -> None:
@@ -187,7 +188,7 @@ def test_a_black_hole_below_the_mtu_stops_full_packets_and_nothing_else(make: Ca
     assert not warren.ping(GO4, size=1392, wait_s=1)
     for host in (warren.host, other.host):  # what RFC 4821 probing by the host's TCP then recovers
         host.run(["sysctl", "-qw", "net.ipv4.tcp_mtu_probing=2", "net.ipv4.tcp_base_mss=1024"])
-    assert tcp_transfer(warren.host, other.host, GO4, MEGABYTE, timeout=60).intact
+    assert tcp_transfer(warren.host, other.host, GO4, MEGABYTE, timeout=100).intact
 
 
 def test_a_clock_that_once_stood_in_the_future_does_not_lock_the_key_out(lab: Lab) -> None:
@@ -202,7 +203,7 @@ def test_a_clock_that_once_stood_in_the_future_does_not_lock_the_key_out(lab: La
     def start_and_ping(state: Path) -> bool:
         warren = warren_end(left, f"{WARREN4}/24", state=state)
         know_each_other(warren, other)
-        answered = warren.ping(GO4, wait_s=2)
+        answered = warren.ping(GO4, wait_s=4)
         warren.process.stop()
         return answered
 
