@@ -34,8 +34,8 @@ def test_a_host_has_its_own_name_interfaces_run_directory_and_resolver(lab: Lab)
 
 def test_loopback_is_up_in_both_families(lab: Lab) -> None:
     host = lab.host("a")
-    host.run(["ping", "-c1", "-W1", "127.0.0.1"])
-    host.run(["ping", "-c1", "-W1", "::1"])
+    host.run(["ping", "-c1", "-W15", "127.0.0.1"])
+    host.run(["ping", "-c1", "-W15", "::1"])
 
 
 def test_a_program_keeps_the_directory_has_no_input_and_speaks_english(lab: Lab) -> None:
@@ -81,10 +81,10 @@ def test_a_background_program_is_logged_and_stopped_with_its_children(lab: Lab) 
     assert process.returncode is None
     with pytest.raises(OperationFailed, match="still runs"):
         process.wait(0.01)
-    assert process.stop() == -signal.SIGTERM
+    assert process.stop(30) == -signal.SIGTERM
     host.wait_for(lambda: not processes_named(SLEEP))
     again = host.start(["true"], name="worker")
-    assert again.wait(5) == 0
+    assert again.wait(30) == 0
     assert again.log.name == "a-worker-2.log"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
-
 import pytest
 
 from warren.errors import OperationFailed, UsageError
@@ -62,7 +60,7 @@ def test_the_same_seed_loses_the_same_packets(lab_privilege: None) -> None:
         (Impairment(corrupt=0.3), lambda s: 0.6 * COUNT < s.received < 0.8 * COUNT),
         (Impairment(mtu_drop=91), lambda s: s.received == 0),
         (Impairment(mtu_drop=92), lambda s: s.received == COUNT),
-        (Impairment(rate_bps=64_000, queue_packets=10), lambda s: 10 <= s.received < COUNT / 2),
+        (Impairment(rate_bps=16_000, queue_packets=10), lambda s: 10 <= s.received < COUNT / 2),  # one each 46 ms
     ],
     ids=lambda value: str(value) if isinstance(value, Impairment) else "",
 )
@@ -80,13 +78,13 @@ def test_a_fault_changed_in_operation_acts_in_its_direction_only(
 
 def test_a_delay_is_seen_by_the_round_trip(bad: Bad) -> None:
     a, b, link = bad
-    link.set(Impairment(delay_s=0.02))
-    both = statistics.median(udp_echo(a, b, "10.9.0.2", count=5))
+    link.set(Impairment(delay_s=0.2))
+    both = min(udp_echo(a, b, "10.9.0.2", count=3))
     link.set(Impairment(), toward=a)
-    one = statistics.median(udp_echo(a, b, "10.9.0.2", count=5))
-    # upper bounds leave room for a busy machine
-    assert 0.04 <= both < 0.06
-    assert 0.02 <= one < 0.035
+    one = min(udp_echo(a, b, "10.9.0.2", count=3))
+    # The quickest of three, and upper bounds that leave room for a busy machine.
+    assert 0.4 <= both < 0.6
+    assert 0.2 <= one < 0.4
 
 
 def test_corrupted_datagrams_reach_the_program_when_asked_for(bad: Bad) -> None:

@@ -23,15 +23,22 @@ def pair(lab: Lab) -> tuple[Host, Host, Link]:
     return a, b, link
 
 
-def reaches(host: Host, address: str) -> bool:
-    return host.run(["ping", "-c1", "-W1", address], check=False).returncode == 0
+def reaches(host: Host, address: str, within_s: int = 15) -> bool:
+    return host.run(["ping", "-c1", f"-W{within_s}", address], check=False).returncode == 0
+
+
+def is_ready(host: Host) -> bool:
+    """Neither duplicate address detection nor a late carrier keeps an address back for a second."""
+    shown = host.run(["ip", "address", "show", "dev", "eth0"]).stdout
+    late = [line for line in shown.splitlines() if "scope global" in line and " tentative" in line]
+    return "LOWER_UP" in shown and not late
 
 
 def test_addresses_of_both_families_answer_at_once(pair: tuple[Host, Host, Link]) -> None:
     a, b, _ = pair
+    assert [is_ready(host) for host in (a, b)] == [True, True]
     for client, server, address in ((a, b, "fd09::2"), (b, a, "fd09::1"), (a, b, "10.9.0.2")):
-        (seconds,) = udp_echo(client, server, address, count=1)
-        assert seconds < 0.5, "duplicate address detection or a late carrier would take a second"
+        assert len(udp_echo(client, server, address, count=1)) == 1
 
 
 def test_a_pulled_cable_carries_nothing_and_comes_back_with_addresses_and_routes(pair: tuple[Host, Host, Link]) -> None:
@@ -39,7 +46,7 @@ def test_a_pulled_cable_carries_nothing_and_comes_back_with_addresses_and_routes
     a.route("default", via="10.9.0.2")
     a.route("fd99::/16", via="fd09::2")
     link.down()
-    assert not reaches(a, "10.9.0.2")
+    assert not reaches(a, "10.9.0.2", 1)
     link.up()
     assert reaches(a, "10.9.0.2")
     assert reaches(a, "fd09::2")
@@ -60,11 +67,11 @@ def test_every_host_on_a_switch_reaches_every_other(lab: Lab) -> None:
     hosts = [lab.host(name) for name in "abc"]
     for number, host in enumerate(hosts, 1):
         lab.attach(host, switch, f"10.9.0.{number}/24", f"fd09::{number}/64")
+    assert [is_ready(host) for host in hosts] == [True] * 3
     capture = switch.capture(BRIDGE)
     for number, host in enumerate(hosts, 1):
         for family in ("10.9.0.", "fd09::"):
-            (seconds,) = udp_echo(hosts[number % 3], host, f"{family}{number}", count=1)
-            assert seconds < 0.5
+            assert len(udp_echo(hosts[number % 3], host, f"{family}{number}", count=1)) == 1
     assert switch.run(["ip", "-brief", "address", "show", BRIDGE]).stdout.split()[2:] == [], "the switch has no address"
     assert capture.stop().exists()
 
@@ -93,7 +100,7 @@ def behind_nat(lab: Lab, *, symmetric: bool = False, udp_timeout_s: int | None =
 def mapped_source(inside: Host, outside: Host, client: socket.socket, port: int) -> tuple[str, int]:
     """What ``outside`` sees as the source of a datagram from ``client`` to its ``port``."""
     with outside.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
-        server.settimeout(5)
+        server.settimeout(15)
         server.bind(("10.0.0.2", port))
         client.sendto(b"?", ("10.0.0.2", port))
         source: tuple[str, int] = server.recvfrom(10)[1]
@@ -111,19 +118,20 @@ def test_a_nat_maps_by_source_alone_or_by_destination_too(lab: Lab, symmetric: b
 
 
 def test_a_nat_mapping_lasts_as_long_as_asked_for_and_can_be_forgotten(lab: Lab) -> None:
-    inside, router, outside = behind_nat(lab, udp_timeout_s=1)
+    inside, router, outside = behind_nat(lab, udp_timeout_s=2)
     with (
         inside.socket(socket.AF_INET, socket.SOCK_DGRAM) as client,
         outside.socket(socket.AF_INET, socket.SOCK_DGRAM) as server,
     ):
-        server.settimeout(5)
+        server.settimeout(15)
         server.bind(("10.0.0.2", 5000))
         client.sendto(b"?", ("10.0.0.2", 5000))
         source = server.recvfrom(10)[1]
-        client.settimeout(0.3)
+        client.settimeout(15)
         server.sendto(b"!", source)
         assert client.recv(10) == b"!"
-        router.wait_for(lambda: "dport=5000" not in conntrack(router), timeout=10)
+        router.wait_for(lambda: "dport=5000" not in conntrack(router))
+        client.settimeout(0.3)
         server.sendto(b"!", source)
         with pytest.raises(TimeoutError):
             client.recv(10)
@@ -189,7 +197,7 @@ def test_a_capture_has_both_directions_from_its_first_moment(pair: tuple[Host, H
     capture = a.capture("eth0")
     question = b"a question that nothing else contains"
     with b.socket(socket.AF_INET, socket.SOCK_DGRAM) as server, a.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        server.settimeout(5)
+        server.settimeout(15)
         server.bind(("10.9.0.2", 5000))
         client.sendto(question, ("10.9.0.2", 5000))
         server.sendto(question[::-1], server.recvfrom(100)[1])

@@ -20,7 +20,7 @@ from warren.lab import Host, Impairment, Lab
 from warren.lab.reaper import HOST_NAMESPACES, end_processes, namespaces_of
 from warren.linux.netns import NamespaceId
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 INTERFACE = "warren-leak0"
 
 
@@ -47,6 +47,14 @@ def wait_until_empty(namespaces: frozenset[NamespaceId]) -> None:
         time.sleep(0.01)
 
 
+def wait_until_filled(namespaces: frozenset[NamespaceId]) -> None:
+    """Until the programs of :func:`fill` are where they belong: some find their way by themselves."""
+    deadline = time.monotonic() + PATIENCE_S
+    while len(there := members(namespaces)) < 8:
+        assert time.monotonic() < deadline, f"only {there}"
+        time.sleep(0.01)
+
+
 def fill(lab: Lab) -> list[int]:
     """Two linked hosts with children, daemons, one that ignores SIGTERM and one in a namespace of its own."""
     a, b = lab.host("a"), lab.host("b")
@@ -68,11 +76,12 @@ def test_leaving_the_block_ends_every_process_of_its_hosts(lab_privilege: None) 
         with Lab(name="leak") as lab:
             namespaces = watching.enter_context(watched(*fill(lab)))
             scratch = lab.artifacts.parent
-            assert len(members(namespaces)) >= 8
+            wait_until_filled(namespaces)
         assert members(namespaces) == []
     assert not scratch.exists()
     assert INTERFACE not in interfaces()
-    assert (open_files(), children()) == before
+    assert open_files() <= before[0]  # what others left may go meanwhile
+    assert children() <= before[1]
 
 
 def test_an_exception_in_the_block_ends_it_too(lab_privilege: None) -> None:
@@ -107,8 +116,8 @@ def test_processes_outside_and_of_other_hosts_are_left_alone(lab: Lab) -> None:
     ended, other = lab.host("ended"), lab.host("other")
     doomed, kept = ended.start(["sleep", "1000"]), other.start(["sleep", "1000"])
     with subprocess.Popen(["sleep", "1000"]) as outside:
-        end_processes(ended.namespaces, spare=(ended.pid,), grace_s=1.0)
-        assert doomed.wait(1) == -signal.SIGTERM
+        end_processes(ended.namespaces, spare=(ended.pid,), grace_s=20.0)
+        assert doomed.wait(20) == -signal.SIGTERM
         assert outside.poll() is None
         assert kept.returncode is None
         outside.kill()
@@ -148,12 +157,20 @@ def runner() -> Iterator[tuple[subprocess.Popen[str], list[int], Path]]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL], ids=lambda n: n.name)
 def test_a_program_that_is_ended_from_outside_leaves_nothing(lab_privilege: None, number: signal.Signals) -> None:
     with runner() as (popen, holders, scratch), watched(*holders) as namespaces:
-        assert len(members(namespaces)) >= 8
+        wait_until_filled(namespaces)
         popen.send_signal(number)
         assert popen.wait(PATIENCE_S) != 0
         wait_until_empty(namespaces)
-    assert not scratch.exists()
+    wait_until_gone(scratch)
     assert INTERFACE not in interfaces()
+
+
+def wait_until_gone(scratch: Path) -> None:
+    """Where the program was killed somebody else removes its files, when the processes have ended."""
+    deadline = time.monotonic() + PATIENCE_S
+    while scratch.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_holder_that_is_killed_first_changes_nothing_about_that(lab_privilege: None) -> None:

@@ -24,10 +24,10 @@ def _packet_leaves_and_enters() -> None:
     tun = Tun.create("tun0")
     ip("address", "add", "10.1.1.1/24", "dev", "tun0")
     ip("link", "set", "tun0", "up")
-    ping = subprocess.Popen(["ping", "-c1", "-W5", "10.1.1.2"], stdout=subprocess.PIPE, text=True)
+    ping = subprocess.Popen(["ping", "-c1", "-W30", "10.1.1.2"], stdout=subprocess.PIPE, text=True)
     frame = bytearray(FRAME_BYTES_MAX)
     while True:
-        assert select.select([tun], [], [], 5)[0]
+        assert select.select([tun], [], [], 30)[0]
         length = tun.read_into(memoryview(frame))
         packet = frame[VIRTIO_HEADER_BYTES:length]
         if packet[0] >> 4 == 4 and packet[9] == 1:
@@ -37,7 +37,7 @@ def _packet_leaves_and_enters() -> None:
     checksum = int.from_bytes(packet[22:24], "big") + 0x0800
     packet[22:24] = ((checksum & 0xFFFF) + (checksum >> 16)).to_bytes(2, "big")
     assert tun.write(memoryview(bytes(VIRTIO_HEADER_BYTES) + packet))
-    assert "1 received" in ping.communicate(timeout=10)[0]
+    assert "1 received" in ping.communicate(timeout=40)[0]
     assert not tun.write(memoryview(b"\0" * 12)), "a malformed packet is refused"
     tun.close()
     assert "tun0" not in ip("link")
@@ -79,12 +79,12 @@ def _link_is_followed() -> None:
     assert watch.state() == LinkState(up=False, mtu=1380)
     watch.drain()
     ip("link", "set", "tun0", "up", "mtu", "1300")
-    assert select.select([watch], [], [], 5)[0]
+    assert select.select([watch], [], [], 30)[0]
     assert watch.state() == LinkState(up=True, mtu=1300)
     watch.drain()
     assert not select.select([watch], [], [], 0)[0]
     ip("address", "add", "10.1.1.1/24", "dev", "tun0")
-    assert select.select([watch], [], [], 5)[0], "a new address is noticed"
+    assert select.select([watch], [], [], 30)[0], "a new address is noticed"
     watch.limit_segments(45)
     assert "gso_max_segs 45" in ip("-d", "link", "show", "tun0")
     with pytest.raises(OSError, match="Invalid argument"):
