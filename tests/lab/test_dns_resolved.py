@@ -56,7 +56,7 @@ def _on_a_host(check: Check, resolvectl: str) -> None:
         subprocess.run(["ip", *command.split()], check=True)
 
     async def run() -> None:
-        async with asyncio.timeout(25), _resolver() as resolver:
+        async with asyncio.timeout(90), _resolver() as resolver:
             upstream = NameServer(ELSEWHERE, lambda query: [response_to(query, "192.0.2.1")])
             async with upstream:
                 await output_of(resolvectl, "dns", "uplink", ELSEWHERE)
@@ -95,7 +95,7 @@ async def _names_are_split(resolver: Resolver, upstream: NameServer) -> None:
     assert "10.7.0.2" in await output_of(resolvectl, "query", "-4", "laptop.home.internal")
     assert not await output_of(resolvectl, "query", "laptop"), "the domain is not searched"
     assert records(await ask(STUB, "www.example.org", "A")) == ["192.0.2.1"]
-    assert upstream.names == ["www.example.org."]
+    assert set(upstream.names) == {"www.example.org."}
     resolver.serve({"home": zone_of(network(()), [member(3, "laptop")])})
     await split.engage("home", ip_address(ME), ZONE.domains)
     assert records(await ask(STUB, "laptop.home.internal")) == [address(3, 6)], "what it had kept is forgotten"
@@ -160,4 +160,4 @@ async def _programs_that_do_not_ask_it_need_the_file(resolver: Resolver, _: Name
     ids=lambda check: check.__name__.strip("_"),
 )
 def test_with_systemd_resolved(lab: Lab, resolved: Resolved, check: Check) -> None:
-    lab.hosts["h"].call(_on_a_host, check, str(resolved.client))
+    lab.hosts["h"].call(_on_a_host, check, str(resolved.client), timeout=100)

@@ -51,7 +51,7 @@ def _with_resolver(check: Check) -> None:
         try:
             resolver.serve({"home": ZONE})
             await resolver.listen(LISTEN)
-            async with asyncio.timeout(25):
+            async with asyncio.timeout(90):
                 await check(resolver, overlay)
         finally:
             await resolver.close()
@@ -236,11 +236,12 @@ async def _other_names_pass_through_unchanged(resolver: Resolver, _: Tun) -> Non
             assert response[:2] == query[:2]
             assert response[2:] == upstream.answered[-1][2:]
             assert upstream.asked[-1][2:] == query[2:]
-        assert upstream.names == ["www.Example.org."] * 2
+        assert set(upstream.names) == {"www.Example.org."}
+        asked = len(upstream.asked)
         await ask(ME[6], "laptop.home.internal")
         await ask(ME[6], "ghost.home.internal")
         await ask(ME[6], "9.0.7.10.in-addr.arpa", "PTR")
-        assert len(upstream.asked) == 2, "our names are nobody else's business"
+        assert len(upstream.asked) == asked, "our names are nobody else's business"
     assert (await ask(ME[4], "www.example.org")).rcode() == dns.rcode.SERVFAIL
     assert (await ask(ME[4], "www.example.org", tcp=True)).rcode() == dns.rcode.SERVFAIL
     later = "127.1.0.9"
@@ -273,7 +274,7 @@ async def _resolv_conf_is_borrowed(resolver: Resolver, _: Tun) -> None:
         assert (await output_of("getent", "hosts", address(2, 4))).split() == [address(2, 4), "laptop.home.internal"]
         assert not upstream.asked
         assert (await output_of("getent", "ahostsv4", "www.example.org")).split()[0] == "192.0.2.1"
-        assert upstream.names == ["www.example.org."]
+        assert set(upstream.names) == {"www.example.org."}
         await resolver.listen([])
         assert (await output_of("getent", "ahostsv4", "www.example.org")).split()[0] == "192.0.2.1", "nobody at ours"
         await resolver.listen(LISTEN)
@@ -336,4 +337,4 @@ async def _a_file_that_cannot_be_changed_is_a_task_that_failed(resolver: Resolve
     ids=lambda check: check.__name__.strip("_"),
 )
 def test_the_resolver(lab: Lab, check: Check) -> None:
-    lab.host("h").call(_with_resolver, check)
+    lab.host("h").call(_with_resolver, check, timeout=100)

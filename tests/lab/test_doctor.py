@@ -17,7 +17,7 @@ from warren.lab.gateway import start_gateway
 from warren.lab.nat import NatKind
 from warren.lab.network import environment, warren_command
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
 
 SERVERS4 = ("203.0.113.1", "203.0.113.2")
 SERVERS6 = ("2001:db8:1::1", "2001:db8:1::2")
@@ -64,7 +64,7 @@ def examined(host: Host, *options: str, status: int = 0) -> dict[str, Any]:
     done = host.run(
         [*warren_command(), "doctor", "--json", *options],
         check=False,
-        timeout=60,
+        timeout=100,
         env=environment(host),
     )
     assert done.returncode == status, done.stdout + done.stderr
@@ -92,7 +92,7 @@ def test_a_symmetric_nat_is_told_with_what_to_change(world: World) -> None:
     assert "no router advertisement" in what(report, "IPv6")
     assert levels(report)["port mapping"] == "note"
     assert report["observed"]["ipv4"]["path_mtu"] == 1500
-    text = host.run([*warren_command(), "doctor", "--stun", SERVERS4[0]], timeout=60).stdout
+    text = host.run([*warren_command(), "doctor", "--stun", SERVERS4[0]], timeout=100).stdout
     assert text.startswith("hidden: behind a NAT, and no IPv6\n")
     assert "→ switch on UPnP, NAT-PMP or PCP in the router" in text
 
@@ -210,7 +210,6 @@ def advertise(source: str) -> None:
         raw.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0) + prefix, ("ff02::1", 0))
 
 
-@pytest.mark.timeout(240)
 def test_the_relays_and_coordinators_of_a_network_are_asked_by_themselves(lab: Lab) -> None:
     underlay = Underlay(lab)
     network = underlay.network()

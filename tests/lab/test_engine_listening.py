@@ -32,7 +32,7 @@ pytestmark = [
 
 LEFT, RIGHT = "10.77.0.1", "10.77.0.2"
 PORT = 51820
-PATIENCE_S = 10.0
+PATIENCE_S = 40.0
 MEGABYTE = 1 << 20
 LEFT_CHANNEL, RIGHT_CHANNEL = 0x4001, 0x4002
 
@@ -286,7 +286,7 @@ def test_a_flood_of_stun_and_channel_data_stops_no_data_and_is_answered_by_nothi
     try:
         assert tcp_transfer(right.host, left.host, LEFT, 8 * MEGABYTE).intact
         assert tcp_transfer(left.host, right.host, RIGHT, 8 * MEGABYTE).intact
-        assert flooding.result(60) == PACKETS_PER_S * SECONDS
+        assert flooding.result(100) == PACKETS_PER_S * SECONDS
     finally:
         flooding.cancel()
     counters = left.statistics()

@@ -126,7 +126,7 @@ def exchange(socks: list[socket.socket], word: bytes) -> int:
             sock.sendto(word + b"%d" % number, ("127.0.0.1", 6000))
             selector.register(sock, selectors.EVENT_READ, word + b"%d" % number)
             while len(selector.get_map()) > (20 if number + 1 < len(socks) else 0):
-                ready = selector.select(5)
+                ready = selector.select(20)
                 if not ready:
                     return right
                 for key, _ in ready:

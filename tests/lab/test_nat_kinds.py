@@ -101,8 +101,8 @@ def test_every_kind_is_judged_to_be_what_it_claims(internet: Internet, kinds: Ma
 def test_a_mapping_lives_as_long_as_it_says(internet: Internet, kind: NatKind) -> None:
     host, _ = internet.site(replace(kind, udp_lifetime_s=4))
     short, long = (host.begin(judged, host, "-t", "-T", str(seconds)) for seconds in (2, 7))
-    assert short.result(30).count("UDP reflexive addr") == 2
-    said = long.result(30)
+    assert short.result(60).count("UDP reflexive addr") == 2
+    said = long.result(60)
     assert said.count("UDP reflexive addr") == 1
     assert "timeout" in said
 
@@ -111,7 +111,7 @@ def mapped(local_port: int, *servers: tuple[str, int]) -> list[tuple[str, int]]:
     """Where each server sees a socket with that port, by RFC 8489 Binding requests; ("", 0): no answer."""
     seen = []
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asker:
-        asker.settimeout(2)
+        asker.settimeout(15)
         asker.bind(("", local_port))
         for server in servers:
             asker.sendto(struct.pack("!HHI12s", 1, 0, 0x2112A442, b"123456789012"), server)
@@ -183,7 +183,7 @@ def test_one_port_is_rebound_and_the_others_keep_theirs(internet: Internet, kind
     assert host.call(mapped, 5001, PLACES[0]) == other
     if kind == "full-cone":
         assert heard(internet, host, 5000, after[0][1])
-        assert not heard(internet, host, 5000, before[0][1])
+        assert not heard(internet, host, 5000, before[0][1], 0.5)
     assert router.rebind_one("192.168.1.10", 4999) == 0
 
 
@@ -192,16 +192,16 @@ def test_a_nat_that_forgets_gives_the_same_kind_of_mapping_again(internet: Inter
     assert host.call(mapped, 5000, PLACES[0]) == [("203.0.113.10", 5000)]
     assert heard(internet, host, 5000)
     router.forget_flows()
-    assert not heard(internet, host, 5000)
+    assert not heard(internet, host, 5000, within_s=0.5)
     assert host.call(mapped, 5000, PLACES[0]) == [("203.0.113.10", 5000)]
     assert heard(internet, host, 5000)
 
 
-def heard(internet: Internet, host: Host, port: int, outer: int | None = None) -> bool:
+def heard(internet: Internet, host: Host, port: int, outer: int | None = None, within_s: float = 15.0) -> bool:
     """Whether what the server sends from a new port to the ``outer`` one at the site's address arrives inside."""
     with host.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("", port))
-        listener.settimeout(0.5)
+        listener.settimeout(within_s)
         internet.server.call(_send, ("203.0.113.10", outer or port))
         try:
             return listener.recv(100) == b"hello"
@@ -242,12 +242,12 @@ def test_two_hosts_that_open_a_connection_at_once_meet_in_the_middle(internet: I
         a.begin(_open_at_once, 5000, ("203.0.113.11", 6000)),
         b.begin(_open_at_once, 6000, ("203.0.113.10", 5000)),
     ]
-    assert [call.result(20) for call in calls] == [b"hello", b"hello"]
+    assert [call.result(60) for call in calls] == [b"hello", b"hello"]
 
 
 def _open_at_once(port: int, target: tuple[str, int]) -> bytes:
     with socket.socket() as connection:
-        connection.settimeout(10)
+        connection.settimeout(40)
         connection.bind(("", port))
         connection.connect(target)
         connection.sendall(b"hello")
@@ -262,7 +262,7 @@ def test_a_hairpinned_packet_comes_from_the_outer_address(internet: Internet, al
     assert one[0] == other[0] == "203.0.113.10"
     with first.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("", 5000))
-        listener.settimeout(5)
+        listener.settimeout(15)
         second.call(_send_from, 6000, one)
         assert listener.recvfrom(100) == (b"hello", other)
 

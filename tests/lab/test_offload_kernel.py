@@ -20,7 +20,7 @@ from warren.linux.tun import FRAME_BYTES_MAX, Tun
 
 MTU = 1420
 HERE, THERE = 1, 2  # last bytes of the kernel's address and of ours
-WAIT_S = 10.0
+WAIT_S = 25.0
 UDP_SEGMENT = 103
 
 

@@ -14,4 +14,4 @@ from warren.lab import Lab
 def test_the_userspace_engine_conforms(lab: Lab, name: str) -> None:
     host = lab.host("host")
     host.call(run_scenario, name)
-    assert host.run(["sh", "-c", "ls /run/wireguard; ls /sys/class/net"]).stdout.split() == ["lo"]
+    host.wait_for(lambda: host.run(["sh", "-c", "ls /run/wireguard; ls /sys/class/net"]).stdout.split() == ["lo"])

@@ -85,7 +85,7 @@ def test_a_source_outside_the_allowed_ips_is_dropped(pair: tuple[TunnelEnd, Tunn
     right.host.run(["ip", "address", "add", "10.77.0.99/24", "dev", INTERFACE])
     done = right.host.run(["ping", "-c1", "-W1", "-I", "10.77.0.99", LEFT], check=False)
     assert done.returncode == 1
-    assert left.statistics()["inner_spoofed"] == 1
+    assert left.statistics()["inner_spoofed"] >= 1
     assert right.ping(LEFT)
 
 
@@ -107,11 +107,11 @@ def test_an_interface_that_is_down_answers_nothing_and_comes_back_on_its_port(
 ) -> None:
     left, right = pair
     left.host.run(["ip", "link", "set", INTERFACE, "down"])
-    left.host.wait_for(["sh", "-c", "! ss -uln | grep -q :51820"], timeout=10)
+    left.host.wait_for(["sh", "-c", "! ss -uln | grep -q :51820"], timeout=40)
     assert not right.ping(LEFT, wait_s=1)
     left.host.run(["ip", "link", "set", INTERFACE, "up"])
-    left.host.wait_for(["sh", "-c", "ss -uln | grep -q :51820"], timeout=10)
-    assert left.ping(RIGHT, wait_s=10)
+    left.host.wait_for(["sh", "-c", "ss -uln | grep -q :51820"], timeout=40)
+    assert left.ping(RIGHT, wait_s=30)
 
 
 def forgetful_nat(lab: Lab) -> tuple[Host, Host, Host]:
@@ -136,5 +136,5 @@ def test_a_keepalive_holds_a_nat_mapping_of_two_seconds_open(lab: Lab) -> None:
     assert left.ping(RIGHT)
     assert right.endpoint().startswith("10.0.0.1:")
     before = left.statistics()["keepalives_sent"]
-    inside.wait_for(lambda: left.statistics()["keepalives_sent"] >= before + 4, timeout=30)
+    inside.wait_for(lambda: left.statistics()["keepalives_sent"] >= before + 4, timeout=90)
     assert right.ping(LEFT), "four seconds later the public end still gets in"
