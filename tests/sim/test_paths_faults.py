@@ -220,13 +220,18 @@ def test_roaming_costs_at_most_three_seconds() -> None:
     assert scene.longest_silence(since) <= 3.0
 
 
+def with_two_uplinks(scene: Scene, second: Behaviour) -> None:
+    """Node a gets another one, the longer way."""
+    site = scene.world.site(v4=second, link=Link(0.06))
+    scene.a.uplinks.append(type(scene.a.uplinks[0])(site, IPv4Address("10.9.0.2"), 2))
+    scene.world.put(site, IPv4Address("10.9.0.2"), lambda packet: scene.a._receive(scene.a.uplinks[1], packet))
+    scene.a.changed()
+
+
 def test_the_second_uplink_takes_over_when_the_first_is_cut_without_a_word() -> None:
     """A cable is pulled somewhere in the provider's network: no interface goes down."""
     scene = Scene()
-    second = scene.world.site(v4=PORT_RESTRICTED, link=Link(0.06))
-    scene.a.uplinks.append(type(scene.a.uplinks[0])(second, IPv4Address("10.9.0.2"), 2))
-    scene.world.put(second, IPv4Address("10.9.0.2"), lambda packet: scene.a._receive(scene.a.uplinks[1], packet))
-    scene.a.changed()
+    with_two_uplinks(scene, PORT_RESTRICTED)
     scene.begin()
     scene.run(20.0)
     path = scene.paths()[0]
@@ -238,6 +243,24 @@ def test_the_second_uplink_takes_over_when_the_first_is_cut_without_a_word() -> 
     scene.run(20.0)
     assert scene.is_direct()
     assert scene.longest_silence(since) <= 3.0
+
+
+@pytest.mark.parametrize("first", [FULL_CONE, SYMMETRIC])
+@pytest.mark.parametrize("seed", range(FAULT_SEEDS))
+def test_the_second_uplink_takes_over_in_three_seconds_where_it_leads_to_relays_only(
+    first: Behaviour, seed: int
+) -> None:
+    """The many paths that go by the first, directly or by allocations of its own, all look better, and all are dead."""
+    scene = Scene(first, SYMMETRIC, relays=2, seed=seed)
+    with_two_uplinks(scene, SYMMETRIC)
+    scene.begin(direct=first is FULL_CONE)
+    scene.run(30.0 + scene.world.chance.random())
+    since = scene.world.now
+    scene.homes[0].link.up = False
+    scene.run(20.0)
+    assert scene.is_relayed()
+    assert scene.longest_silence(since) <= 3.2  # of which data is on its way for 0.2 s, by the longer way
+    assert scene.switches(since) <= 2
 
 
 def test_a_path_that_works_one_way_only_is_left_by_both() -> None:

@@ -156,7 +156,8 @@ class PathNode:
         bases = [uplink.base for uplink in self.uplinks if uplink.up]
         bases += [Base(kind="relay", relay=name) for name in self.relayed]
         relayed = tuple((name, address) for name, all_ in self.relayed.items() for address in all_)
-        around = replace(self.around, relayed=relayed)
+        by = next((uplink.interface for uplink in self.uplinks if uplink.up), 0)  # as from_relay and _send have it
+        around = replace(self.around, relayed=relayed, relay_uplinks=tuple((name, by) for name in self.relayed))
         self.machine.set_bases(tuple(bases), self.world.now, around)
         self.after()
 

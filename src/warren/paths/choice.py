@@ -22,11 +22,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from warren.paths import standby
 from warren.paths.context import Context
 from warren.paths.events import Mtu, Selected
 from warren.paths.mtu import MtuSearch
 from warren.paths.pair import NEVER, Pair
-from warren.paths.selection import SETTLING_S, best, improves, score
+from warren.paths.selection import SETTLING_S, best, improves
 
 if TYPE_CHECKING:
     from warren.paths.peer import PeerPaths
@@ -41,8 +42,6 @@ MOVED: Final = 3
 LOST_S: Final = 5.0
 NOMINATED_S: Final = 25.0
 """A nomination holds for longer than a keepalive's interval."""
-DOUBTED_MAX: Final = 8
-"""Pairs that are checked along with the one in doubt."""
 FOLLOWED_S: Final = 5.0
 """Within this the other side follows a nomination, if it can and wants to."""
 KINDS: Final = ("on one link", "direct", "over a relay", "over two relays")
@@ -59,6 +58,8 @@ class Choice:
         """When ``pair`` was selected."""
         self.why = "Nobody asked for a path yet."
         self.doubt_since: float | None = None
+        self._broke_at = -NEVER
+        """Since when the path before did not answer: what others answered earlier says nothing any more."""
         self._settled_at = -NEVER
         self._told_mtu: int | None = None
 
@@ -74,24 +75,14 @@ class Choice:
         if self.doubt_since is not None or self.pair is None:
             return
         self.doubt_since = now
-        usable = sorted((pair for pair in self.peer.pairs.others(self.pair) if pair.usable), key=score)
-        for pair in [self.pair, *self.warm(), *usable[:DOUBTED_MAX]]:
+        for pair in standby.doubted(self.pair, self.peer.pairs.others(self.pair), self.context.uplink_of):
             pair.due = min(pair.due, max(now, pair.sent_at + 0.1))
         if self.pair.mtu is not None:
             self.pair.mtu.doubt(now)
 
     def warm(self) -> list[Pair]:
-        """Those that are kept ready for when the selected one fails: the best, the best from another base, and the best
-        over a relay that the selected one does not use.
-        """
-        usable = [pair for pair in self.peer.pairs.others(self.pair) if pair.usable]
-        usable.sort(key=lambda pair: (pair.relayed, score(pair)))
-        if self.pair is None or not usable:
-            return []
-        base, remote = self.pair.base, self.pair.remote.ip
-        elsewhere = [pair for pair in usable if pair.base != base]
-        relayed = [pair for pair in usable if pair.relayed and pair.base != base and pair.remote.ip != remote]
-        return list(dict.fromkeys([usable[0], *elsewhere[:1], *relayed[:1]]))
+        """Those that are kept ready for when the selected one fails."""
+        return standby.warm(self.pair, self.peer.pairs.others(self.pair), self.context.uplink_of)
 
     def was_answered(self, pair: Pair, sent_at: float) -> None:
         if pair is self.pair and self.doubt_since is not None and sent_at >= self.doubt_since:
@@ -135,7 +126,7 @@ class Choice:
             self._improve(current, now)
 
     def _improve(self, current: Pair, now: float) -> None:
-        found = best(self.peer.pairs, now)
+        found = best([pair for pair in self.peer.pairs if pair is current or self._answers(pair)], now)
         if found is not None and improves(found, current, now, since=self.since, settled_at=self._settled_at):
             better = "it is direct" if current.relayed and not found.relayed else "it is shorter"
             if current.relayed != found.relayed or now - current.nominated_at > NOMINATED_S:
@@ -144,8 +135,14 @@ class Choice:
         named = max(self.peer.pairs, key=lambda pair: pair.nominated_at)
         if named is current or not named.usable or named.held_until > now or named.relayed > current.relayed:
             return
+        if not self._answers(named):
+            return
         if now - named.nominated_at < NOMINATED_S:  # the controlled side goes with the other if it can
             self._select(named, now, "the peer uses it")
+
+    def _answers(self, pair: Pair) -> bool:
+        """It did so since the path before broke, along with which it may have broken."""
+        return pair.answered_sent_at >= self._broke_at
 
     def _doubted(self, current: Pair, since: float, now: float) -> None:
         doubted = now - since
@@ -158,10 +155,12 @@ class Choice:
         moved = other.heard_at >= since > current.heard_at and other.relayed <= current.relayed
         if moved and current.unanswered >= MOVED and doubted >= max(MOVED_S, current.rto() + DOUBT_S):
             current.state = "failed"
+            self._broke_at = since
             self._select(other, now, "the peer has moved")
         elif current.unanswered >= GIVEN_UP and doubted >= current.rto() + GIVEN_UP_S:
             current.punish(now)
             current.state = "failed"
+            self._broke_at = since
             self._select(other, now, "the path before does not answer any more")
 
     def mute(self, now: float) -> None:

@@ -152,5 +152,11 @@ class Context:
         self.events.clear()
         return taken
 
+    def uplink_of(self, base: Base) -> int:
+        """The index of the interface by which what leaves from ``base`` leaves this host; 0: it is not known."""
+        if base.kind != "relay":
+            return base.interface
+        return next((interface for name, interface in self.around.relay_uplinks if name == base.relay), 0)
+
     def link_mtu(self, base: Base) -> int:
         return next((mtu for interface, mtu in self.around.link_mtu if interface == base.interface), 1500)

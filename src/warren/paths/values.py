@@ -76,6 +76,8 @@ class Surroundings:
     """What is reached through tunnels: no path may lead there, since it would lead into itself."""
     relayed: tuple[tuple[str, TransportAddress], ...] = ()
     """Names of relays and the addresses that they allocated for us: which family each base of kind ``relay`` has."""
+    relay_uplinks: tuple[tuple[str, int], ...] = ()
+    """Names of relays, and the index of the interface by which this host gets to the allocation; as far as is known."""
 
 
 @dataclass(frozen=True, slots=True)
