@@ -71,11 +71,11 @@ class StreamWorld:
 
     def service(self, name: str, *options: str) -> None:
         """``warren service add``."""
-        self.network.warren(self.server, "service", "add", "home", name, *options)
+        self.network.warren(self.server, "service", "add", "home", name, "--wait", "0", *options)
 
     def connector(self, name: str, *options: str) -> None:
         """``warren connector add``."""
-        self.network.warren(self.server, "connector", "add", "home", name, *options)
+        self.network.warren(self.server, "connector", "add", "home", name, "--wait", "0", *options)
 
     def task(self, host: Host, name: str) -> dict[str, Any]:
         """What ``host`` says of its task with that name; empty: it has none."""

@@ -13,6 +13,7 @@ from warren.cli.groups import Group
 from warren.cli.network_values import COMMENT, DOMAIN, LISTEN, NAME, PREFIX, made_of
 
 if TYPE_CHECKING:
+    from warren.api.rest import AdminClient
     from warren.proto.control.administration import ConnectorEntry
 
 _RATE: Final = click.FloatRange(0, 1_000_000, min_open=True)
@@ -69,6 +70,7 @@ def command() -> None:
     "--accepts-proxy-protocol", is_flag=True, help="A load balancer says who the client is (PROXY protocol v2)."
 )
 @click.option("--comment", metavar="TEXT", type=COMMENT, default="", help="A line for people.")
+@entries.wait_option
 @access_.access_option
 @access_.json_option
 def add(
@@ -86,6 +88,7 @@ def add(
     streams: int,
     accepts_proxy_protocol: bool,
     comment: str,
+    wait_s: int,
     access: str | None,
     as_json: bool,
 ) -> None:
@@ -114,12 +117,17 @@ def add(
         accepts_proxy_protocol=accepts_proxy_protocol,
         comment=comment,
     )
-    entry = access_.ask(access, lambda client: client.add_connector(network, request))
+
+    async def add_it(client: AdminClient) -> ConnectorEntry:
+        made = await client.add_connector(network, request)
+        return await entries.when_said(made, lambda: client.connectors(network), wait_s)
+
+    entry = access_.ask(access, add_it)
     where = f"{_what(entry)} of {entries.members(entry.taken_by, entry.taken_by_count)}"
     text = f"{network} has connector {entry.name} to service {entry.service}: {where}."
     output.answer(entry, text, as_json=as_json)
     if not as_json:
-        entries.warn(entry.warnings)
+        entries.warn([*entry.warnings, *_hindrances(entry)])
 
 
 @command.command("list")
@@ -127,14 +135,16 @@ def add(
 @access_.access_option
 @access_.json_option
 def list_(network: str, access: str | None, as_json: bool) -> None:
-    """List the connectors of NETWORK."""
+    """List the connectors of NETWORK, and what keeps which member from taking streams for them."""
     found = access_.ask(access, lambda client: client.connectors(network))
-    rows = [[one.name, one.service, one.kind, one.listen, ", ".join(one.domains), _at(one)] for one in found]
-    titles = ["NAME", "SERVICE", "KIND", "LISTENS", "DOMAINS", "AT"]
+    rows = [
+        [one.name, one.service, one.kind, one.listen, ", ".join(one.domains), _at(one), _working(one)] for one in found
+    ]
+    titles = ["NAME", "SERVICE", "KIND", "LISTENS", "DOMAINS", "AT", "WORKS"]
     nothing = f"There is no connector; `warren connector add {network} NAME --service … --at …` makes one."
     output.listing(found, titles, rows, flexible=("DOMAINS", "AT"), nothing=nothing, as_json=as_json)
     if not as_json:
-        entries.warn(f"{one.name}: {warning}" for one in found for warning in one.warnings)
+        entries.warn(f"{one.name}: {line}" for one in found for line in (*one.warnings, *_hindrances(one)))
 
 
 @command.command("remove")
@@ -150,6 +160,15 @@ def remove(network: str, name: str, access: str | None, as_json: bool) -> None:
 
 def _at(entry: ConnectorEntry) -> str:
     return entries.selected(entry.at, entry.taken_by_count)
+
+
+def _working(entry: ConnectorEntry) -> str:
+    return entries.working(entry.working_count, entry.taken_by_count)
+
+
+def _hindrances(entry: ConnectorEntry) -> list[str]:
+    more = entry.taken_by_count - entry.working_count - len(entry.hindered)
+    return entries.hindrances(entry.hindered, more)
 
 
 def _what(entry: ConnectorEntry) -> str:

@@ -1,17 +1,62 @@
-"""What ``warren service`` and ``warren connector`` say in one manner: which members an entry is at, and what is perhaps
-not meant.
+"""What ``warren service`` and ``warren connector`` say in one manner: which members an entry is at, what keeps which of
+them from it, and what is perhaps not meant.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
 from warren.cli import output
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
+
+    from warren.proto.control.administration import ConnectorEntry, Hindrance, ServiceEntry
+
+E = TypeVar("E", "ServiceEntry", "ConnectorEntry")
+F = TypeVar("F", bound="Callable[..., Any]")
+
+WAIT_S_MAX: Final = 300
+_NAMES_MAX: Final = 8
+"""In a line."""
+_EVERY_S: Final = 0.5
+"""Members say how it stands a second after it has changed."""
+
+
+def wait_option(function: F) -> F:
+    """``--wait TIME``."""
+    from warren.cli.network_values import WAIT
+
+    return click.option(
+        "--wait",
+        "wait_s",
+        metavar="TIME",
+        type=WAIT,
+        default="3s",
+        show_default=True,
+        help="How long to wait for the members to say whether it works; 0: not at all.",
+    )(function)
+
+
+async def when_said(entry: E, again: Callable[[], Awaitable[Iterable[E]]], within_s: float) -> E:
+    """``entry``, which was just added, as it is when its members have said how it stands, ``within_s`` at most.
+
+    ``again`` asks for all entries. What goes wrong then is nobody's concern: the entry is there.
+    """
+    import asyncio
+
+    from warren.errors import WarrenError
+
+    try:
+        async with asyncio.timeout(within_s):
+            while any(one.state == "pending" for one in entry.hindered):
+                await asyncio.sleep(_EVERY_S)
+                entry = next((one for one in await again() if one.name == entry.name), entry)
+    except (TimeoutError, WarrenError):
+        pass
+    return entry
 
 
 def selected(selectors: Sequence[str], count: int) -> str:
@@ -22,6 +67,27 @@ def selected(selectors: Sequence[str], count: int) -> str:
 def members(names: Sequence[str], count: int) -> str:
     """``web1, web2 …``: the ``names`` an entry has room for, of ``count`` members."""
     return ", ".join(names) + (" …" if count > len(names) else "") if names else "nobody yet"
+
+
+def working(count: int, of: int) -> str:
+    """``1 of 2``: of how many members it works at how many."""
+    return f"{count} of {of}"
+
+
+def hindrances(hindered: Sequence[Hindrance], more: int) -> list[str]:
+    """A line for each reason, with the members at which it does not work, and one for the ``more`` that there was no
+    room for.
+    """
+    by_reason: dict[str, list[str]] = {}
+    for one in hindered:
+        by_reason.setdefault(one.reason, []).append(one.member)
+    lines = [f"at {_some(names)}: {reason}" for reason, names in by_reason.items()]
+    return [*lines, f"at {more} more, as their `warren status` tells"] if more > 0 else lines
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:_NAMES_MAX])
+    return shown if len(names) <= _NAMES_MAX else f"{shown} and {len(names) - _NAMES_MAX} more"
 
 
 def warn(warnings: Iterable[str]) -> None:

@@ -138,6 +138,13 @@ def health(text: str) -> int:
     return 0 if text == "0" else _span_within(text, 0, HEALTH_S_MAX)
 
 
+def wait(text: str) -> int:
+    """In seconds; 0: not at all."""
+    from warren.cli.entries import WAIT_S_MAX
+
+    return 0 if text == "0" else _span_within(text, 0, WAIT_S_MAX)
+
+
 def made_of(what: str, struct: type[T], /, **values: object) -> T:
     """A request as a ``struct``, whose own rules are the rest. Raises UsageError: ``what`` cannot be, and why."""
     import msgspec
@@ -191,4 +198,5 @@ PREFIX: Final = Checked(prefix)
 CONNECT_TIMEOUT: Final = Checked(connect_timeout)
 IDLE: Final = Checked(idle)
 HEALTH: Final = Checked(health)
+WAIT: Final = Checked(wait)
 COMMENT: Final = Checked(comment)

@@ -13,6 +13,7 @@ from warren.cli.groups import Group
 from warren.cli.network_values import COMMENT, CONNECT_TIMEOUT, HEALTH, IDLE, NAME, TARGET, made_of
 
 if TYPE_CHECKING:
+    from warren.api.rest import AdminClient
     from warren.proto.control.administration import ServiceEntry
 
 _PORT: Final = click.IntRange(1, 65_535)
@@ -75,6 +76,7 @@ def command() -> None:
     help="The protocol opens connections of its own, which need help.",
 )
 @click.option("--comment", metavar="TEXT", type=COMMENT, default="", help="A line for people.")
+@entries.wait_option
 @access_.access_option
 @access_.json_option
 def add(
@@ -91,6 +93,7 @@ def add(
     proxy_protocol: bool,
     helper: str,
     comment: str,
+    wait_s: int,
     access: str | None,
     as_json: bool,
 ) -> None:
@@ -117,12 +120,17 @@ def add(
         helper=helper,
         comment=comment,
     )
-    entry = access_.ask(access, lambda client: client.add_service(network, request))
+
+    async def add_it(client: AdminClient) -> ServiceEntry:
+        made = await client.add_service(network, request)
+        return await entries.when_said(made, lambda: client.services(network), wait_s)
+
+    entry = access_.ask(access, add_it)
     at_whom = entries.members(entry.served_by, entry.served_by_count)
     text = f"{network} has service {entry.name}: {entry.full_name}, {entry.protocol} {entry.port}, at {at_whom}."
     output.answer(entry, text, as_json=as_json)
     if not as_json:
-        entries.warn(entry.warnings)
+        entries.warn([*entry.warnings, *_hindrances(entry)])
 
 
 @command.command("list")
@@ -130,14 +138,17 @@ def add(
 @access_.access_option
 @access_.json_option
 def list_(network: str, access: str | None, as_json: bool) -> None:
-    """List the services of NETWORK."""
+    """List the services of NETWORK, and what keeps which member from serving them."""
     found = access_.ask(access, lambda client: client.services(network))
-    rows = [[one.name, f"{one.protocol} {one.port}", _at(one), one.target, ", ".join(one.connectors)] for one in found]
-    titles = ["NAME", "PORT", "AT", "TARGET", "CONNECTORS"]
+    rows = [
+        [one.name, f"{one.protocol} {one.port}", _at(one), _working(one), one.target, ", ".join(one.connectors)]
+        for one in found
+    ]
+    titles = ["NAME", "PORT", "AT", "WORKS", "TARGET", "CONNECTORS"]
     nothing = f"There is no service; `warren service add {network} NAME --at … --target …` makes one."
     output.listing(found, titles, rows, flexible=("AT", "TARGET"), nothing=nothing, as_json=as_json)
     if not as_json:
-        entries.warn(f"{one.name}: {warning}" for one in found for warning in one.warnings)
+        entries.warn(f"{one.name}: {line}" for one in found for line in (*one.warnings, *_hindrances(one)))
 
 
 @command.command("remove")
@@ -153,3 +164,12 @@ def remove(network: str, name: str, access: str | None, as_json: bool) -> None:
 
 def _at(entry: ServiceEntry) -> str:
     return entries.selected(entry.at, entry.served_by_count)
+
+
+def _working(entry: ServiceEntry) -> str:
+    return entries.working(entry.working_count, entry.served_by_count)
+
+
+def _hindrances(entry: ServiceEntry) -> list[str]:
+    more = entry.served_by_count - entry.working_count - len(entry.hindered)
+    return entries.hindrances(entry.hindered, more)

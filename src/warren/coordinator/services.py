@@ -23,6 +23,8 @@ from warren.coordinator.networks import (
     tests_of,
 )
 from warren.coordinator.problems import Problem
+from warren.coordinator.reported import Reported
+from warren.coordinator.sessions import Sessions
 from warren.coordinator.work import Work, shown
 from warren.model.documents import NetworkSpec, sign
 from warren.model.members import Member
@@ -68,8 +70,9 @@ class _Order(Generic[T]):
 
 
 class Services:
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, sessions: Sessions) -> None:
         self._core = core
+        self._sessions = sessions
 
     async def add(self, actor: Actor, ref: str, request: ServiceRequest) -> ServiceEntry:
         """Problem ``conflict`` when the network has a service of that name, ``limit``, ``invalid``."""
@@ -142,7 +145,8 @@ class Services:
             spec = await spec_of(work, network.key)
             members = await members_of(work, network.key)
             tags = await tags_to_come_of(work, network)
-        return _Held(spec, spec, members, tuple(service_warnings(spec, members, tags)))
+            reported = await Reported.of(work, self._core, self._sessions, network.key)
+        return _Held(spec, spec, members, tuple(service_warnings(spec, members, tags)), reported)
 
     async def _carry_out(self, actor: Actor, ref: str, order: _Order[T]) -> T:
         async def operation(work: Work) -> T:
@@ -164,7 +168,9 @@ class Services:
             changed = msgspec.structs.replace(planned.spec, version=version)
             await work.publish(sign(changed, self._core.authority(network)))
             work.event(actor.name, order.action, network.key, order.name, order.said)
-            return order.answer(_Held(changed, spec, members, tuple(service_warnings(changed, members, tags))))
+            warnings = tuple(service_warnings(changed, members, tags))
+            reported = await Reported.of(work, self._core, self._sessions, network.key)
+            return order.answer(_Held(changed, spec, members, warnings, reported))
 
         return await self._core.write(operation)
 
@@ -176,9 +182,12 @@ class _Held(NamedTuple):
     before: NetworkSpec
     members: Sequence[Member]
     warnings: Sequence[KeyProblem]
+    reported: Reported
 
     def service_entry(self, service: Service) -> ServiceEntry:
-        names = [member.name for member in selected(service.at, self.members)]
+        serving = selected(service.at, self.members)
+        names = [member.name for member in serving]
+        standing = self.reported.standing(f"service {service.name}", serving)
         terms = _fields(service, ServiceTerms)
         return ServiceEntry(
             **{**terms, "port": service.overlay_port},
@@ -188,10 +197,14 @@ class _Held(NamedTuple):
             served_by_count=len(names),
             connectors=tuple(one.name for one in self.before.connectors if one.service == service.name),
             warnings=self._warnings(f"services.{service.name}"),
+            working_count=standing.done,
+            hindered=standing.hindered,
         )
 
     def connector_entry(self, connector: Connector) -> ConnectorEntry:
-        names = [member.name for member in selected(connector.at, self.members)]
+        taking = selected(connector.at, self.members)
+        names = [member.name for member in taking]
+        standing = self.reported.standing(f"connector {connector.name}", taking)
         service = _named(self.before.services, connector.service)
         terms = _fields(connector, ConnectorTerms)
         return ConnectorEntry(
@@ -200,6 +213,8 @@ class _Held(NamedTuple):
             taken_by=tuple(sorted(names)[:SHOWN_MEMBERS_MAX]),
             taken_by_count=len(names),
             warnings=self._warnings(f"connectors.{connector.name}"),
+            working_count=standing.done,
+            hindered=standing.hindered,
         )
 
     def _warnings(self, where: str) -> tuple[str, ...]:

@@ -99,6 +99,7 @@ SERVICE = ServiceEntry(
     full_name="shop.svc.home.internal",
     served_by=("web1",),
     served_by_count=1,
+    working_count=1,
     connectors=("site",),
     warnings=("no member has the tag wbe, so tag:wbe matches nobody",),
 )
@@ -111,6 +112,7 @@ CONNECTOR = ConnectorEntry(
     domains=("shop.example",),
     taken_by=("gw1",),
     taken_by_count=1,
+    working_count=1,
     warnings=(),
 )
 

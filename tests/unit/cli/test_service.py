@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -12,7 +13,8 @@ from click.shell_completion import ShellComplete
 from tests.unit.cli.fakes import CONNECTOR, SERVICE, FakeAdmin, admin, agent_status, membership, peer, stream
 from warren import cli
 from warren.cli import access_agent
-from warren.proto.control.administration import ConnectorRequest, ServiceRequest
+from warren.errors import Unreachable
+from warren.proto.control.administration import ConnectorEntry, ConnectorRequest, Hindrance, ServiceRequest
 
 __all__ = ["admin"]
 
@@ -27,7 +29,8 @@ def test_services_are_a_table_with_what_is_perhaps_not_meant_beside_it(
     assert cli.run(["service", "list", "home"]) == 0
     out, err = capsys.readouterr()
     assert out == (
-        "NAME  PORT    AT           TARGET          CONNECTORS\nshop  tcp 80  tag:web (1)  localhost:8080  site\n"
+        "NAME  PORT    AT           WORKS   TARGET          CONNECTORS\n"
+        "shop  tcp 80  tag:web (1)  1 of 1  localhost:8080  site\n"
     )
     assert err == "warning: shop: no member has the tag wbe, so tag:wbe matches nobody\n"
 
@@ -35,8 +38,66 @@ def test_services_are_a_table_with_what_is_perhaps_not_meant_beside_it(
 def test_connectors_are_a_table(admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run(["connector", "list", "home"]) == 0
     assert capsys.readouterr().out == (
-        "NAME  SERVICE  KIND  LISTENS  DOMAINS       AT\nsite  shop     http  *:443    shop.example  tag:gw (1)\n"
+        "NAME  SERVICE  KIND  LISTENS  DOMAINS       AT          WORKS\n"
+        "site  shop     http  *:443    shop.example  tag:gw (1)  1 of 1\n"
     )
+
+
+def hindered(*members: str, state: Literal["failed", "pending"] = "failed") -> tuple[Hindrance, ...]:
+    return tuple(Hindrance(member=member, state=state, reason=f"{state}: do this") for member in members)
+
+
+def test_what_keeps_a_member_from_it_is_a_line_with_what_to_do(
+    admin: FakeAdmin, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"m{number}" for number in range(9)]
+    some = hindered("web1", "web2") + hindered("web3", state="pending")
+    found = (
+        msgspec.structs.replace(CONNECTOR, name="a", taken_by_count=6, working_count=1, hindered=some),
+        msgspec.structs.replace(CONNECTOR, name="b", taken_by_count=9, working_count=0, hindered=hindered(*names)),
+    )
+
+    async def connectors(network: str) -> tuple[ConnectorEntry, ...]:
+        return found
+
+    monkeypatch.setattr(admin, "connectors", connectors)
+    assert cli.run(["connector", "list", "home"]) == 0
+    out, err = capsys.readouterr()
+    assert "1 of 6" in out
+    assert err == (
+        "warning: a: at web1, web2: failed: do this\n"
+        "warning: a: at web3: pending: do this\n"
+        "warning: a: at 2 more, as their `warren status` tells\n"
+        "warning: b: at m0, m1, m2, m3, m4, m5, m6, m7 and 1 more: failed: do this\n"
+    )
+
+
+def test_who_adds_one_hears_whether_it_works(
+    admin: FakeAdmin, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the members say comes a moment later, or not at all."""
+    pending = msgspec.structs.replace(CONNECTOR, working_count=0, hindered=hindered("gw1", state="pending"))
+    failed = msgspec.structs.replace(pending, hindered=hindered("gw1"))
+    answers: list[tuple[ConnectorEntry, ...]] = [(pending,), (), (failed,)]
+
+    async def add_connector(network: str, request: ConnectorRequest) -> ConnectorEntry:
+        return pending
+
+    async def connectors(network: str) -> tuple[ConnectorEntry, ...]:
+        if not answers:
+            raise Unreachable("it is gone")
+        return answers.pop(0)
+
+    monkeypatch.setattr("warren.cli.entries._EVERY_S", 0.0)
+    monkeypatch.setattr(admin, "add_connector", add_connector)
+    monkeypatch.setattr(admin, "connectors", connectors)
+    assert cli.run([*ADD_CONNECTOR, "--wait", "0"]) == 0
+    assert capsys.readouterr().err == "warning: at gw1: pending: do this\n"
+    assert len(answers) == 3
+    assert cli.run([*ADD_CONNECTOR, "--wait", "5m"]) == 0
+    assert capsys.readouterr().err == "warning: at gw1: failed: do this\n"
+    assert cli.run([*ADD_CONNECTOR, "--wait", "5m"]) == 0
+    assert capsys.readouterr().err == "warning: at gw1: pending: do this\n"
 
 
 def test_a_service_is_added_as_it_was_said(admin: FakeAdmin, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +203,7 @@ def test_as_json_everything_is_spelled_out(
         ([*ADD_CONNECTOR, "--source", "web"], "'web' does not appear to be an IPv4 or IPv6 address"),
         ([*ADD_CONNECTOR, "--rate", "0"], "0.0 is not in the range"),
         ([*ADD_CONNECTOR, "--rate", "nan"], "connector site: rate"),
+        ([*ADD_CONNECTOR, "--wait", "6m"], "6m is not possible here: from 0s to 5m"),
         ([*ADD_CONNECTOR, "--certificate", "none"], "connector site: only kind http has a certificate"),
     ],
 )

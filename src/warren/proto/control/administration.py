@@ -244,6 +244,16 @@ class RelayEntry(_Value, frozen=True, kw_only=True):
 # Services and connectors
 
 
+class Hindrance(_Value, frozen=True, kw_only=True):
+    """Why a member does not do what it is named for in a service or connector."""
+
+    member: NameText
+    state: Literal["failed", "pending", "away"]
+    """``away``: it is not connected, so nothing is known of it."""
+    reason: str
+    """A sentence with what to do, as the member said it last."""
+
+
 class ServiceRequest(Service, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A service to be, with its name."""
 
@@ -260,6 +270,10 @@ class ServiceEntry(ServiceRequest, frozen=True, kw_only=True, omit_defaults=Fals
     """That lead to it."""
     warnings: tuple[str, ...]
     """What is perhaps not meant."""
+    working_count: int = 0
+    """How many of the members serve it now, as they said last."""
+    hindered: tuple[Hindrance, ...] = ()
+    """The others, the first few."""
 
 
 class ConnectorRequest(Connector, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -274,6 +288,10 @@ class ConnectorEntry(ConnectorRequest, frozen=True, kw_only=True, omit_defaults=
     taken_by_count: int
     warnings: tuple[str, ...]
     """What is perhaps not meant."""
+    working_count: int = 0
+    """How many of the members take streams for it now, as they said last."""
+    hindered: tuple[Hindrance, ...] = ()
+    """The others, the first few."""
 
 
 # Members
