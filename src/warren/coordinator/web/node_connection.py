@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 
 from uvicorn._types import ASGISendEvent
 from uvicorn.config import Config
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 from websockets.datastructures import Headers
@@ -71,6 +72,9 @@ class NodeConnection(WebSocketsSansIOProtocol):
         super().handle_cont(event)
 
     async def send(self, message: ASGISendEvent) -> None:
+        await self.writable.wait()
+        if self.close_sent and self.handshake_complete and self.initial_response is None:
+            raise ClientDisconnected  # closed meanwhile by the peer, or for what it sent, which uvicorn takes for a bug
         await super().send(message)
         if self.initial_response is not None and self.close_sent:
             self.handshake_complete = True  # refused in good order, which uvicorn would log as a bug

@@ -51,7 +51,7 @@ def test_a_message_in_fragments_without_end_is_not_collected() -> None:
                 await asyncio.sleep(0)
                 if end.done():
                     break
-            assert b"too many fragments" in await asyncio.wait_for(end, 5)
+            assert b"too many fragments" in await asyncio.wait_for(end, 30)
             await hang_up(writer)
 
     asyncio.run(scenario())
@@ -65,7 +65,34 @@ def test_a_message_larger_than_any_is_not_read() -> None:
             with contextlib.suppress(ConnectionClosed):
                 await connection.send(bytes(messages.NODE_MESSAGE_BYTES_MAX + 1))
                 for _ in range(10):
-                    await asyncio.wait_for(connection.recv(), 5)
+                    await asyncio.wait_for(connection.recv(), 30)
+            assert connection.close_code == 1009
+
+    asyncio.run(scenario())
+
+
+def test_what_was_about_to_be_sent_to_somebody_who_is_cut_off_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        async with running() as coordinator:
+            network = await coordinator.make_network("home")
+            key = await coordinator.make_member(network, "web1")
+            connection = await coordinator.socket()
+            await authenticate(coordinator, connection, network, key)
+            session = coordinator.web.hub.session(network.raw, key.verify_key.raw)
+            assert session is not None
+            cut_off = node_connection.NodeConnection.handle_parser_exception
+
+            def and_wake(self: node_connection.NodeConnection) -> None:
+                cut_off(self)
+                session.wake(None)  # somebody else has changed the map just now
+
+            monkeypatch.setattr(node_connection.NodeConnection, "handle_parser_exception", and_wake)
+            with contextlib.suppress(ConnectionClosed):
+                await connection.send(bytes(messages.NODE_MESSAGE_BYTES_MAX + 1))
+                async with asyncio.timeout(30):
+                    while True:
+                        await connection.recv()
+            await until(lambda: coordinator.web.hub.session(network.raw, key.verify_key.raw) is None)
             assert connection.close_code == 1009
 
     asyncio.run(scenario())
