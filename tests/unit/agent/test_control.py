@@ -107,6 +107,6 @@ def test_a_forward_that_a_command_holds_ends_with_its_connection_and_a_kept_one_
 def test_stop_is_answered_before_the_agent_ends(tmp_path: Path) -> None:
     async def work(client: AgentClient, machine: Machine) -> None:
         await client.stop()
-        await asyncio.wait_for(machine.agent.stopping.wait(), 5)
+        await asyncio.wait_for(machine.agent.stopping.wait(), 30)
 
     asked(tmp_path, work)

@@ -33,7 +33,7 @@ async def wake(wakes: AsyncIterator[Wake], *, until: str) -> Wake:
                 return one
         raise AssertionError("no more wakes")
 
-    return await asyncio.wait_for(search(), 20)
+    return await asyncio.wait_for(search(), 60)
 
 
 async def told(wakes: AsyncIterator[Wake], revision: int) -> None:

@@ -16,7 +16,7 @@ from warren.proto.control.messages import SIGNAL_BYTES_MAX, Signal
 
 
 async def following(wakes: AsyncIterator[Wake]) -> Wake:
-    return await asyncio.wait_for(anext(wakes), 10)
+    return await asyncio.wait_for(anext(wakes), 30)
 
 
 def test_a_revoked_node_loses_its_session_at_once_and_the_others_are_woken() -> None:

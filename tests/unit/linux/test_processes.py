@@ -38,7 +38,7 @@ def test_one_that_is_ready_is_in_a_session_of_its_own_until_it_is_closed() -> No
         await process.close()
         await asyncio.gather(*waiting)
         await process.close()
-        assert await process.ended(5)
+        assert await process.ended(40)
 
     play(scene)
 
@@ -49,7 +49,7 @@ def test_one_that_does_not_end_when_it_is_asked_is_ended(monkeypatch: pytest.Mon
     async def scene() -> None:
         process = await Outliving.start(DEAF, "the deaf")
         await process.close()
-        assert await process.ended(5)
+        assert await process.ended(40)
 
     play(scene)
 

@@ -189,10 +189,10 @@ def test_the_relays_own_ports_are_nobodys_peers(plane: Plane) -> None:
         client.sock.send(send_indication(where(service), b"x"))
         with pytest.raises(TimeoutError):
             service.recv(2048)
-        assert plane.counters["nobody_there"] >= 1
         client.bind(0x4002, relayed)
         client.sock.send(channel_data(0x4002, b"oneself"))
         assert client.sock.recv(2048) == channel_data(0x4002, b"oneself")
+        assert plane.counters["nobody_there"] >= 1, "what came before"
 
 
 def test_own_ports_that_the_operator_names_are_peers() -> None:
@@ -247,7 +247,7 @@ def test_the_end_of_a_connection_frees_what_it_had(plane: Plane, peer: socket.so
     with client_of(plane, "tls") as client:
         relayed = client.relayed()
         client.permit(where(peer))
-    for _ in range(500):
+    for _ in range(3000):
         if not plane.server.allocations:
             break
         time.sleep(0.01)  # the relay runs in another thread: there is nothing to wait on
@@ -258,7 +258,7 @@ def test_the_end_of_a_connection_frees_what_it_had(plane: Plane, peer: socket.so
 
 @pytest.mark.parametrize("garbage", [b"GET / HTTP/1.1\r\n\r\n", b"\xff" * 64, b"\0\3\xff\xfc" + bytes(16), b"\x16\3"])
 def test_a_connection_that_speaks_something_else_is_ended(plane: Plane, garbage: bytes) -> None:
-    with socket.create_connection((RELAY, plane.tcp_port or 0), timeout=5) as sock:
+    with socket.create_connection((RELAY, plane.tcp_port or 0), timeout=20) as sock:
         sock.sendall(garbage)
         sock.shutdown(socket.SHUT_WR)
         with contextlib.suppress(ConnectionResetError):

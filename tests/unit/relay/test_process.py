@@ -99,7 +99,7 @@ def test_its_death_is_noticed() -> None:
 
 def _binding(port: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
-        client.settimeout(5)
+        client.settimeout(20)
         client.connect(("127.0.0.1", port))
         client.send(encode(Method.BINDING, Class.REQUEST, bytes(12)))
         assert decode_untrusted(client.recv(2048)).cls is Class.SUCCESS

@@ -72,7 +72,7 @@ class Running:
         reader, writer = await self.stream()
         try:
             writer.write(request)
-            return await asyncio.wait_for(until_closed(reader), 10)
+            return await asyncio.wait_for(until_closed(reader), 30)
         finally:
             await hang_up(writer)
 
@@ -188,7 +188,7 @@ def answer_of(response: httpx2.Response) -> Answer:
 
 
 async def receive(connection: ClientConnection) -> messages.ToNode:
-    data = await asyncio.wait_for(connection.recv(), 10)
+    data = await asyncio.wait_for(connection.recv(), 30)
     assert isinstance(data, bytes)
     return messages.unpack_to_node_untrusted(data)
 

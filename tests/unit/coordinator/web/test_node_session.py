@@ -61,7 +61,7 @@ async def whole_map(connection: Any) -> list[Update]:
 async def closed(connection: Any) -> ConnectionClosed:
     for _ in range(100):
         try:
-            await asyncio.wait_for(connection.recv(), 10)
+            await asyncio.wait_for(connection.recv(), 30)
         except ConnectionClosed as error:
             return error
     raise AssertionError("it goes on and on")

@@ -25,7 +25,7 @@ from tests.unit.coordinator.web.harness import (
 )
 from warren.coordinator.limits import BODY_BYTES
 
-QUICK = dataclasses.replace(GENEROUS, handshake_s=0.2, header_s=0.2, body_s=0.2, idle_s=0.2, write_s=0.2, linger_s=0.2)
+QUICK = dataclasses.replace(GENEROUS, handshake_s=0.5, header_s=0.5, body_s=0.5, idle_s=0.5, write_s=0.5, linger_s=0.5)
 
 
 def head(coordinator: Running, *headers: bytes) -> bytes:

@@ -169,7 +169,7 @@ def test_nonsense_is_passed_over_and_descriptors_with_it_are_closed(plane: Plane
         socket.send_fds(controller, [pack(HandOver(1))], [sock.fileno()] * 2)
         controller.send(pack(HandOver(1)))
         plane.turn()
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
     assert plane.sockets.others == {}
     assert plane.device.control.listening, "it is still there"
 

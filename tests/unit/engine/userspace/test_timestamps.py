@@ -101,5 +101,5 @@ def test_the_next_reservation_is_written_before_the_last_is_used_up(tmp_path: Pa
     floor.use(NOW + RESERVE_NS * 3 // 4)
     for thread in threading.enumerate():
         if thread.name == WRITER_NAME:
-            thread.join(timeout=10)
+            thread.join(timeout=60)
     assert TimestampFloor(tmp_path).floor_ns == NOW + RESERVE_NS * 3 // 4 + RESERVE_NS
