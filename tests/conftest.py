@@ -25,6 +25,8 @@ settings.load_profile("explore" if os.environ.get("WARREN_EXPLORE") else "repeat
 
 # Their tests start processes and load both cores: tests of one file run one after another, in one worker.
 _REAL_PROCESSES = {"lab", "interop"}
+_REAL_TIMEOUT_S = 300
+"""They wait for what a busy machine takes its time for; what hangs is ended all the same."""
 _TESTS = Path(__file__).parent
 
 
@@ -49,6 +51,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         if floor in _REAL_PROCESSES:
             item.add_marker(pytest.mark.lab)
             item.add_marker(pytest.mark.xdist_group(f"{floor}/{item.path.stem}"))
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(_REAL_TIMEOUT_S))
             if beside_others:
                 item.add_marker(pytest.mark.flaky(reruns=1))
             if missing:

@@ -18,6 +18,7 @@ from cryptography import x509
 
 from tests.support.acme import ENVIRONMENT, MISSING, names_command, pebble_command
 from tests.support.ingress import Gateway, eventually, gateway
+from tests.support.l4_ends import free_port
 from warren.ingress import generation
 from warren.ingress.config import Json, configuration
 
@@ -34,11 +35,7 @@ class Authority:
 
 
 def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    return [free_port() for _ in range(count)]
 
 
 @contextlib.asynccontextmanager

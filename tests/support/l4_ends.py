@@ -103,10 +103,14 @@ async def say_port(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 
 
 def free_port() -> int:
-    """Nobody listens there."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
+    """Nobody listens there, and the kernel gives it to nobody: this process has it as long as it lives, by a socket
+    that does not listen. A server that is to have it asks for SO_REUSEADDR, as servers do.
+    """
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("127.0.0.1", 0))
+    port: int = sock.getsockname()[1]
+    sock.detach()
     return port
 
 
