@@ -242,7 +242,7 @@ def test_a_nonce_that_has_run_out_is_exchanged(world: World) -> None:
             assert [type(event) for event in drive.events] == [Ready, Bound]
 
     world.run(body)
-    assert "error 438" in world.coturn.output()
+    world.relay.wait_for(lambda: "error 438" in world.coturn.output())
 
 
 def test_a_quota_that_is_used_up_is_told(world: World) -> None:

@@ -229,7 +229,7 @@ def test_kept_forwards_outlive_agents_and_go_where_somebody_serves_and_the_polic
     sentence = f"the policy of home does not let this node reach {network.address(bob)} at tcp/{PORT}: rule 1 denies it"
     assert sentence in found["reason"]
     assert sentence in found["last_refusal"]
-    assert sentence in network.nodes["alice"].process.output()
+    alice.wait_for(lambda: sentence in network.nodes["alice"].process.output())
     assert sentence in world.refused(alice, "7101", f"bob:{PORT}")
     task = {one["name"]: one for one in network.status(alice)["tasks"]}["forward 127.0.0.1:7100"]
     assert (task["state"], task["reason"]) == ("failed", found["reason"])
