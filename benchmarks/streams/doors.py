@@ -12,7 +12,7 @@ from benchmarks.streams import web
 from benchmarks.streams.contenders import NGINX_MODULE, STREAMS_MAX, output, tell, wait_for_port
 from benchmarks.streams.ends import NAME
 from warren.ingress.config import beginning, configuration
-from warren.ingress.sites import Ports, Settings, Site
+from warren.ingress.sites import Ports, Settings, Site, door
 from warren.l4.config import Backend, Config, Entry, Limits, Listen, Name, Way
 from warren.lab import Host, Process
 
@@ -69,7 +69,8 @@ class Warren(Door):
         caddy = host.start(["caddy", "run", "--config", str(config)], name="caddy", env=environment)
         wait_for_port(host, CADDY_PORTS.https)
         limits = Limits(streams_max=STREAMS_MAX)
-        way = _way(("127.0.0.1", CADDY_PORTS.https))
+        path = str(door(directory, CADDY_PORTS.https))
+        way = Way(backends=(Backend(name="caddy", side="host", port=CADDY_PORTS.https, path=path),))
         name = Name(domain=NAME, connector="shop", way=way, limits=limits, ended=True)
         upstream = Entry(id="site", listen=(Listen(path=str(site.upstream)),), limits=limits, way=_way(target))
         entries = (_router(listen, name), upstream)

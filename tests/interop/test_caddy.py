@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import ssl
+import stat
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from tests.support.ingress import CLIENT, PATIENCE_S, eventually, gateway, read_
 from warren.errors import OperationFailed, Unreachable
 from warren.ingress import process
 from warren.ingress.caddy import Caddy
+from warren.ingress.sites import door
 from warren.l4.config import Name
 from warren.linux import processes
 
@@ -141,7 +143,13 @@ def test_a_program_of_this_host_that_goes_to_caddys_port_is_nobody() -> None:
             writer.write(b"GET / HTTP/1.1\r\nHost: plain.test\r\nConnection: close\r\n\r\n")
             assert (await read_all(reader)).startswith(b"HTTP/1.1 403 ")
             writer.close()
+            # Nor is who comes in by Caddy's other door, as root could, without a name of ours.
+            reader, writer = await asyncio.open_unix_connection(door(gate.lookup.parent, gate.ports.http))
+            writer.write(b"GET / HTTP/1.1\r\nHost: plain.test\r\nConnection: close\r\n\r\n")
+            assert (await read_all(reader)).startswith(b"HTTP/1.1 403 ")
+            writer.close()
             assert gate.web.seen == []
+            assert stat.S_IMODE(door(gate.lookup.parent, gate.ports.http).stat().st_mode) & 0o077 == 0
 
     asyncio.run(scene())
 

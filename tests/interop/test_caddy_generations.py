@@ -145,6 +145,25 @@ def test_without_websockets_the_one_that_runs_takes_the_change() -> None:
     asyncio.run(scene())
 
 
+def test_a_websocket_that_the_site_refused_keeps_nothing_from_changing() -> None:
+    async def scene() -> None:
+        async with gateway("a.test") as gate:
+            first = gate.caddy.pid
+            reader, writer = await gate.connect("a.test")
+            writer.write(
+                b"GET / HTTP/1.1\r\nHost: a.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+                b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+            )
+            async with asyncio.timeout(PATIENCE_S):
+                assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200 ")
+            assert gate.web.seen[-1].all("upgrade") == ["websocket"]
+            await gate.keep([gate.site("a.test"), *plain(gate, "b")])
+            assert (gate.caddy.pid, gate.caddy.earlier) == (first, 0)
+            writer.transport.abort()
+
+    asyncio.run(scene())
+
+
 def test_who_has_a_connection_to_the_earlier_one_is_answered_and_comes_again_by_another() -> None:
     async def scene() -> None:
         async with gateway("a.test") as gate:

@@ -17,6 +17,7 @@ import h11
 
 from warren.errors import OperationFailed
 from warren.ingress.caddy import Caddy, Ports, Settings, Site
+from warren.ingress.sites import door
 from warren.l4.config import Backend, Config, Entry, EntryState, Limits, Listen, Name, Way
 from warren.l4.overlay import HostSockets
 from warren.l4.serve import Server
@@ -168,17 +169,16 @@ class Gateway:
 
     async def open_doors(self, sites: Sequence[Site]) -> None:
         """Lead to these sites at :attr:`ports`."""
+        to_caddy = self.to_caddy(self.ports.https)
         ended = tuple(
-            Name(
-                domain=domain, connector=site.connector, way=self.way(self.ports.https), limits=self.limits, ended=True
-            )
+            Name(domain=domain, connector=site.connector, way=to_caddy, limits=self.limits, ended=True)
             for site in sites
             if site.certificate != "none"
             for domain in site.domains
         )
         entries = (
             self._entry("sni", "https", self.https, names=(*ended, *self.names)),
-            self._entry("ended", "http", self.http, way=self.way(self.ports.http)),
+            self._entry("ended", "http", self.http, way=self.to_caddy(self.ports.http)),
         )
         await self.server.configure(Config(entries=entries, peer_lookup=str(self.lookup)))
 
@@ -187,7 +187,11 @@ class Gateway:
 
     @staticmethod
     def way(port: int) -> Way:
-        return Way(backends=(Backend(name="Caddy", side="host", host="127.0.0.1", port=port),))
+        return Way(backends=(Backend(name="a service", side="host", host="127.0.0.1", port=port),))
+
+    def to_caddy(self, port: int) -> Way:
+        path = str(door(self.lookup.parent, port))
+        return Way(backends=(Backend(name="Caddy", side="host", port=port, path=path),))
 
     def _entry(self, kind: Any, name: str, port: int, **more: Any) -> Entry:
         return Entry(id=name, kind=kind, listen=(Listen(address=self.address, port=port),), **more)

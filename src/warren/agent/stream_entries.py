@@ -74,7 +74,7 @@ def streams(
         shared += found.shared
         others = [member for taken in found.shared for member in taken.others]
         items += challenge_items(view, others, around.run, around.ports)
-    gates = gateways(shared, around.ports)
+    gates = gateways(shared, around.ports, around.run)
     asked = (asked_item(one, views, orders, wishes.owner_uid) for one in wishes.all())
     kept = tuple(_beside_names(_without_clashes([*asked, *items, *gates.items]), views))
     return Streams(

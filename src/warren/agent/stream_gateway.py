@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 from warren.agent.stream_connectors import Taken, is_public, limits_of
 from warren.agent.stream_values import Item
-from warren.ingress.sites import Ports, Site
+from warren.ingress.sites import Ports, Site, door
 from warren.l4.config import Backend, Entry, Limits, Listen, Name, Way
-from warren.model.services import HTTP_PORT, LOOPBACK, Place
+from warren.model.services import HTTP_PORT, Place
 
 STREAMS_MAX: Final = 65_536
 """At one shared place: the most that one connector may have, too."""
@@ -42,15 +43,26 @@ class Gateways:
     """For Caddy."""
 
 
-def gateways(shared: Sequence[Taken], ports: Ports | None) -> Gateways:
-    """``shared`` in an order that stays: of two that want the same domain, the first has it. ``ports``: Caddy's."""
+@dataclass(frozen=True, slots=True)
+class _Caddy:
+    """The ways to it."""
+
+    http: Way
+    https: Way
+
+
+def gateways(shared: Sequence[Taken], ports: Ports | None, run: Path) -> Gateways:
+    """``shared`` in an order that stays: of two that want the same domain, the first has it. ``ports``: Caddy's;
+    ``run``: where the sockets of sites are.
+    """
+    caddy = None if ports is None else _Caddy(_caddy(ports.http, run), _caddy(ports.https, run))
     kept = [_checked(taken, shared) for taken in _without_clashes(shared)]
     working = [taken for taken in kept if taken.domains]
     items = [_at_work(taken) for taken in kept]
     for place, group in _by_place(working).items():
-        items += _by_name(place, group, ports)
+        items += _by_name(place, group, caddy)
     for place, group in _plain(working).items():
-        items += _to_caddy(place, group, ports)
+        items += _to_caddy(place, group, caddy)
     return Gateways(tuple(items), tuple(taken.site for taken in working if taken.site is not None))
 
 
@@ -114,7 +126,7 @@ def _plain(working: Iterable[Taken]) -> dict[Place, list[Taken]]:
     return found
 
 
-def _by_name(place: Place, group: Sequence[Taken], ports: Ports | None) -> Iterator[Item]:
+def _by_name(place: Place, group: Sequence[Taken], caddy: _Caddy | None) -> Iterator[Item]:
     """The entry of a place where TLS comes in; none while all it has are sites, and Caddy does not run."""
     names = tuple(
         Name(
@@ -125,7 +137,7 @@ def _by_name(place: Place, group: Sequence[Taken], ports: Ports | None) -> Itera
             ended=taken.site is not None,
         )
         for taken in group
-        if (way := _way(taken, ports)) is not None
+        if (way := _way(taken, caddy)) is not None
         for domain in taken.domains
     )
     if names:
@@ -137,24 +149,24 @@ def _by_name(place: Place, group: Sequence[Taken], ports: Ports | None) -> Itera
         )
 
 
-def _to_caddy(place: Place, group: Sequence[Taken], ports: Ports | None) -> Iterator[Item]:
-    if ports is None:
+def _to_caddy(place: Place, group: Sequence[Taken], caddy: _Caddy | None) -> Iterator[Item]:
+    if caddy is None:
         return
     own = limits_of(group[0].connector) if len(group) == 1 and _is_plain(group[0]) else Limits()
     limits = Limits(sources=own.sources, rate=own.rate, streams_max=_streams_max(group))
-    way = _caddy(ports.http)
-    yield _item(Entry(id=_id(place), kind="ended", listen=(_listen(place),), way=way, limits=limits), group)
+    entry = Entry(id=_id(place), kind="ended", listen=(_listen(place),), way=caddy.http, limits=limits)
+    yield _item(entry, group)
 
 
-def _way(taken: Taken, ports: Ports | None) -> Way | None:
+def _way(taken: Taken, caddy: _Caddy | None) -> Way | None:
     """Where streams for a name go; None: nowhere yet."""
     if taken.site is not None:
-        return None if ports is None else _caddy(ports.https)
+        return None if caddy is None else caddy.https
     return None if taken.item.entry is None else taken.item.entry.way
 
 
-def _caddy(port: int) -> Way:
-    return Way(backends=(Backend(name="caddy", side="host", host=str(LOOPBACK), port=port),))
+def _caddy(port: int, run: Path) -> Way:
+    return Way(backends=(Backend(name="caddy", side="host", port=port, path=str(door(run, port))),))
 
 
 def _id(place: Place) -> str:

@@ -2,10 +2,13 @@
 :mod:`warren.ingress.certificates`.
 
 Every request of a site goes through these handlers: what only this gateway may say (who the client is) is dropped, and
-so is every wish for another protocol but WebSocket; the stream process is asked who is at the other end of the
-connection (:mod:`warren.l4.peer_lookup`), by the connection's ports, since Caddy sees only loopback, and a connection
-of somebody else ends there with 403; the request is passed on with the answer in X-Forwarded-For and X-Real-IP. The
-stream process is told which requests want a WebSocket, and may say that a request shall be its connection's last.
+so is every wish for another protocol but WebSocket; the request is passed on with the client's address in
+X-Forwarded-For and X-Real-IP. That address is in the name of the socket that the connection comes from, which the
+stream process gives it (:mod:`warren.l4.peers`); a connection without such a name is another program's of this host,
+which gets 403. The stream process is told which connections become WebSockets, once the site has agreed
+(:mod:`warren.l4.peer_lookup`).
+
+Once there is a file ``left`` beside its admin socket, each request is the last of its connection, WebSockets excepted.
 
 Where several gateways have one domain, an authority that was asked by one of them may look at any (RFC 8555 §8.3, by
 HTTP; §8.4, by TLS, is then not offered). Caddy answers for what it has asked itself before any route is looked at; the
@@ -19,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from warren.ingress.certificates import certificates
-from warren.ingress.sites import PUBLIC_HTTPS_PORT, Json, Ports, Settings, Site
+from warren.ingress.sites import PUBLIC_HTTPS_PORT, Json, Ports, Settings, Site, door
 
 ADMIN_HOST: Final = "warren"
 """The only Host that the admin API answers to, so that no browser can be led there."""
@@ -28,8 +31,8 @@ IDLE_S: Final = 60
 HEADER_BYTES_MAX: Final = 32_768
 GRACE_S: Final = 3600
 """How long requests that are under way may take after a change of the configuration; nothing waits for them."""
-LOOKUPS_MAX: Final = 64
-"""Connections to the peer lookup at the same time; further requests wait for an answer of a few hundred µs."""
+TELLING_MAX: Final = 64
+"""Connections to the peer lookup at the same time; further WebSockets wait for an answer of a few hundred µs."""
 ANSWER_WITHIN_S: Final = 300
 """How long a site may take until it begins to answer."""
 OTHER_WITHIN_S: Final = 3
@@ -50,14 +53,12 @@ _NO_METHODS: Final = {
     "handle": [{"handler": "static_response", "status_code": 405, "body": "no such method here\n"}],
     "terminal": True,
 }
-_UPGRADE: Final = "warren_upgrade"
 _WEBSOCKET: Final = {"header_regexp": {"Upgrade": {"pattern": "(?i)^websocket$"}}}
 _ONLY_WEBSOCKETS: Final = {
     # A site that takes up anything else (h2c) would get further requests that nobody has looked at.
     "match": [{"not": [_WEBSOCKET]}],
     "handle": [{"handler": "headers", "request": {"delete": ["Upgrade", "HTTP2-Settings"]}}],
 }
-_NOTE_WEBSOCKETS: Final = {"match": [_WEBSOCKET], "handle": [{"handler": "vars", _UPGRADE: "/websocket"}]}
 _LAST: Final = "warren_last"
 _LAST_OF_CONNECTION: Final = {
     # Ends HTTP/1.1 after the answer, and HTTP/2 when all that is under way on it is answered (GOAWAY).
@@ -68,8 +69,12 @@ _NEARLY_ALL: Final = ("*-*", "*a*", "*e*", "*i*", "*o*", "*u*")
 """2.6 fails on a lone asterisk."""
 _CHALLENGES: Final = "/.well-known/acme-challenge/*"
 _PASSED_ON: Final = "X-Warren-Challenge"
-_CLIENT: Final = "warren_client"
-_ADDRESS_OF_CLIENT: Final = f"{{http.vars.{_CLIENT}}}"
+_NAMED: Final = {
+    # As Go writes the name of an abstract socket.
+    "vars_regexp": {"{http.request.remote}": {"name": "client", "pattern": "^@([0-9a-f.:]+)/([0-9a-f]{16})$"}}
+}
+_ADDRESS_OF_CLIENT: Final = "{http.regexp.client.1}"
+_NONCE: Final = "{http.regexp.client.2}"
 
 
 def configuration(sites: Sequence[Site], settings: Settings, ports: Ports, peer_lookup: Path) -> Json:
@@ -79,19 +84,21 @@ def configuration(sites: Sequence[Site], settings: Settings, ports: Ports, peer_
     plain = [site for site in ordered if site.certificate == "none"]
     servers = {
         "http": _server(
-            ports.http,
+            (ports.http, peer_lookup),
             ["h1"],
+            settings,
             [
                 *(_ask_others(site) for site in secure if site.others),
-                *(_route(site, ports.http, peer_lookup) for site in plain),
+                *(route for site in plain for route in _routes(site, peer_lookup)),
                 *map(_redirect, secure),
                 _nobody(404),
             ],
         ),
         "https": _server(
-            ports.https,
+            (ports.https, peer_lookup),
             ["h1", "h2"],
-            [*(_route(site, ports.https, peer_lookup) for site in secure), _nobody(421)],
+            settings,
+            [*(route for site in secure for route in _routes(site, peer_lookup)), _nobody(421)],
         )
         | {"tls_connection_policies": [{}], "strict_sni_host": True},
     }
@@ -143,15 +150,23 @@ def ports_in(config: Mapping[str, Any]) -> Ports | None:
     return None
 
 
-def _server(port: int, protocols: list[str], routes: list[Json]) -> Json:
+def doors_in(config: Mapping[str, Any]) -> list[Path]:
+    """The Unix sockets that it listens at, by a configuration of :func:`configuration`'s."""
+    servers = config.get("apps", {}).get("http", {}).get("servers", {})
+    places = [place for server in servers.values() for place in server.get("listen", ())]
+    return [Path(place.removeprefix("unix/")) for place in places if place.startswith("unix/")]
+
+
+def _server(at: tuple[int, Path], protocols: list[str], settings: Settings, routes: list[Json]) -> Json:
+    port, peer_lookup = at
     return {
-        "listen": [f"127.0.0.1:{port}"],
+        "listen": [f"127.0.0.1:{port}", f"unix/{door(peer_lookup.parent, port)}"],
         "protocols": protocols,
         "automatic_https": {"disable": True},
         "read_header_timeout": f"{READ_HEADER_WITHIN_S}s",
         "idle_timeout": f"{IDLE_S}s",
         "max_header_bytes": HEADER_BYTES_MAX,
-        "routes": [_NO_METHODS, *routes],
+        "routes": [_NO_METHODS, _end_when_left(settings), *routes],
         "errors": {
             "routes": [
                 {"match": [{"vars": {f"{{http.vars.{_LAST}}}": ["1"]}}], "handle": [_LAST_OF_CONNECTION]},
@@ -169,21 +184,38 @@ def _server(port: int, protocols: list[str], routes: list[Json]) -> Json:
     }
 
 
-def _route(site: Site, port: int, peer_lookup: Path) -> Json:
+def _end_when_left(settings: Settings) -> Json:
+    """Another Caddy serves now: whoever asks shall come again, by another connection."""
+    mark = {"root": str(settings.left.parent), "try_files": [settings.left.name]}
     return {
-        "match": [{"host": list(site.domains)}],
-        "handle": [
-            {"handler": "headers", "request": {"delete": list(_OURS_TO_SAY)}},
-            {"handler": "subroute", "routes": [_ONLY_WEBSOCKETS, _NOTE_WEBSOCKETS]},
-            _ask_for_client(port, peer_lookup),
-            _pass_on(site),
-        ],
-        "terminal": True,
+        "match": [{"file": mark, "not": [_WEBSOCKET]}],
+        "handle": [{"handler": "vars", _LAST: "1"}, _LAST_OF_CONNECTION],
     }
 
 
-def _ask_for_client(port: int, peer_lookup: Path) -> Json:
-    known = {"handler": "vars", _CLIENT: "{http.reverse_proxy.header.X-Warren-Client}"}
+def _routes(site: Site, peer_lookup: Path) -> list[Json]:
+    """For those whose address is known, and for others."""
+    hosts = {"host": list(site.domains)}
+    return [
+        {
+            "match": [hosts | _NAMED],
+            "handle": [
+                {"handler": "headers", "request": {"delete": list(_OURS_TO_SAY)}},
+                {"handler": "subroute", "routes": [_ONLY_WEBSOCKETS]},
+                _pass_on(site, peer_lookup),
+            ],
+            "terminal": True,
+        },
+        {"match": [hosts], "handle": [{"handler": "static_response", "status_code": 403}], "terminal": True},
+    ]
+
+
+def _tell_of_websocket(peer_lookup: Path) -> Json:
+    """Whatever the answer is, what comes next goes on as if nobody had been asked."""
+    return {"handler": "subroute", "routes": [{"handle": [_telling(peer_lookup)]}], "errors": {"routes": []}}
+
+
+def _telling(peer_lookup: Path) -> Json:
     return {
         "handler": "reverse_proxy",
         "upstreams": [{"dial": f"unix/{peer_lookup}"}],
@@ -192,26 +224,16 @@ def _ask_for_client(port: int, peer_lookup: Path) -> Json:
             "compression": False,
             "dial_timeout": "2s",
             "response_header_timeout": "5s",
-            "max_conns_per_host": LOOKUPS_MAX,
-            "keep_alive": {"idle_timeout": f"{IDLE_S}s", "max_idle_conns_per_host": LOOKUPS_MAX},
+            "max_conns_per_host": TELLING_MAX,
+            "keep_alive": {"idle_timeout": f"{IDLE_S}s", "max_idle_conns_per_host": TELLING_MAX},
         },
-        # GET: the body stays where it is, for who comes next.
-        "rewrite": {
-            "method": "GET",
-            "uri": f"/{{http.request.remote.host}}/{{http.request.remote.port}}/{port}{{http.vars.{_UPGRADE}}}?",
-        },
+        "rewrite": {"method": "GET", "uri": f"/websocket/{_NONCE}?"},
         "headers": {"request": {"delete": list(_NEARLY_ALL)}},
-        "handle_response": [
-            {
-                "match": {"status_code": [200], "headers": {"X-Warren-Last": ["1"]}},
-                "routes": [{"handle": [known | {_LAST: "1"}, _LAST_OF_CONNECTION]}],
-            },
-            {"match": {"status_code": [200]}, "routes": [{"handle": [known]}]},
-        ],
+        "handle_response": [{"routes": [{"handle": [{"handler": "error", "status_code": 500}]}]}],
     }
 
 
-def _pass_on(site: Site) -> Json:
+def _pass_on(site: Site, peer_lookup: Path) -> Json:
     return {
         "handler": "reverse_proxy",
         "upstreams": [{"dial": f"unix/{site.upstream}"}],
@@ -223,7 +245,22 @@ def _pass_on(site: Site) -> Json:
             "response_header_timeout": f"{ANSWER_WITHIN_S}s",
             "keep_alive": {"idle_timeout": f"{IDLE_S}s"},
         },
-        "headers": {"request": {"set": {"X-Forwarded-For": [_ADDRESS_OF_CLIENT], "X-Real-Ip": [_ADDRESS_OF_CLIENT]}}},
+        "headers": {
+            "request": {
+                "set": {
+                    "X-Forwarded-For": [_ADDRESS_OF_CLIENT],
+                    "X-Real-Ip": [_ADDRESS_OF_CLIENT],
+                    "X-Forwarded-Proto": ["{http.request.scheme}"],
+                    "X-Forwarded-Host": ["{http.request.hostport}"],
+                }
+            }
+        },
+        "handle_response": [
+            {
+                "match": {"status_code": [101]},
+                "routes": [{"handle": [_tell_of_websocket(peer_lookup), {"handler": "copy_response"}]}],
+            }
+        ],
     }
 
 

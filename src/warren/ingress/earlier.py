@@ -43,8 +43,7 @@ class Earlier:
 
     async def add(self, generation: Generation) -> None:
         """See it off. Call it for the one that was followed last after all others."""
-        if generation.ports is not None:
-            await self._lookup.leave(generation.ports)
+        generation.leave()
         leaving = _Leaving(generation)
         self._leaving.append(leaving)
         leaving.task = asyncio.create_task(self._see_off(leaving), name=f"Caddy {generation.number}")
@@ -100,7 +99,6 @@ class Earlier:
         """Until it has nothing left, or has ended, or hangs."""
         ports = generation.ports
         while not generation.finishes and ports is not None:
-            await self._lookup.leave(ports)  # again, since it is forgotten while nobody is connected
             if await generation.ended(LOOK_EVERY_S) or await generation.hangs():
                 return
             if await self._lookup.websockets(ports) == 0:

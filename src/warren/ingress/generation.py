@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from warren.errors import OperationFailed, Unreachable
-from warren.ingress.config import configuration, ports_in
+from warren.ingress.config import configuration, doors_in, ports_in
 from warren.ingress.log_lines import Line, LogFile
 from warren.ingress.process import CaddyProcess
 from warren.ingress.sites import Json, Ports, Settings, Site
@@ -131,6 +131,11 @@ class Generation:
         """See :meth:`CaddyProcess.hangs <warren.ingress.process.CaddyProcess.hangs>`."""
         return await self._process.hangs()
 
+    def leave(self) -> None:
+        """New connections go elsewhere: those that are there end with their next request, WebSockets excepted."""
+        with contextlib.suppress(OSError):
+            self._settings.left.touch()
+
     async def finish(self, within_s: float) -> None:
         """Answer what is under way, for so long, and end."""
         with contextlib.suppress(OSError):
@@ -145,6 +150,8 @@ class Generation:
         """End it, if it has not ended, and remove what it leaves; what is under way is cut off."""
         await self._process.close()
         await self._log.close()
+        for path in doors_in(self._config or {}):  # it removes them itself, unless it is killed
+            path.unlink(missing_ok=True)
         _remove(self._settings)
 
     async def let_go(self) -> None:

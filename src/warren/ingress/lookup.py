@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 from pathlib import Path
 from typing import Final
@@ -27,12 +26,6 @@ class Lookup:
         found = [await self._websockets(port) for port in (ports.http, ports.https)]
         counts = [count for count in found if count is not None]
         return sum(counts) if len(counts) == len(found) else None
-
-    async def leave(self, ports: Ports) -> None:
-        """New connections go elsewhere: those that are there shall end with their next request, WebSockets excepted."""
-        for port in (ports.http, ports.https):
-            with contextlib.suppress(OSError):
-                await ask(self._path, f"/leave/{port}", ANSWER_WITHIN_S)
 
     async def _websockets(self, port: int) -> int | None:
         try:

@@ -77,6 +77,11 @@ class Settings:
         return self.sockets / "log"
 
     @property
+    def left(self) -> Path:
+        """There once another process serves: see :mod:`warren.ingress.config`."""
+        return self.sockets / "left"
+
+    @property
     def internal_root(self) -> Path:
         """The certificate of the gateway's own authority, for clients to trust; there once a site is ``internal``."""
         return self.storage / "pki" / "authorities" / "local" / "root.crt"
@@ -84,7 +89,16 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Where Caddy listens, on 127.0.0.1 only: what comes there must come from the stream process."""
+    """Where Caddy listens, on 127.0.0.1. The stream process goes to a Unix socket instead that stands for each port,
+    see :func:`door`: what comes there alone is somebody's, and gets to see sites.
+    """
 
     http: int
     https: int
+
+
+def door(sites: Path, port: int) -> Path:
+    """The Unix socket that Caddy listens at besides ``port``; ``sites`` is the directory of all sites' sockets, which
+    nobody else can enter.
+    """
+    return sites / f"caddy-{port}.sock"

@@ -42,6 +42,7 @@ class Backend(_Value, frozen=True, kw_only=True):
     """An address, or on the host's side a name that the host resolves."""
     port: int = 0
     path: str = ""
+    """A Unix socket; of Caddy, which goes by its ``port``, the one that stands for that."""
     connector_port: int = 0
     """If not 0, streams go there instead of ``port``, with the client's address in front (PROXY protocol v2)."""
     proxy_out: bool = False
@@ -108,8 +109,8 @@ class Way(_Value, frozen=True, kw_only=True):
 
 
 class Name(_Value, frozen=True, kw_only=True):
-    """One TLS name of an entry of kind ``sni``, with its own way and limits. ``ended``: Caddy is the backend; the
-    stream process remembers who the client is, for :class:`~warren.l4.peer_lookup.PeerLookup`.
+    """One TLS name of an entry of kind ``sni``, with its own way and limits. ``ended``: Caddy is the backend, and
+    learns who the client is (:mod:`warren.l4.peers`).
     """
 
     domain: str
@@ -132,7 +133,7 @@ class Entry(_Value, frozen=True, kw_only=True):
     ``tftp``        flows of TFTP: the answers come from another port
     ``socks``       SOCKS5 (RFC 1928); where to is the client's to say; the overlay only
     ``sni``         TLS streams by the name in the ClientHello; what names none of ``names`` is refused
-    ``ended``       streams to Caddy at the way's backend; remembers who the client is, as ``sni`` does for ended names
+    ``ended``       streams to Caddy at the way's backend, which learns who the client is, as for ended names of ``sni``
     ``transparent`` what comes for addresses behind this (rootless) node: the listener is transparent (IP_TRANSPARENT),
                     each stream goes on to the address it was meant for, from the host's side
     =============== ==============================================================================================
@@ -171,7 +172,7 @@ class Config(_Value, frozen=True, kw_only=True):
 
     entries: tuple[Entry, ...] = ()
     peer_lookup: str = ""
-    """Path of the Unix socket where Caddy asks who a client is; empty: nobody asks."""
+    """Path of the Unix socket where Caddy tells of WebSockets; empty: nobody asks."""
 
 
 class PartState(_Value, frozen=True, kw_only=True):

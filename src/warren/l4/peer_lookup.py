@@ -1,17 +1,12 @@
-"""Where Caddy asks who its clients are, of :mod:`warren.l4.peers`.
+"""Where Caddy tells which of its clients of :mod:`warren.l4.peers` have WebSockets, and its keeper asks how many.
 
 A question is a request of HTTP/1.1 on a Unix socket:
 
-=========================================== ==========================================================================
-``/ADDRESS/PORT/SERVER``                    of Caddy: the address and port that it sees at the other end of a
-                                            connection, and the port of its own that it came to. The answer is the
-                                            client's address in a header of status 200, or 403 for a connection that
-                                            is none of ours: another program of this host went to Caddy's port.
-``/ADDRESS/PORT/SERVER/websocket``          the same for a request that wants a WebSocket
-``/websockets/SERVER``                      of who keeps Caddy: how many clients have WebSockets there
-``/leave/SERVER``                           of the same: whoever asks there from now on shall come again, by another
-                                            connection, since another Caddy serves now (:data:`LAST_HEADER`)
-=========================================== ==========================================================================
+======================= ==============================================================================================
+``/websocket/NONCE``    of Caddy: the site has agreed to the WebSocket that the client of this connection wished for.
+                        The answer is 200, or 404 where there is no such connection.
+``/websockets/SERVER``  of who keeps Caddy: how many clients have WebSockets at the Caddy with that port
+======================= ==============================================================================================
 """
 
 from __future__ import annotations
@@ -22,7 +17,6 @@ import os
 import re
 import socket
 from collections.abc import Callable
-from enum import IntEnum
 from pathlib import Path
 from typing import Final, NamedTuple, cast
 
@@ -30,46 +24,37 @@ from warren.errors import MalformedPacket, OperationFailed
 from warren.l4.peers import TABLE, PeerTable
 from warren.linux.peers import is_trusted
 
-CLIENT_HEADER: Final = "X-Warren-Client"
-LAST_HEADER: Final = "X-Warren-Last"
-"""Beside the client's address: this request shall be the last of its connection."""
 COUNT_HEADER: Final = "X-Warren-Count"
 HEAD_BYTES_MAX: Final = 65_536
 """Of a question: Caddy leaves out nearly all that its client sent, of which it took 36 KB at most."""
 ASKING_MAX: Final = 512
 """Connections that ask; a Caddy opens up to 64, twice while it changes its configuration, and there may be several."""
 
-_QUESTION: Final = re.compile(rb"GET /127\.0\.0\.1/([0-9]{1,5})/([0-9]{1,5})(/websocket)? HTTP/1\.1")
-_KEEPERS: Final = re.compile(rb"GET /(websockets|leave)/([0-9]{1,5}) HTTP/1\.1")
+_BECAME: Final = re.compile(rb"GET /websocket/([0-9a-f]{16}) HTTP/1\.1")
+_HOW_MANY: Final = re.compile(rb"GET /websockets/([0-9]{1,5}) HTTP/1\.1")
 _BODY: Final = re.compile(rb"\r\n(content-length|transfer-encoding|expect)[ \t]*:", re.IGNORECASE)
 
 
-class Ask(IntEnum):
-    """What a question is about."""
+class Became(NamedTuple):
+    """The connection of that nonce is a WebSocket."""
 
-    CLIENT = 0
-    CLIENT_OF_WEBSOCKET = 1
-    WEBSOCKETS = 2
-    LEAVE = 3
+    nonce: str
 
 
-class Question(NamedTuple):
-    """``port`` is 0 where none is asked about."""
+class HowMany(NamedTuple):
+    """Clients with WebSockets are there?"""
 
-    port: int
     server: int
-    ask: Ask = Ask.CLIENT
 
 
-def question_untrusted(head: bytes) -> Question:
+def question_untrusted(head: bytes) -> Became | HowMany:
     """What the head of a question asks, without the empty line at its end. Raises MalformedPacket."""
     line, _, _ = head.partition(b"\r\n")
     if not _BODY.search(head):
-        if match := _QUESTION.fullmatch(line):
-            ask = Ask.CLIENT if match[3] is None else Ask.CLIENT_OF_WEBSOCKET
-            return Question(int(match[1]), int(match[2]), ask)
-        if match := _KEEPERS.fullmatch(line):
-            return Question(0, int(match[2]), Ask.LEAVE if match[1] == b"leave" else Ask.WEBSOCKETS)
+        if match := _BECAME.fullmatch(line):
+            return Became(match[1].decode())
+        if match := _HOW_MANY.fullmatch(line):
+            return HowMany(int(match[1]))
     raise MalformedPacket("no question of Caddy's")
 
 
@@ -162,19 +147,12 @@ class _Asking(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
 
-    def _answer(self, question: Question) -> bytes:
-        _, server, ask = question
-        if ask is Ask.LEAVE:
-            self._table.leave(server)
+    def _answer(self, question: Became | HowMany) -> bytes:
+        if isinstance(question, HowMany):
+            return _ok(f"{COUNT_HEADER}: {self._table.websockets(question.server)}")
+        if self._table.became_websocket(question.nonce):
             return _ok()
-        if ask is Ask.WEBSOCKETS:
-            return _ok(f"{COUNT_HEADER}: {self._table.websockets(server)}")
-        websocket = ask is Ask.CLIENT_OF_WEBSOCKET
-        client = self._table.asked(question.port, server, websocket=websocket)
-        if client is None:
-            return b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
-        last = (f"{LAST_HEADER}: 1",) if self._table.is_left(server) and not websocket else ()
-        return _ok(f"{CLIENT_HEADER}: {client}", *last)
+        return b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
 def _ok(*headers: str) -> bytes:

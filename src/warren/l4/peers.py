@@ -1,18 +1,31 @@
-"""Who the clients of Caddy are: it sees this process on loopback, and asks (:mod:`warren.l4.peer_lookup`)."""
+"""Who the clients of Caddy are. It is told by the name of the socket that each stream comes to it from: this process
+binds one to ``ADDRESS/NONCE`` in the abstract namespace (unix(7)), and connects it to a Unix socket of Caddy's that
+nobody else can reach. So Caddy has to ask nobody for a client's address, and nobody else can name one.
+
+Caddy tells which of them become WebSockets, by their nonce (:mod:`warren.l4.peer_lookup`).
+"""
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
+import secrets
+import socket
 from collections import Counter
 from collections.abc import Callable
 from ipaddress import IPv4Address
 from typing import Any, Final
 
-from warren.l4.config import Entry, Way
+from warren.errors import OperationFailed
+from warren.l4.candidates import explained
+from warren.l4.config import Backend, Entry, Way
 from warren.l4.kinds import Carried, Incoming, Refused, Tools
 from warren.l4.limits import source_of
+from warren.l4.overlay import HostSockets
 from warren.l4.shares import Group, groups_of
 from warren.model.ip import unmapped
-from warren.model.tunnel import IPAddress, TransportAddress
+from warren.model.tunnel import IPAddress
 
 REQUEST_IDLE_S: Final = 330.0
 """A connection on which nothing moves for so long, in neither direction, is ended: Caddy itself ends one without a
@@ -22,21 +35,25 @@ that nobody reads, or one that is silent in its middle.
 WEBSOCKET_IDLE_S: Final = 3600.0
 """The same of a WebSocket, whose ends may have nothing to say; most of them ping each other twice a minute."""
 PEERS_MAX: Final = 65_536
-"""Connections to Caddy at the same time; a loopback address has no more ports."""
+"""Connections to Caddy at the same time: two descriptors each, of this process as of Caddy's."""
 PEERS_OF_ONE_SOURCE: Final = 512
 """Of one IPv4 address or IPv6 /64: many browsers behind one NAT have fewer, and one client cannot have them all."""
-_CADDYS: Final = "127.0.0.1"
+QUEUE_FULL_S: Final = 0.05
+"""How long until a Caddy that has a full queue is tried again: nothing says when it is not."""
+_NONCE_BYTES: Final = 8
+_THIS_HOST: Final = "127.0.0.1"
+_HOST: Final = HostSockets()
 
 
 class _Peer:
     """A connection to Caddy."""
 
-    __slots__ = ("address", "carried", "group", "websocket")
+    __slots__ = ("carried", "group", "server", "source", "websocket")
 
-    def __init__(self, address: IPAddress) -> None:
-        self.address = address
-        self.group: Group = next(reversed(groups_of(address)), (0, 0))
-        """The widest that may be one customer of a provider."""
+    def __init__(self, address: IPAddress, server: int) -> None:
+        self.server = server
+        self.source = source_of(address)
+        self.group = _customer(address)
         self.carried: Carried | None = None
         self.websocket = False
 
@@ -45,22 +62,19 @@ class PeerTable:
     """The clients of the connections from here to Caddy that are open now."""
 
     def __init__(self) -> None:
-        self._peers: dict[tuple[int, int], _Peer] = {}
+        self._peers: dict[str, _Peer] = {}
+        """By nonce."""
         self._of_source: Counter[tuple[int, int]] = Counter()
-        self._of_server: Counter[int] = Counter()
         self._websockets: dict[int, Counter[Group]] = {}
         """By server, of whom; who has none is not in here."""
-        self._left: set[int] = set()
-        """Of servers that have connections, those whose time is over."""
 
     def __len__(self) -> int:
         return len(self._peers)
 
-    def remember(self, port: int, server: int, client: TransportAddress | None) -> Forget:
-        """The connection from our ``port`` to Caddy's port ``server`` is for ``client`` (None: a program of this host),
+    def remember(self, nonce: str, server: int, address: IPAddress) -> Remembered:
+        """The connection of that nonce, to the Caddy with the port ``server``, is for the client with ``address``,
         until what is returned is called. Raises Refused (``streams``).
         """
-        address = IPv4Address(_CADDYS) if client is None else unmapped(client.ip)
         source = source_of(address)
         count = self._of_source[source]
         if count >= PEERS_OF_ONE_SOURCE:
@@ -68,60 +82,46 @@ class PeerTable:
         if len(self._peers) >= PEERS_MAX:
             raise Refused("streams", f"there are {PEERS_MAX} connections to web sites here: more are not taken")
         self._of_source[source] += 1
-        self._of_server[server] += 1
-        peer = self._peers[port, server] = _Peer(address)
-        return Forget(self, peer, port, server, source)
+        peer = self._peers[nonce] = _Peer(address, server)
+        return Remembered(self, nonce, peer)
 
-    def client(self, port: int, server: int) -> IPAddress | None:
-        """Who is behind the connection that Caddy's port ``server`` has from our ``port``."""
-        peer = self._peers.get((port, server))
-        return None if peer is None else peer.address
-
-    def asked(self, port: int, server: int, *, websocket: bool) -> IPAddress | None:
-        """The same, and note whether the connection becomes a WebSocket: it is taken for one until its next request,
-        since whether the site agrees is not seen here.
+    def became_websocket(self, nonce: str) -> bool:
+        """The connection is a WebSocket from now on: its client wished it, and the site has agreed. False: there is no
+        such connection (any more).
         """
-        peer = self._peers.get((port, server))
+        peer = self._peers.get(nonce)
         if peer is None:
-            return None
-        if peer.websocket != websocket:
-            self._count_websocket(peer, server, websocket=websocket)
+            return False
+        if not peer.websocket:
+            peer.websocket = True
+            self._websockets.setdefault(peer.server, Counter())[peer.group] += 1
             if peer.carried is not None:
-                peer.carried.idle_s = WEBSOCKET_IDLE_S if websocket else REQUEST_IDLE_S
-        return peer.address
+                peer.carried.idle_s = WEBSOCKET_IDLE_S
+        return True
 
     def websockets(self, server: int) -> int:
-        """How many clients have connections to that port of Caddy's that became WebSockets; whoever has many, even by
-        all addresses of an IPv6 /48, is one.
+        """How many clients have WebSockets at the Caddy with that port; whoever has many, even by all addresses of an
+        IPv4 /24 or an IPv6 /48, is one.
         """
         return len(self._websockets.get(server, ()))
 
-    def _count_websocket(self, peer: _Peer, server: int, *, websocket: bool) -> None:
-        peer.websocket = websocket
-        of_server = self._websockets.setdefault(server, Counter())
-        of_server[peer.group] += 1 if websocket else -1
-        if not of_server[peer.group]:
-            del of_server[peer.group]
-        if not of_server:
-            del self._websockets[server]
-
-    def leave(self, server: int) -> None:
-        """Connections to that port shall end with their next request; new ones do not come there."""
-        if self._of_server[server]:
-            self._left.add(server)
-
-    def is_left(self, server: int) -> bool:
-        return server in self._left
-
-    def forget(self, peer: _Peer, port: int, server: int, source: tuple[int, int]) -> None:
-        if self._peers.get((port, server)) is peer:
-            del self._peers[port, server]
-        _less(self._of_source, source)
-        _less(self._of_server, server)
+    def forget(self, nonce: str) -> None:
+        peer = self._peers.pop(nonce)
+        _less(self._of_source, peer.source)
         if peer.websocket:
-            self._count_websocket(peer, server, websocket=False)
-        if server not in self._of_server:
-            self._left.discard(server)
+            of_server = self._websockets[peer.server]
+            _less(of_server, peer.group)
+            if not of_server:
+                del self._websockets[peer.server]
+
+
+def _customer(address: IPAddress) -> Group:
+    """The widest that may be one customer of a provider. Of IPv4 that is the smallest network that is routed by itself,
+    so whoever has many addresses mostly has them in a few of those.
+    """
+    if address.version == 4:
+        return (24, int(address) >> 8)
+    return next(reversed(groups_of(address)), (0, 0))
 
 
 def _less(counts: Counter[Any], key: object) -> None:
@@ -131,20 +131,20 @@ def _less(counts: Counter[Any], key: object) -> None:
         del counts[key]
 
 
-class Forget:
-    """A connection is over when this is called. A second call does nothing: by then the ports may be another one's."""
+class Remembered:
+    """A connection, which is over when this is called; a second call does nothing."""
 
-    __slots__ = ("_peer", "_what")
+    __slots__ = ("_nonce", "_peer", "_table")
 
-    def __init__(self, table: PeerTable, peer: _Peer, port: int, server: int, source: tuple[int, int]) -> None:
+    def __init__(self, table: PeerTable, nonce: str, peer: _Peer) -> None:
+        self._table: PeerTable | None = table
+        self._nonce = nonce
         self._peer = peer
-        self._what: tuple[PeerTable, int, int, tuple[int, int]] | None = (table, port, server, source)
 
     def __call__(self) -> None:
-        if self._what is not None:
-            table, port, server, source = self._what
-            self._what = None
-            table.forget(self._peer, port, server, source)
+        table, self._table = self._table, None
+        if table is not None:
+            table.forget(self._nonce)
 
     def carried(self, stream: Carried | None) -> None:
         """By this its time without traffic can be changed, until it is over."""
@@ -156,7 +156,7 @@ TABLE: Final = PeerTable()
 
 
 async def handle_ended(incoming: Incoming, entry: Entry, tools: Tools) -> None:
-    """Kind ``ended``: the stream goes to Caddy at the entry's backend, which may then ask who it is."""
+    """Kind ``ended``: the stream goes to Caddy at the entry's backend, which learns who it is."""
     await hand_to_caddy(incoming, entry.way, tools)
 
 
@@ -166,19 +166,42 @@ async def hand_to_caddy(
     """``head`` has been read from the stream already; ``ended`` is called when the stream is over. Raises Refused, and
     ``ended`` is then the caller's to call.
     """
-    sock, _ = await tools.connect(way, incoming.client)
+    if way.refusal:
+        raise Refused(way.refused_as, way.refusal)
+    if not way.backends:
+        raise Refused("no-backend", "Caddy does not run")
+    address = IPv4Address(_THIS_HOST) if incoming.client is None else unmapped(incoming.client.ip)
+    nonce = secrets.token_hex(_NONCE_BYTES)
+    remembered = TABLE.remember(nonce, way.backends[0].port, address)
     try:
-        forget = TABLE.remember(sock.getsockname()[1], sock.getpeername()[1], incoming.client)
-    except Refused:
-        sock.close()
+        sock = await _connected(way.backends[0], f"\0{address}/{nonce}", way.connect_timeout_s)
+    except BaseException:
+        remembered()
         raise
-    except OSError as error:  # Caddy has closed it already
-        sock.close()
-        raise Refused("connect", f"Caddy has closed the connection: {error.strerror}") from None
 
     def over() -> None:
-        forget()
+        remembered()
         if ended is not None:
             ended()
 
-    forget.carried(tools.carry(incoming.sock, sock, idle_s=REQUEST_IDLE_S, head=head, ended=over))
+    remembered.carried(tools.carry(incoming.sock, sock, idle_s=REQUEST_IDLE_S, head=head, ended=over))
+
+
+async def _connected(caddy: Backend, name: str, timeout_s: float) -> socket.socket:
+    """A socket of that name, connected to Caddy's. Raises Refused."""
+    sock: socket.socket | None = None
+    try:
+        sock = _HOST.make(socket.AF_UNIX, socket.SOCK_STREAM)
+        sock.bind(name)
+        async with asyncio.timeout(timeout_s):
+            while number := sock.connect_ex(caddy.path):
+                if number != errno.EAGAIN:
+                    raise OSError(number, os.strerror(number))
+                await asyncio.sleep(QUEUE_FULL_S)
+    except BaseException as error:
+        if sock is not None:
+            sock.close()
+        if isinstance(error, OSError | OperationFailed) and (failure := explained(error, caddy, timeout_s)):
+            raise Refused(*failure) from None
+        raise
+    return sock

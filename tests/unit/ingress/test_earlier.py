@@ -18,9 +18,6 @@ class FakeLookup:
     def __init__(self, clients: dict[int, int | None]) -> None:
         self.clients = clients
 
-    async def leave(self, ports: Ports) -> None:
-        pass
-
     async def websockets(self, ports: Ports) -> int | None:
         return self.clients[ports.http]
 
@@ -31,7 +28,10 @@ class FakeGeneration:
     def __init__(self, number: int) -> None:
         self.number = number
         self.ports = Ports(number, 100 + number)
-        self.closed = False
+        self.closed = self.left = False
+
+    def leave(self) -> None:
+        self.left = True
 
     async def ended(self, within_s: float) -> bool:
         await asyncio.Event().wait()
@@ -67,6 +67,7 @@ def test_of_too_many_the_one_goes_that_the_fewest_clients_would_miss(
             while len(kept) > earlier.EARLIER_MAX:
                 await asyncio.sleep(0)
         assert [one.number for one in generations if one.closed] == ends
+        assert all(one.left for one in generations)
         await kept.let_go()
 
     asyncio.run(scene())

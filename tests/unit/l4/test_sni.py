@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import tempfile
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
@@ -41,7 +42,6 @@ ENTRY = Entry(
     names=(
         Name(domain="a.example", connector="a", way=way("a"), limits=Limits(rate=1.0)),
         Name(domain="b.example", connector="b", way=way("b", refusal="the policy forbids it")),
-        Name(domain="site.example", connector="site", way=way("caddy"), ended=True),
     ),
 )
 
@@ -91,7 +91,12 @@ class FakeTools:
 
 
 async def play(
-    sent: bytes, tools: FakeTools, *, client: TransportAddress | None = CLIENT, piece: int = 1 << 20
+    sent: bytes,
+    tools: FakeTools,
+    *,
+    client: TransportAddress | None = CLIENT,
+    piece: int = 1 << 20,
+    entry: Entry = ENTRY,
 ) -> bytes:
     """What the client of one stream gets until it ends; raises what the handler does."""
     ours, theirs = socket.socketpair()
@@ -99,7 +104,7 @@ async def play(
         sock.setblocking(False)
     loop = asyncio.get_running_loop()
     with theirs:
-        handled = asyncio.create_task(sni.handle(Incoming(ours, client, None, ENTRY.listen[0]), ENTRY, tools))  # type: ignore[arg-type]
+        handled = asyncio.create_task(sni.handle(Incoming(ours, client, None, entry.listen[0]), entry, tools))  # type: ignore[arg-type]
         try:
             for at in range(0, len(sent), piece):
                 await loop.sock_sendall(theirs, sent[at : at + piece])
@@ -134,8 +139,16 @@ def test_a_stream_goes_where_its_name_says_with_all_that_was_read(piece: int) ->
 
 def test_an_ended_name_goes_to_caddy_and_its_client_is_remembered_until_the_end() -> None:
     tools = FakeTools()
-    run(hello_for("site.example"), tools)
-    assert tools.connected == [("caddy", CLIENT)]
+    with tempfile.TemporaryDirectory() as directory, socket.socket(socket.AF_UNIX) as caddy:
+        caddy.bind(f"{directory}/caddy.sock")
+        caddy.listen()
+        backend = Backend(name="caddy", side="host", port=8443, path=f"{directory}/caddy.sock")
+        name = Name(domain="site.example", connector="site", way=Way(backends=(backend,)), ended=True)
+        run(hello_for("site.example"), tools, entry=Entry(id="x", kind="sni", listen=ENTRY.listen, names=(name,)))
+        accepted, of = caddy.accept()
+        accepted.close()
+    assert of.startswith(b"\x00192.0.2.7/")
+    assert tools.connected == []
     assert len(peers.TABLE) == 1
     tools.ends[0]()
     assert len(peers.TABLE) == 0
