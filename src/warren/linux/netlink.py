@@ -1,6 +1,6 @@
 """The door to rtnetlink(7): links, addresses, routes and policy rules of the network namespace it was opened in.
 
-Only this file imports pyroute2 (when opened: the import takes 0.3 s). :class:`KernelNetlink` is the real door and
+Only this file uses pyroute2 (imported when opened: that takes 0.1 s). :class:`KernelNetlink` is the real door and
 :class:`~warren.linux.netlink_memory.MemoryNetlink` its twin; both pass the same conformance tests. A door carries out,
 it decides nothing.
 
@@ -84,9 +84,9 @@ class Netlink(Protocol):
 @asynccontextmanager
 async def open_netlink() -> AsyncIterator[Netlink]:
     """The real door, for as long as the block runs."""
-    from pyroute2 import AsyncIPRoute
+    from warren.linux.pyroute import iproute_class
 
-    async with AsyncIPRoute() as iproute:
+    async with iproute_class()() as iproute:
         yield KernelNetlink(iproute)
 
 
@@ -196,9 +196,9 @@ class KernelNetlink:
         return None
 
     async def changes(self) -> AsyncIterator[None]:
-        from pyroute2 import AsyncIPRoute
+        from warren.linux.pyroute import iproute_class
 
-        async with AsyncIPRoute() as listener:
+        async with iproute_class()() as listener:
             await listener.bind(groups=_RTMGRP)
             while True:
                 async for _ in listener.get():  # ends with each batch of messages
