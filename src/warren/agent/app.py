@@ -17,6 +17,7 @@ from warren.agent.config import AgentConfig, Wanted
 from warren.agent.control import serve
 from warren.agent.inside import Inside, of_host, of_nest
 from warren.agent.places import Places
+from warren.agent.ready import tell_ready
 from warren.agent.shared import Shared
 from warren.agent.state import locked, make_private, networks
 from warren.agent.world import Link, World
@@ -81,6 +82,7 @@ async def _run(
             loop.add_signal_handler(number, agent.stop)
         loop.add_signal_handler(signal.SIGHUP, _reload, agent)
         await stack.enter_async_context(serve(agent, where.socket))
+        tell_ready()
         work = asyncio.create_task(agent.run(), name="agent")
         try:
             await _serve(agent, work, ticket, name, told)

@@ -2,7 +2,8 @@
 
 The system's runs as root with three capabilities left, and the file system read-only but for its own directories and
 /etc (resolv.conf is replaced there by renaming). ``KillMode=process``: the data planes are processes of their own and
-go on while the agent is restarted; a stop in good order removes them.
+go on while the agent is restarted; a stop in good order removes them. An agent that ends by a mistake of the user (exit
+status 2) would make it again, and stays ended.
 """
 
 from __future__ import annotations
@@ -13,13 +14,17 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from warren.agent.places import STATE
+from warren.agent.state import locked, networks
 from warren.errors import OperationFailed, UsageError
 from warren.files import write_atomically
 
 UNIT_DIRECTORY: Final = Path("/etc/systemd/system")
 UNIT_NAME: Final = "warren.service"
 _SYSTEMD_RUNS: Final = Path("/run/systemd/system")  # sd_booted(3)
-_TIMEOUT_S: Final = 30.0
+_TIMEOUT_S: Final = 120.0
+"""More than systemd itself gives a service to start (DefaultTimeoutStartSec, 90 s)."""
+_SAME: Final = "is up to date"
 
 _UNIT: Final = """\
 [Unit]
@@ -28,10 +33,11 @@ Documentation=man:systemd.exec(5)
 {order}StartLimitIntervalSec=0
 
 [Service]
-Type=exec
+Type=notify
 ExecStart={command}
 ExecReload=/bin/kill -HUP $MAINPID
 Restart=on-failure
+RestartPreventExitStatus=2
 RestartSec=1
 RestartSteps=5
 RestartMaxDelaySec=30
@@ -104,10 +110,12 @@ def _plain(path: Path) -> str:
     return text
 
 
-def install(executable: Path, *, start: bool, directory: Path = UNIT_DIRECTORY) -> list[str]:
-    """Write the unit, and with ``start`` enable and start it. Returns what was done, a sentence each.
+def install(executable: Path, state: Path = STATE, *, start: bool, directory: Path = UNIT_DIRECTORY) -> list[str]:
+    """Write the unit, and with ``start`` enable and start it, or start it again if it has changed. Returns what was
+    done, a sentence each.
 
-    Raises OperationFailed; when the unit cannot be written nothing has changed.
+    Raises UsageError when the agent of ``state`` would have nothing to do, and OperationFailed; when the unit cannot
+    be written nothing has changed.
     """
     text = unit_text(executable)
     if not directory.is_dir():
@@ -116,54 +124,101 @@ def install(executable: Path, *, start: bool, directory: Path = UNIT_DIRECTORY) 
         )
     if not os.access(directory, os.W_OK):
         raise OperationFailed(f"{directory} may not be written by this user; run `warren install` as root (sudo)")
-    done = [_write(directory / UNIT_NAME, text)]
     if not _SYSTEMD_RUNS.is_dir():
-        return [*done, "systemd does not run here, so it was not told; it reads the unit when it starts"]
-    _systemctl("daemon-reload")
-    if start:
-        _systemctl("enable", "--now", UNIT_NAME)
-        return [*done, "enabled and started; `systemctl status warren` and `warren status` show how it does"]
-    return [*done, "now run: systemctl enable --now warren"]
+        done = _write(directory / UNIT_NAME, text)
+        return [done, "systemd does not run here, so it was not told; it reads the unit when it starts"]
+    return _install(directory / UNIT_NAME, text, state, [], start=start)
 
 
 def install_for_user(executable: Path, state: Path, *, start: bool) -> list[str]:
     """As :func:`install`, for this user alone: ``systemctl --user`` starts it when he logs in."""
-    base = os.environ.get("XDG_CONFIG_HOME", "")
-    directory = (Path(base) if base.startswith("/") else Path.home() / ".config") / "systemd" / "user"
     text = user_unit_text(executable, state)
     if not _SYSTEMD_RUNS.is_dir():
         raise OperationFailed("this host does not run systemd; start `warren up` otherwise")
+    path = _user_directory() / UNIT_NAME
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        done = [_write(directory / UNIT_NAME, text)]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        done = _install(path, text, state, ["--user"], start=start)
     except OSError as error:
-        what = f"{directory / UNIT_NAME} cannot be written: {error.strerror}"
+        what = f"{path} cannot be written: {error.strerror}"
         raise OperationFailed(f"{what}; `warren install --print` prints it, to be put where it may be") from None
-    _systemctl("--user", "daemon-reload")
-    if start:
-        _systemctl("--user", "enable", "--now", UNIT_NAME)
-        done.append("enabled and started; `systemctl --user status warren` and `warren status` show how it does")
-    else:
-        done.append("now run: systemctl --user enable --now warren")
     return [*done, "to keep it running while you are not logged in: loginctl enable-linger"]
+
+
+def remove(*, for_user: bool, directory: Path = UNIT_DIRECTORY) -> list[str]:
+    """Stop the service and remove its unit; keys and documents stay. Returns what was done. Raises OperationFailed."""
+    path = (_user_directory() if for_user else directory) / UNIT_NAME
+    if not path.exists():
+        return [f"there is no {path}"]
+    options = ["--user"] if for_user else []
+    if runs := _SYSTEMD_RUNS.is_dir():
+        _systemctl(*options, "disable", "--now", UNIT_NAME)
+    try:
+        path.unlink()
+    except OSError as error:
+        raise OperationFailed(f"{path} cannot be removed: {error.strerror}; run as the user who has it") from None
+    if runs:
+        _systemctl(*options, "daemon-reload")
+    return ["stopped and disabled" if runs else "systemd does not run here, so it was not told", f"{path} removed"]
+
+
+def _user_directory() -> Path:
+    base = os.environ.get("XDG_CONFIG_HOME", "")
+    return (Path(base) if base.startswith("/") else Path.home() / ".config") / "systemd" / "user"
+
+
+def _install(path: Path, text: str, state: Path, options: list[str], *, start: bool) -> list[str]:
+    name = " ".join(["systemctl", *options])
+    runs = _answers(*options, "is-active", "--quiet", UNIT_NAME)
+    if start and not runs:
+        with locked(state):  # or another agent has it, and says so
+            if not networks(state):
+                raise UsageError("this machine is in no network yet: join one first, `warren up TICKET`")
+    done = [_write(path, text)]
+    changed = not done[0].endswith(_SAME)
+    _systemctl(*options, "daemon-reload")
+    if not start:
+        return [*done, f"now run: {name} {'restart' if runs else 'enable --now'} warren"]
+    _systemctl(*options, "enable", UNIT_NAME)
+    if runs and not changed:
+        return [*done, f"it runs already; for a new version of Warren: {name} restart warren"]
+    _systemctl(*options, "restart", UNIT_NAME)
+    return [*done, f"enabled and started; `{name} status warren` and `warren status` show how it does"]
 
 
 def _write(path: Path, text: str) -> str:
     old = path.read_text() if path.exists() else None
     if old == text:
-        return f"{path} is up to date"
+        return f"{path} {_SAME}"
     write_atomically(path, text.encode())
     path.chmod(0o644)  # systemd complains of a unit that only its owner can read
     return f"{path} {'written' if old is None else 'replaced'}"
 
 
 def _systemctl(*arguments: str) -> None:
+    done = _ask(*arguments)
+    if done.returncode:
+        reason = (done.stderr.strip() or "it gives no reason").splitlines()[0]
+        raise OperationFailed(f"`systemctl {' '.join(arguments)}` failed: {reason}; the unit is written, so mend that")
+
+
+def _answers(*arguments: str) -> bool:
+    return not _ask(*arguments).returncode
+
+
+def _ask(*arguments: str) -> subprocess.CompletedProcess[str]:
     program = shutil.which("systemctl")
     if program is None:
         raise OperationFailed("systemctl is missing although systemd runs; is the PATH right?")
-    done = subprocess.run(
-        [program, *arguments], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False, stdin=subprocess.DEVNULL
-    )
-    if done.returncode:
-        reason = (done.stderr.strip() or "it gives no reason").splitlines()[-1]
-        raise OperationFailed(f"`systemctl {' '.join(arguments)}` failed: {reason}; the unit is written, so mend that")
+    try:
+        return subprocess.run(
+            [program, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except subprocess.TimeoutExpired:
+        said = " ".join(arguments)
+        raise OperationFailed(f"`systemctl {said}` still ran after {_TIMEOUT_S:.0f} s; look at its log") from None

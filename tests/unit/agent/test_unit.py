@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from warren.agent import unit
+from warren.agent.state import locked
 from warren.errors import OperationFailed, UsageError
 from warren.l4.__main__ import DESCRIPTORS
 
@@ -75,23 +77,73 @@ def test_systemd_understands_every_line(tmp_path: Path) -> None:
     assert [line for line in complaints if "RestartSteps" not in line and "RestartMaxDelaySec" not in line] == []
 
 
-def test_the_unit_of_a_user_is_in_his_own_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    said: list[tuple[str, ...]] = []
+@dataclass
+class Systemctl:
+    """Records what it is told; ``running`` is what it says of the service."""
+
+    running: bool = False
+    told: list[str] = field(default_factory=list)
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        if "is-active" in arguments:
+            return subprocess.CompletedProcess(arguments, 0 if self.running else 3)
+        self.told.append(" ".join(arguments))
+        return subprocess.CompletedProcess(arguments, 0)
+
+
+@pytest.fixture
+def systemctl(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Systemctl:
+    made = Systemctl()
     monkeypatch.setattr(unit, "_SYSTEMD_RUNS", tmp_path)
-    monkeypatch.setattr(unit, "_systemctl", lambda *arguments: said.append(arguments))
+    monkeypatch.setattr(unit, "_ask", made)
+    monkeypatch.setattr(unit, "networks", lambda _: ["home"])
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
-    written, hint, lingering = unit.install_for_user(EXECUTABLE, Path("/home/a/.local/state/warren"), start=False)
+    return made
+
+
+def test_the_unit_of_a_user_is_in_his_own_directory(systemctl: Systemctl, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    written, hint, lingering = unit.install_for_user(EXECUTABLE, state, start=False)
     path = tmp_path / "config/systemd/user/warren.service"
     assert written == f"{path} written"
-    assert "ExecStart=/opt/warren/bin/warren up --state /home/a/.local/state/warren\n" in path.read_text()
+    assert f"ExecStart=/opt/warren/bin/warren up --state {state}\n" in path.read_text()
     assert hint == "now run: systemctl --user enable --now warren"
     assert "enable-linger" in lingering
-    unit.install_for_user(EXECUTABLE, Path("/home/a/.local/state/warren"), start=True)
-    assert said == [
-        ("--user", "daemon-reload"),
-        ("--user", "daemon-reload"),
-        ("--user", "enable", "--now", "warren.service"),
+    unit.install_for_user(EXECUTABLE, state, start=True)
+    assert systemctl.told == [
+        "--user daemon-reload",
+        "--user daemon-reload",
+        "--user enable warren.service",
+        "--user restart warren.service",
     ]
+    unit.remove(for_user=True)
+    assert systemctl.told[-2:] == ["--user disable --now warren.service", "--user daemon-reload"]
+    assert not path.exists()
+    assert unit.remove(for_user=True) == [f"there is no {path}"]
+
+
+def test_what_runs_is_started_again_only_for_another_unit(systemctl: Systemctl, tmp_path: Path) -> None:
+    systemctl.running = True
+    unit.install(EXECUTABLE, tmp_path, start=True, directory=tmp_path)
+    assert systemctl.told == ["daemon-reload", "enable warren.service", "restart warren.service"]
+    systemctl.told.clear()
+    assert "systemctl restart warren" in unit.install(EXECUTABLE, tmp_path, start=True, directory=tmp_path)[-1]
+    assert systemctl.told == ["daemon-reload", "enable warren.service"]
+
+
+def test_an_agent_that_has_nothing_to_do_or_runs_elsewhere_is_not_installed_to_fail_later(
+    systemctl: Systemctl, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    with locked(state), pytest.raises(OperationFailed, match=r"runs already .*`warren down`"):
+        unit.install(EXECUTABLE, state, start=True, directory=tmp_path)
+    monkeypatch.setattr(unit, "networks", lambda _: [])
+    with pytest.raises(UsageError, match="in no network yet: join one first"):
+        unit.install(EXECUTABLE, state, start=True, directory=tmp_path)
+    assert not (tmp_path / "warren.service").exists()
+    assert systemctl.told == []
+    unit.install(EXECUTABLE, state, start=False, directory=tmp_path)
+    assert (tmp_path / "warren.service").exists()
 
 
 def test_a_user_without_systemd_or_with_a_closed_directory_is_told_so(
