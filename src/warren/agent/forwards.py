@@ -123,7 +123,7 @@ class Forwards:
         other = self._keeper.listener_at(item)
         if other:  # which would have to give way, or the other way round after the next start
             what = "path" if wish.place.startswith("unix:") else "port"
-            raise OperationFailed(f"{other} listens at {wish.place} already: choose another {what}")
+            raise OperationFailed(f"{wish.place} is taken by {other}: choose another {what}")
 
     def _stated(self) -> tuple[Forward | Socks, ...]:
         config = self._config()

@@ -216,7 +216,8 @@ def _to_service(forward: Forward, service: Service, view: NetworkView, orders: O
         slash = "/udp" if service.protocol == "udp" else ""
         return _nowhere(f"service {service.name} is of {service.protocol}: say {service.name}{slash}", view.label)
     if forward.target.port not in {0, service.overlay_port}:
-        return _nowhere(f"service {service.name} is at port {service.overlay_port}", view.label)
+        why = f"service {service.name} is at port {service.overlay_port}: say {service.name}"
+        return _nowhere(why if service.protocol == "tcp" else f"{why}/udp", view.label)
     backends = service_backends(view, service, orders)
     kind = "plain" if service.helper == "none" else service.helper
     return _Goal(backends, view.label, kind, None if service.idle_s is None else float(service.idle_s))

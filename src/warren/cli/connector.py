@@ -127,7 +127,7 @@ def add(
     text = f"{network} has connector {entry.name} to service {entry.service}: {where}."
     output.answer(entry, text, as_json=as_json)
     if not as_json:
-        entries.warn([*entry.warnings, *_hindrances(entry)])
+        entries.warn([*entry.warnings, *(_hindrances(entry) if wait_s else ())])
 
 
 @command.command("list")

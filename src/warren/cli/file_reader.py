@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from warren.cli.network_values import in_a_line
+from warren.cli.struct_words import in_a_line
 from warren.model.parts import port_range
 from warren.toml.lines import Path, line_of, path_text
 
@@ -91,7 +91,7 @@ class Reader:
         except msgspec.ValidationError as error:
             what, _, inner = str(error).partition(" - at `$")
             place = ".".join(part for part in (path_text(path), inner.removesuffix("`").lstrip(".")) if part)
-            self.problem(self._path_of(place), in_a_line(what.replace("`", "")))
+            self.problem(self._path_of(place), in_a_line(what))
             return None
 
     def problem(self, path: Path, what: str) -> None:

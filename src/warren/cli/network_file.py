@@ -101,7 +101,10 @@ class StateFile:
         """A problem that a coordinator found, where it is in this file."""
         path = _path_of(problem.where)
         element = self._element(path, problem.what)
-        return FileProblem(line_of((*path, *element), self.lines), path_text(path), problem.what)
+        what = problem.what
+        if len(path) > 1 and path[0] in {"service", "connector"} and path[0] not in self.parsed:
+            what = f"{what}; the file has no [{path[0]}.{path[1]}], and where it has no {path[0]} at all those stay"
+        return FileProblem(line_of((*path, *element), self.lines), path_text(path), what)
 
     def _element(self, path: Path, what: str) -> Path:
         """The index of the only element of the array at ``path`` that the sentence ``what`` speaks of."""
@@ -188,8 +191,11 @@ class _Reader(Reader):
     ) -> dict[str, Any] | None:
         if value is None:
             return None
+        if not isinstance(value, dict):
+            self.problem((what,), f"this must be tables, each with a name: [{what}.NAME]")
+            return None
         found = {}
-        for name, table in self.table((what,), value).items():
+        for name, table in value.items():
             path = (what, name)
             self.checked(path, name, network_values.name)
             found[name] = read_one(self, path, self.table(path, table))

@@ -109,10 +109,17 @@ def domain(text: str) -> str:
 
 def prefix(text: str) -> str:
     """Where streams come from; an address is the prefix that it alone is in."""
+    from ipaddress import ip_network
+
     from warren.model.parts import canonical_address, canonical_network
 
     if "/" in text:
-        canonical_network(text)
+        try:
+            canonical_network(text)
+        except ValueError as error:
+            if "host bits" not in str(error):
+                raise
+            raise ValueError(f"{error}: say {ip_network(text, strict=False)}") from None
         return text
     return f"{text}/{canonical_address(text).max_prefixlen}"
 
@@ -149,6 +156,7 @@ def made_of(what: str, struct: type[T], /, **values: object) -> T:
     """A request as a ``struct``, whose own rules are the rest. Raises UsageError: ``what`` cannot be, and why."""
     import msgspec
 
+    from warren.cli.struct_words import in_a_line
     from warren.errors import UsageError
 
     try:
@@ -156,11 +164,6 @@ def made_of(what: str, struct: type[T], /, **values: object) -> T:
     except msgspec.ValidationError as error:
         sentence, _, place = str(error).replace("`", "").partition(" - at $.")
         raise UsageError(f"{what}: {place + ': ' if place else ''}{in_a_line(sentence)}") from None
-
-
-def in_a_line(sentence: str) -> str:
-    """``sentence`` to go on after a colon: in lower case, unless it begins with a name like FTP."""
-    return sentence if sentence[1:2].isupper() else sentence[:1].lower() + sentence[1:]
 
 
 def _span_within(text: str, low: int, high: int) -> int:

@@ -130,7 +130,7 @@ def add(
     text = f"{network} has service {entry.name}: {entry.full_name}, {entry.protocol} {entry.port}, at {at_whom}."
     output.answer(entry, text, as_json=as_json)
     if not as_json:
-        entries.warn([*entry.warnings, *_hindrances(entry)])
+        entries.warn([*entry.warnings, *(_hindrances(entry) if wait_s else ())])
 
 
 @command.command("list")

@@ -180,13 +180,13 @@ def test_no_services_are_said_and_what_is_not_said_stays() -> None:
         (b'"tag:web", ', b'"tag:web", "web", ', 5, "service.shop.at[1]", "'web' is no selector"),
         (b'"localhost:8080"', b'"localhost"', 6, "service.shop.target", "'localhost' is no target: say HOST:PORT"),
         (b'"localhost:8080"', b"8080", 6, "service.shop.target", "must be a text in quotes"),
-        (b"port = 80", b"port = 70000", 7, "service.shop.port", "expected int <= 65535"),
+        (b"port = 80", b"port = 70000", 7, "service.shop.port", "this must be at most 65535"),
         (b"port = 80", b"port = 50000", 4, "service.shop", "choose a port below 49152"),
         (b'"3s"', b'"2m"', 8, "service.shop.connect_timeout", "2m is not possible here: from 1s to 1m"),
         (b'"3s"', b"3", 8, "service.shop.connect_timeout", "must be a text in quotes"),
         (b'"1h30m"', b'"8d"', 9, "service.shop.idle", "8d is not possible here: from 1s to 1w"),
         (b'health = "0"', b'helth = "0"', 10, "service.shop.helth", "did you mean health?"),
-        (b"true", b'"yes"', 11, "service.shop.proxy_protocol", "expected bool, got str"),
+        (b"true", b'"yes"', 11, "service.shop.proxy_protocol", "this must be true or false, not a text"),
         (b'"the shop"', b'"a\\tb"', 12, "service.shop.comment", "one line of 256 characters"),
         (b'target = "[2001', b'target = "2001', 16, "service.dns.target", "put the IPv6 address in brackets"),
         (b'"udp"', b'"UDP"', 17, "service.dns.protocol", "'UDP' is none of tcp, udp"),
@@ -201,9 +201,9 @@ def test_no_services_are_said_and_what_is_not_said_stays() -> None:
         (b'"*:8443"', b'":8443"', 25, "connector.shop.listen", "say 8443 for this host alone"),
         (b"listen = 5353", b"listen = 0", 30, "connector.local.listen", "a port is 1 to 65535"),
         (b"192.0.2.7", b"192.0.2.7/24", 31, "connector.local.sources[0]", "has host bits set"),
-        (b"rate = 5", b"rate = 0", 32, "connector.local.rate", "expected float > 0"),
-        (b"rate = 5", b"rate = nan", 32, "connector.local.rate", "expected float"),
-        (b"streams_max = 100", b"streams_max = 0", 33, "connector.local.streams_max", "expected int >= 1"),
+        (b"rate = 5", b"rate = 0", 32, "connector.local.rate", "this must be more than 0"),
+        (b"rate = 5", b"rate = nan", 32, "connector.local.rate", "this must be more than 0"),
+        (b"streams_max = 100", b"streams_max = 0", 33, "connector.local.streams_max", "this must be at least 1"),
     ],
 )
 def test_a_mistake_in_a_service_or_connector_is_told_with_its_line_and_key(
@@ -351,11 +351,11 @@ def changed(old: bytes, new: bytes) -> bytes:
         (changed(b'"administration"', b'"a\\tb"'), 15, "policy[0].comment", "one line of 256 characters"),
         (changed(b'"administration"', b'"' + b"a" * 257 + b'"'), 15, "policy[0].comment", "one line of 256 characters"),
         (changed(b'from = ["members"]\n', b""), 17, "policy[1].from", "this key is missing"),
-        (changed(b'from = ["members"]\n', b"from = []\n"), 19, "policy[1].from", "length >= 1"),
+        (changed(b'from = ["members"]\n', b"from = []\n"), 19, "policy[1].from", "this must be a list of at least 1"),
         (changed(b'"member:web1"', b'"member:web_1"'), 22, "policy[1].to[1]", "is no selector"),
         (changed(b'expect = "allow"', b'expect = "yes"'), 29, "test[0].expect", "none of allow, deny"),
-        (changed(b"port = 22", b"port = 0"), 28, "test[0].port", "expected int >= 1"),
-        (changed(b'from = "alice"', b"from = 3"), 26, "test[0].from", "expected str, got int"),
+        (changed(b"port = 22", b"port = 0"), 28, "test[0].port", "this must be at least 1"),
+        (changed(b'from = "alice"', b"from = 3"), 26, "test[0].from", "this must be a text, not a whole number"),
         (b'network = "home"\n[policy]\n', 2, "policy", "under [[policy]]"),
         (b'network = "home"\npolicy = []\nmembers = 3\n', 3, "members", "must be a table: [members]"),
         (b'network = "home"\npolicy = []\n[members]\nweb1 = 3\n', 4, "members.web1", "must be a table"),
@@ -401,3 +401,19 @@ def test_a_member_may_be_called_like_a_key() -> None:
     file = read(b'network = "home"\npolicy = []\n[members.sources]\ntags = []\n')
     assert file.problems == []
     assert file.locate(Problem(where="members.sources.tags", what="x")).key == "members.sources.tags"
+
+
+def test_a_connector_that_the_file_leaves_out_and_that_so_stays_is_told_as_such() -> None:
+    file = read(b'network = "home"\npolicy = []\n[service.a]\nat = ["members"]\ntarget = "h:80"\n')
+    problem = file.locate(Problem(where="connectors.ok.service", what="there is no service web"))
+    assert problem.what == (
+        "there is no service web; the file has no [connector.ok], and where it has no connector at all those stay"
+    )
+    assert read(SERVICES).locate(Problem(where="connectors.x.service", what="why")).what == "why"
+
+
+def test_services_in_a_list_are_told_how_they_are_written() -> None:
+    file = read(b'network = "home"\npolicy = []\n[[service]]\nat = ["members"]\n')
+    assert [(one.line, one.key, one.what) for one in file.problems] == [
+        (3, "service", "this must be tables, each with a name: [service.NAME]")
+    ]

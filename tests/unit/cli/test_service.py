@@ -92,7 +92,7 @@ def test_who_adds_one_hears_whether_it_works(
     monkeypatch.setattr(admin, "add_connector", add_connector)
     monkeypatch.setattr(admin, "connectors", connectors)
     assert cli.run([*ADD_CONNECTOR, "--wait", "0"]) == 0
-    assert capsys.readouterr().err == "warning: at gw1: pending: do this\n"
+    assert capsys.readouterr().err == ""
     assert len(answers) == 3
     assert cli.run([*ADD_CONNECTOR, "--wait", "5m"]) == 0
     assert capsys.readouterr().err == "warning: at gw1: failed: do this\n"
@@ -189,7 +189,7 @@ def test_as_json_everything_is_spelled_out(
         ([*ADD_SERVICE, "h:50000"], "service shop: choose a port below 49152, those above are for helpers"),
         ([*ADD_SERVICE, "h:80", "--idle", "0s"], "0s is not possible here: from 1s to 1w"),
         ([*ADD_SERVICE, "h:80", "--connect-timeout", "5"], "'5' is no duration: say 90s, 30m"),
-        ([*ADD_SERVICE, "h:80", *["--at", "members"] * 64], "service shop: at: expected array of length <= 64"),
+        ([*ADD_SERVICE, "h:80", *["--at", "members"] * 64], "service shop: at: this must be a list of at most 64"),
         ([*ADD_SERVICE, "h:80", "--comment", "a\nb"], "a comment is one line"),
         (["service", "add", "home", "Shop", "--at", "members", "--target", "h:1"], "'Shop' is no name"),
         (["service", "add", "home", "shop", "--target", "h:1"], "Missing option '--at'"),
@@ -199,7 +199,7 @@ def test_as_json_everything_is_spelled_out(
         ([*ADD_CONNECTOR, "--kind", "http", "--domain", "*.a.example"], "'*.a.example' is no domain"),
         ([*ADD_CONNECTOR, "--listen", ":80"], "':80': say 80 for this host alone, or *:80 for everybody"),
         ([*ADD_CONNECTOR, "--listen", "web:80"], "'web:80' is no place to listen"),
-        ([*ADD_CONNECTOR, "--source", "192.0.2.1/24"], "192.0.2.1/24 has host bits set"),
+        ([*ADD_CONNECTOR, "--source", "192.0.2.1/24"], "192.0.2.1/24 has host bits set: say 192.0.2.0/24"),
         ([*ADD_CONNECTOR, "--source", "web"], "'web' does not appear to be an IPv4 or IPv6 address"),
         ([*ADD_CONNECTOR, "--rate", "0"], "0.0 is not in the range"),
         ([*ADD_CONNECTOR, "--rate", "nan"], "connector site: rate"),
