@@ -63,7 +63,7 @@ class PostgresServer:
         """At once; connections are lost."""
         if self._process is not None:
             self._process.send_signal(signal.SIGQUIT)  # immediate shutdown; its children end with it
-            self._process.wait(10)
+            self._process.wait(40)
             self._process = None
 
     def _is_ready(self) -> bool:
@@ -73,7 +73,7 @@ class PostgresServer:
         return False
 
     async def _execute(self, statement: str) -> None:
-        connection = await asyncpg.connect(host=str(self._home), user="warren", database="postgres", timeout=10)
+        connection = await asyncpg.connect(host=str(self._home), user="warren", database="postgres", timeout=40)
         try:
             await connection.execute(statement)
         finally:

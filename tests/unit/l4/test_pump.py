@@ -307,9 +307,9 @@ def test_a_stream_on_which_nothing_moves_is_reset_after_its_idle_time() -> None:
 def test_a_stream_on_which_something_moves_in_one_direction_is_not_idle() -> None:
     async def main() -> None:
         async with pumping() as carry:
-            one = carry(idle_s=0.2)
+            one = carry(idle_s=0.8)
             loop = asyncio.get_running_loop()
-            end = loop.time() + 0.7
+            end = loop.time() + 1.2
             while loop.time() < end:
                 await send(one.server, b"x")
                 await receive(one.client, 1)

@@ -62,7 +62,7 @@ class Running:
 
     def client(self, token: str | None = None) -> httpx2.AsyncClient:
         headers = {"authorization": f"Bearer {token}"} if token is not None else {}
-        return httpx2.AsyncClient(base_url=self.url, verify=trusting(), headers=headers, timeout=10, trust_env=False)
+        return httpx2.AsyncClient(base_url=self.url, verify=trusting(), headers=headers, timeout=40, trust_env=False)
 
     async def stream(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         return await asyncio.open_connection("127.0.0.1", self.port, ssl=trusting())
@@ -152,7 +152,7 @@ async def hang_up(writer: asyncio.StreamWriter) -> None:
 
 
 def tcp(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=10)
+    return socket.create_connection(("127.0.0.1", port), timeout=40)
 
 
 @dataclass
