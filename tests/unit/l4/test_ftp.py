@@ -280,14 +280,14 @@ def test_a_data_port_of_the_server_that_does_not_answer_is_told_of_and_the_file_
         async with AsyncExitStack() as stack:
             deaf = stack.enter_context(full_listener())
             server = await stack.enter_async_context(ScriptedServer())
-            helper = await stack.enter_async_context(Helper(server.host, server.port, connect_timeout_s=0.1))
+            helper = await stack.enter_async_context(Helper(server.host, server.port, connect_timeout_s=0.5))
             client = await stack.enter_async_context(await Client.connected(helper.port))
             server.replies["EPSV"] = f"229 x (|||{deaf}|)"
             port = await client.offered()
             _, writer = await asyncio.open_connection("127.0.0.1", port)
             await turns_until_closed(port)  # it has come
             reply = await client.ask("STOR a")
-            assert reply.startswith(f"425 No data connection: the server did not answer at port {deaf} in 0.1 s")
+            assert reply.startswith(f"425 No data connection: the server did not answer at port {deaf} in 0.5 s")
             assert server.heard == ["EPSV"]
             await closed(writer)
 
@@ -441,7 +441,7 @@ def test_what_is_idle_ends_and_what_carries_data_does_not() -> None:
         assert (await client.hear()).startswith("421 ")
         assert await client.hear() == ""
 
-    play(scene, idle_s=0.1)
+    play(scene, idle_s=0.5)
 
 
 def test_a_client_that_reads_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

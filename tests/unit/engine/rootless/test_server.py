@@ -23,7 +23,7 @@ from warren.engine.rootless.work import Done, Work
 from warren.errors import OperationFailed, Unreachable
 from warren.linux import peers
 
-PATIENCE_S = 5.0
+PATIENCE_S = 30.0
 
 
 class FakeWork(Work):
