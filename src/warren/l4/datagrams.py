@@ -21,7 +21,7 @@ from warren.l4.flows import FlowTable
 from warren.l4.health import Health
 from warren.l4.held import Room
 from warren.l4.kinds import Refused, Tools
-from warren.l4.listening import place_of, transport_address
+from warren.l4.listening import place_of, sharers, transport_address
 from warren.l4.permitted import closing
 from warren.l4.tftp import TftpFlow, check_begins, refuse_transfer
 from warren.l4.train_socket import TrainSocket, answering
@@ -93,7 +93,8 @@ class DatagramEntry:
         places = tuple(place_of(door.sock) for door in self._doors.values())
         if self._health is not None and not self._health.healthy:
             return EntryState(id=self.entry.id, state="unhealthy", reason=self._health.reason, places=places)
-        reason = "; ".join(self._failures.values())
+        shared = [sharers(where, door.sock) for where, door in self._doors.items()]
+        reason = "; ".join([*self._failures.values(), *(why for why in shared if why)])
         return EntryState(id=self.entry.id, state="failed" if reason else "listening", reason=reason, places=places)
 
     async def close(self) -> None:

@@ -100,13 +100,16 @@ class StreamEntry:
 
     def state(self) -> EntryState:
         places = tuple(one.place for one in self._listeners.values())
-        if self._problems:
-            return EntryState(
-                id=self.entry.id, state="failed", reason="; ".join(self._problems.values()), places=places
-            )
+        problems = [*self._problems.values(), *self._sharers()]
+        if problems:
+            return EntryState(id=self.entry.id, state="failed", reason="; ".join(problems), places=places)
         if self._health is not None and not self._health.healthy:
             return EntryState(id=self.entry.id, state="unhealthy", reason=self._health.reason)
         return EntryState(id=self.entry.id, state="listening", places=places)
+
+    def _sharers(self) -> list[str]:
+        found = [listening.sharers(one.where, one.sock) for one in self._listeners.values()]
+        return [why for why in found if why]
 
     async def close(self) -> None:
         self._closed = True

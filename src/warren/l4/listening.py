@@ -4,8 +4,9 @@ A place everywhere can be beside single addresses that another process of ours h
 service of a node is at port 53 of its overlay addresses, and a gateway publishes a DNS server at ``*:53``. Linux gives
 what comes in to the socket that is bound most closely, of UDP as of TCP, and lets one user have both when both say
 SO_REUSEPORT. That option would also let another program of the same user share the very same place, each getting some
-of the clients, without a word; so it is looked first who else has the port. (A program that comes later and says so too
-is let in, if it is of this user: root, where ports are low.) To bind each address by itself instead would take
+of the clients, without a word; so it is looked first who else has the port. A program that comes later and says so too
+is let in, if it is of this user (root, where ports are low), since the name service may have to begin again: that is
+found when somebody asks how it stands (:func:`sharers`). To bind each address by itself instead would take
 following the addresses of the host, and leave moments in which a new one has no listener.
 """
 
@@ -61,6 +62,23 @@ async def listen(where: Listen, overlay: OverlaySockets, *, transparent: bool = 
         return await _bound(sockets, socket.AF_INET, kind, where, transparent)
     except OSError as error:
         raise OperationFailed(_why(where, error)) from None
+
+
+def sharers(where: Listen, sock: socket.socket) -> str:
+    """Of ``sock``, which listens there: a sentence when others have the place too, and take some of the clients."""
+    if not where.beside or where.address or where.path:
+        return ""
+    try:
+        found = bound_at(where.port, where.protocol, (os.fstat(sock.fileno()).st_ino,))
+    except OSError:
+        return ""
+    others = {str(ip) for ip in found}.difference(where.beside)
+    if not others:
+        return ""
+    return (
+        f"another program of the same user has taken {where.protocol} port {where.port} at {_listed(others)} since, and "
+        f"with it clients of this one (`{_command(where)}` says which program): stop it"
+    )
 
 
 def prepare(sock: socket.socket) -> None:
@@ -149,12 +167,16 @@ def _share(sock: socket.socket, where: Listen) -> None:
 
 def _taken(where: Listen, others: Collection[str] = ()) -> str:
     """Why there is no listening everywhere."""
-    at = ", ".join(sorted("*" if ip in {"0.0.0.0", "::"} else ip for ip in others)) or "one address at least"  # noqa: S104 - shown
+    at = _listed(others) or "one address at least"
     stub = ' (systemd-resolved: "DNSStubListener=no" in resolved.conf)' if "127.0.0.53" in others else ""
     return (
         f"{where.protocol} *:{where.port} is in use at {at} (`{_command(where)}` says by what): name one address of "
         f"this host instead of *, stop what is there{stub}, or choose another port"
     )
+
+
+def _listed(addresses: Collection[str]) -> str:
+    return ", ".join(sorted({"*" if ip in {"0.0.0.0", "::"} else ip for ip in addresses}))  # noqa: S104 - shown
 
 
 def _command(where: Listen) -> str:

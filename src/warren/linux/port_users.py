@@ -9,6 +9,7 @@ import errno
 import os
 import socket
 import struct
+from collections.abc import Collection
 from ipaddress import IPv6Address, ip_address
 from typing import Final, Literal
 
@@ -24,28 +25,31 @@ _TCP_LISTEN, _ALL_STATES = 1 << 10, 0xFFFFFFFF
 _nlmsghdr = struct.Struct("=IHHII")  # linux/netlink.h: length, type, flags, sequence, port
 _request = struct.Struct("=BBBxI")  # linux/inet_diag.h, inet_diag_req_v2: family, protocol, extensions, states
 _sockid = struct.Struct("!HH16s16s4s8s")  # inet_diag_sockid: ports, addresses, interface, cookie
-_message = struct.Struct("=BBBB48s")  # inet_diag_msg: family, state, timer, retransmissions, the socket's id …
+_message = struct.Struct(
+    "=BBBB48s16xI"
+)  # inet_diag_msg: family, state, timer, retransmissions, the socket's id … inode
 _BUFFER_BYTES: Final = 32 << 10  # what the kernel puts into one part of a dump at most
 _PARTS_MAX: Final = 256
 """Of one dump: some 40,000 sockets, far more than share a port; then it is cut short."""
 
 
-def bound_at(port: int, protocol: Literal["tcp", "udp"]) -> frozenset[IPAddress]:
+def bound_at(port: int, protocol: Literal["tcp", "udp"], but: Collection[int] = ()) -> frozenset[IPAddress]:
     """The addresses at which sockets are bound to ``port`` (of TCP: and listen); the unspecified ones are themselves
-    among them. IPv4-mapped ones are IPv4. Raises OSError where the kernel does not tell.
+    among them. IPv4-mapped ones are IPv4. Sockets with the inode numbers ``but`` are left out. Raises OSError where the
+    kernel does not tell.
     """
-    found: set[IPAddress] = set()
+    found: set[tuple[IPAddress, int]] = set()
     for family in (socket.AF_INET, socket.AF_INET6):
         found |= _dump(family, port, protocol)
-    return frozenset(found)
+    return frozenset(ip for ip, inode in found if inode not in but)
 
 
-def _dump(family: int, port: int, protocol: str) -> set[IPAddress]:
+def _dump(family: int, port: int, protocol: str) -> set[tuple[IPAddress, int]]:
     number, states = (socket.IPPROTO_TCP, _TCP_LISTEN) if protocol == "tcp" else (socket.IPPROTO_UDP, _ALL_STATES)
     # The kernel leaves sockets with other ports out.
     body = _request.pack(family, number, 0, states) + _sockid.pack(port, 0, bytes(16), bytes(16), bytes(4), bytes(8))
     header = _nlmsghdr.pack(_nlmsghdr.size + len(body), _SOCK_DIAG_BY_FAMILY, _NLM_F_REQUEST | _NLM_F_DUMP, 1, 0)
-    found: set[IPAddress] = set()
+    found: set[tuple[IPAddress, int]] = set()
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_SOCK_DIAG) as door:
         door.settimeout(1.0)  # the kernel answers within send() and recv()
         door.send(header + body)
@@ -55,7 +59,7 @@ def _dump(family: int, port: int, protocol: str) -> set[IPAddress]:
     return found
 
 
-def _read(part: bytes, port: int, found: set[IPAddress]) -> bool:
+def _read(part: bytes, port: int, found: set[tuple[IPAddress, int]]) -> bool:
     """Whether that was the last part. Raises OSError."""
     offset = 0
     while offset + _nlmsghdr.size <= len(part):
@@ -67,10 +71,10 @@ def _read(part: bytes, port: int, found: set[IPAddress]) -> bool:
             raise OSError(-code, os.strerror(-code))
         if length < _nlmsghdr.size + _message.size:
             raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG))
-        family, *_, sockid = _message.unpack_from(part, offset + _nlmsghdr.size)
+        family, *_, sockid, inode = _message.unpack_from(part, offset + _nlmsghdr.size)
         source, _, address, *_ = _sockid.unpack(sockid)
         if source == port:
             ip = ip_address(address[:4]) if family == socket.AF_INET else unmapped(IPv6Address(address))
-            found.add(ip)
+            found.add((ip, inode))
         offset += (length + 3) & ~3
     return False

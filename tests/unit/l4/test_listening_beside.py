@@ -14,10 +14,11 @@ import dns.message
 import dns.rcode
 import pytest
 
+from tests.support.l4_ends import running, state
 from warren.dns.resolver import Resolver
 from warren.errors import OperationFailed
 from warren.l4 import listening
-from warren.l4.config import Listen
+from warren.l4.config import Entry, Listen, Way
 from warren.l4.overlay import HostSockets
 from warren.linux.port_users import bound_at
 
@@ -106,6 +107,26 @@ def test_another_program_is_seen_even_if_it_would_share_and_its_address_is_named
         said = refused(everywhere(port, protocol))
     assert said.startswith(f"{protocol} *:{port} is in use at 127.0.0.53 (`ss -ln{protocol[0]}p` says by what): ")
     assert 'name one address of this host instead of *, stop what is there (systemd-resolved: "DNSStubL' in said
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "127.0.0.53"])
+def test_who_comes_to_share_it_later_is_told_of(protocol: Protocol, address: str, port: int) -> None:
+    where = Listen(protocol=protocol, port=port, beside=(OVERLAY,))
+
+    async def main() -> None:
+        entry = Entry(id="forward x", listen=(where,), way=Way(refusal="nobody"))
+        async with running(entry) as server:
+            with other(protocol, OVERLAY, port, reuse=True):
+                assert state(server).state == "listening"
+                with other(protocol, address, port, reuse=True):
+                    found = state(server)
+                    at = "127.0.0.53" if address == "127.0.0.53" else "*"
+                    assert (found.state, found.places) == ("failed", (f"*:{port}",))
+                    assert f"has taken {protocol} port {port} at {at} since" in found.reason
+                assert state(server).state == "listening"
+
+    asyncio.run(main())
 
 
 @PROTOCOLS

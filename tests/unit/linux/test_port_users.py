@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import struct
 from ipaddress import ip_address
@@ -42,6 +43,19 @@ def test_the_unspecified_address_is_told_as_such() -> None:
     with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
         sock.bind(("::", 0))
         assert bound_at(sock.getsockname()[1], "udp") == {ip_address("::")}
+
+
+def test_sockets_that_are_known_are_left_out_by_their_inodes() -> None:
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one,
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as two,
+    ):
+        one.bind(("127.0.0.9", 0))
+        port = one.getsockname()[1]
+        two.bind(("::1", port))
+        inodes = [os.fstat(sock.fileno()).st_ino for sock in (one, two)]
+        assert bound_at(port, "udp", inodes[:1]) == {ip_address("::1")}
+        assert bound_at(port, "udp", inodes) == frozenset()
 
 
 @pytest.mark.parametrize(
