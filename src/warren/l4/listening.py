@@ -76,8 +76,8 @@ def sharers(where: Listen, sock: socket.socket) -> str:
     if not others:
         return ""
     return (
-        f"another program of the same user has taken {where.protocol} port {where.port} at {_listed(others)} since, and "
-        f"with it clients of this one (`{_command(where)}` says which program): stop it"
+        f"another program of the same user has taken {where.protocol} port {where.port} at {_listed(others)} since, "
+        f"and with it clients of this one (`{_command(where)}` says which program): stop it"
     )
 
 

@@ -25,9 +25,7 @@ _TCP_LISTEN, _ALL_STATES = 1 << 10, 0xFFFFFFFF
 _nlmsghdr = struct.Struct("=IHHII")  # linux/netlink.h: length, type, flags, sequence, port
 _request = struct.Struct("=BBBxI")  # linux/inet_diag.h, inet_diag_req_v2: family, protocol, extensions, states
 _sockid = struct.Struct("!HH16s16s4s8s")  # inet_diag_sockid: ports, addresses, interface, cookie
-_message = struct.Struct(
-    "=BBBB48s16xI"
-)  # inet_diag_msg: family, state, timer, retransmissions, the socket's id … inode
+_message = struct.Struct("=BBBB48s16xI")  # inet_diag_msg: family, state, two more, the socket's id, four more, inode
 _BUFFER_BYTES: Final = 32 << 10  # what the kernel puts into one part of a dump at most
 _PARTS_MAX: Final = 256
 """Of one dump: some 40,000 sockets, far more than share a port; then it is cut short."""

@@ -110,7 +110,7 @@ def test_another_program_is_seen_even_if_it_would_share_and_its_address_is_named
 
 
 @PROTOCOLS
-@pytest.mark.parametrize("address", ["0.0.0.0", "::", "127.0.0.53"])
+@pytest.mark.parametrize("address", ["0.0.0.0", "::", "127.0.0.53"])  # noqa: S104 - tried
 def test_who_comes_to_share_it_later_is_told_of(protocol: Protocol, address: str, port: int) -> None:
     where = Listen(protocol=protocol, port=port, beside=(OVERLAY,))
 
