@@ -197,7 +197,8 @@ class Choice:
         current = self.pair
         if current is not None and current.usable:
             current.state = "failed"
-        other = best(self.peer.pairs.others(current), now)
+        others = self.peer.pairs.others(current)
+        other = best([pair for pair in others if not self._is_cut(pair)], now) or best(others, now)
         if other is not None:
             self._select(other, now, f"of the path before, {because}")
             self.suspect(now)
@@ -206,6 +207,11 @@ class Choice:
         self.why = f"Of the path before, {because}."
         self.context.events.append(Selected(self.peer.node, None, self.why))
         self.peer.was_selected(None, now, was_direct=current is not None and not current.relayed)
+
+    def _is_cut(self, pair: Pair) -> bool:
+        """The interface by which this host gets to the relay is gone, whatever the relay answered by it."""
+        uplink = self.context.uplink_of(pair.base)
+        return uplink not in {0, *(base.interface for base in self.context.bases if base.kind != "relay")}
 
     def _select(self, pair: Pair, now: float, because: str) -> None:
         before, self.pair = self.pair, pair

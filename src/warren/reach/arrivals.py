@@ -70,9 +70,11 @@ class Arrivals:
     def _take_datagram(self, datagram: ControlDatagram, now: float) -> None:
         parts = self._parts
         data, remote, way = datagram.data, datagram.remote, datagram.way
-        if not way.channel and (parts.outside.receive(data, remote, now) or parts.relays.receive(data, remote, now)):
-            parts.tell_due = True
-            return
+        if not way.channel:
+            asked = parts.outside.receive(data, remote, now) or parts.relays.receive(data, remote, now, way)
+            if asked:
+                parts.tell_due = True
+                return
         place = parts.drive.place(remote, way)
         if place is not None:
             parts.paths.receive(data, place[1], place[0], now)

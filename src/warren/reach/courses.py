@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from warren.model.tunnel import IPAddress, TransportAddress, Way
 from warren.paths.values import Base, Path
-from warren.reach.relays import Relays
+from warren.reach.uplinks import Uplinks
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,7 @@ class Course:
 class Courses:
     """The selected path of each peer, and the way that follows from it. Single owner."""
 
-    def __init__(self, relays: Relays, socket_way: Callable[[Base], Way | None]) -> None:
+    def __init__(self, relays: Uplinks, socket_way: Callable[[Base], Way | None]) -> None:
         """``socket_way`` gives the data plane the socket of a base, and says how it sends from it."""
         self._relays = relays
         self._socket_way = socket_way

@@ -11,14 +11,14 @@ from warren.paths.events import Check
 from warren.paths.values import Base
 from warren.reach.courses import base_of, host_base, way_of
 from warren.reach.mirrors import Throw
-from warren.reach.relays import Relays
 from warren.reach.sockets import PunchSockets
+from warren.reach.uplinks import Uplinks
 
 
 class Drive:
     """Single owner; never fails. Without a ``port`` what is sent is lost."""
 
-    def __init__(self, relays: Relays, sockets: PunchSockets, clock: Callable[[], float]) -> None:
+    def __init__(self, relays: Uplinks, sockets: PunchSockets, clock: Callable[[], float]) -> None:
         self.port: ControlPort | None = None
         self.bases: tuple[Base, ...] = ()
         """Of this host."""
@@ -29,7 +29,7 @@ class Drive:
     def place(self, remote: TransportAddress, way: Way) -> tuple[Base, TransportAddress] | None:
         """At which base something came, and from where; None: by a channel or socket that nobody knows."""
         if way.channel:
-            leg = self._relays.leg_at(remote)
+            leg = self._relays.leg_at(remote, way)
             peer = None if leg is None else leg.client.peer_of(way.channel)
             return None if leg is None or peer is None else (leg.base, peer)
         base = self._sockets.base_of(way.socket) if way.socket else base_of(way, self.bases)

@@ -9,15 +9,15 @@ from warren import log
 from warren.errors import WarrenError
 from warren.reach.doors import Bridge, Doors
 from warren.reach.relay_values import Connect, Disconnect, RelayPlace, Resolve, Transport, Wish
-from warren.reach.relays import Relays
+from warren.reach.uplinks import Uplinks
 
 _log = log.get("reach")
 
 
 class Errands:
-    """Runs the wishes of :class:`Relays` and tells it how they came out; then calls ``work``."""
+    """Runs the wishes of :class:`Uplinks` and tells it how they came out; then calls ``work``."""
 
-    def __init__(self, doors: Doors, relays: Relays, port: Callable[[], int], work: Callable[[], None]) -> None:
+    def __init__(self, doors: Doors, relays: Uplinks, port: Callable[[], int], work: Callable[[], None]) -> None:
         self._doors = doors
         self._relays = relays
         self._port = port

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from warren.model.datagrams import ControlDatagram
 from warren.model.tunnel import PLAIN, TransportAddress, Way
@@ -15,25 +16,33 @@ MakeClient = Callable[[TransportAddress, RelayPlace, Transport, float], TurnClie
 
 
 class Leg:
-    """``server``: where the data plane sends to, the relay itself or the near end of a bridge."""
+    """``server``: where the data plane sends to, the relay itself or the near end of a bridge. ``way``: how that gets
+    there; the plain one follows the routes, another keeps to an uplink.
+    """
 
-    def __init__(self, place: RelayPlace, transport: Transport, server: TransportAddress, client: TurnClient) -> None:
+    def __init__(
+        self, place: RelayPlace, transport: Transport, server: TransportAddress, client: TurnClient, way: Way = PLAIN
+    ) -> None:
         self.relay = place.name
         self.transport = transport
         self.server = server
         self.client = client
-        self.base = Base(kind="relay", relay=label(place.name, transport))
+        self.way = way
+        self.base = Base(kind="relay", relay=label(place.name, transport, way))
+        self.interface = way.interface
+        """The index of the interface by which this host gets there; 0: it is not known."""
         self.ready = False
 
     def take_transmits(self) -> list[ControlDatagram]:
-        return [ControlDatagram(data, self.server, PLAIN) for data in self.client.take_transmits()]
+        return [ControlDatagram(data, self.server, self.way) for data in self.client.take_transmits()]
 
     def way_to(self, peer: TransportAddress) -> Way | None:
         """How a packet for ``peer`` gets into the allocation; None: there is no channel (yet)."""
         channel = self.client.channel_of(peer)
-        return None if channel is None else Way(channel=channel)
+        return None if channel is None else replace(self.way, channel=channel)
 
 
-def label(relay: str, transport: Transport) -> str:
-    """What a base at that relay is called."""
-    return relay if transport == "udp" else f"{relay}/{transport}"
+def label(relay: str, transport: Transport, way: Way = PLAIN) -> str:
+    """What a base at that relay is called: the relay, and what is special about the way there."""
+    name = relay if transport == "udp" else f"{relay}/{transport}"
+    return name if way.source is None else f"{name}/from {way.source}"

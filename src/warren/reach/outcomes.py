@@ -82,5 +82,6 @@ class Outcomes:
         ready = [leg for leg in parts.relays.legs() if leg.ready]
         relayed = tuple((leg.base.relay, address) for leg in ready for address in leg.client.relayed)
         bases = (*parts.drive.bases, *(leg.base for leg in ready))
-        parts.paths.set_bases(bases, now, replace(parts.around, relayed=relayed))
+        by = tuple((leg.base.relay, leg.interface) for leg in ready if leg.interface)
+        parts.paths.set_bases(bases, now, replace(parts.around, relayed=relayed, relay_uplinks=by))
         parts.outside.look_in_mirrors(now)

@@ -9,7 +9,7 @@ from typing import Final
 
 from warren import log
 from warren.model.datagrams import ControlDatagram
-from warren.model.tunnel import TransportAddress
+from warren.model.tunnel import PLAIN, TransportAddress
 from warren.paths.connectivity import Connectivity
 from warren.paths.nat import Situation
 from warren.paths.values import Base, CandidateKind
@@ -17,7 +17,7 @@ from warren.reach.doors import Owner
 from warren.reach.drive import Drive
 from warren.reach.mirrors import Knocked, Mirrors, Throw
 from warren.reach.reflexive import Reflexive
-from warren.reach.relays import Relays
+from warren.reach.uplinks import Uplinks
 
 _log = log.get("reach")
 
@@ -29,7 +29,7 @@ class Outside:
         self,
         network: str,
         random: Callable[[int], bytes],
-        relays: Relays,
+        relays: Uplinks,
         paths: Connectivity,
         drive: Drive,
         owner: Owner,
@@ -113,6 +113,7 @@ class Outside:
         """Tell what was found out."""
         for base, mapped, server in self._reflexive.take_events():
             self._paths.set_mapped(base, mapped, now, server)
+            self._relays.proven(base, now)
             if base.address is not None:
                 self._owner.observed(mapped, base.address)
             self.look_in_mirrors(now)
@@ -131,7 +132,7 @@ class Outside:
     def look_in_mirrors(self, now: float) -> None:
         """See by the allocations what there is to be seen and was not yet."""
         for leg in self._relays.legs():
-            for relayed in leg.client.relayed if leg.ready and leg.transport == "udp" else ():
+            for relayed in leg.client.relayed if leg.ready and leg.transport == "udp" and leg.way == PLAIN else ():
                 for address in self._unproven:
                     if address.ip.version == relayed.ip.version:
                         self._mirrors.knock(leg.base, relayed, address, now)

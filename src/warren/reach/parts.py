@@ -11,8 +11,8 @@ from warren.reach.doors import Doors, Owner
 from warren.reach.drive import Drive
 from warren.reach.outside import Outside
 from warren.reach.peers import Peers
-from warren.reach.relays import Relays
 from warren.reach.sockets import PunchSockets
+from warren.reach.uplinks import Uplinks
 
 
 @dataclass(slots=True, eq=False)
@@ -25,7 +25,7 @@ class Parts:
     owner: Owner
     paths: Connectivity
     peers: Peers
-    relays: Relays
+    relays: Uplinks
     sockets: PunchSockets
     drive: Drive
     outside: Outside

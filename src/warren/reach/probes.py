@@ -35,6 +35,8 @@ class Answered(Generic[Tag]):
     way: Way
     mapped: TransportAddress
     rtt_s: float
+    interface: int = 0
+    """The index of the one by which the answer came; 0: it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,8 @@ class Probes(Generic[Tag]):
         """What is under way was in vain: the network is another one."""
         self._under_way.clear()
 
-    def receive(self, data: bytes, remote: TransportAddress, now: float) -> bool:
-        """False: it is not an answer to a probe."""
+    def receive(self, data: bytes, remote: TransportAddress, now: float, way: Way = PLAIN) -> bool:
+        """``way``: how it came. False: it is not an answer to a probe."""
         probe = self._under_way.get(bytes(data[8:20]))
         if probe is None or remote != probe.server:
             return False
@@ -97,7 +99,7 @@ class Probes(Generic[Tag]):
             return True
         del self._under_way[message.transaction]
         rtt_s = now - (probe.sent_at if probe.sent == 1 else probe.began)
-        self._events.append(Answered(probe.tag, probe.server, probe.way, mapped, rtt_s))
+        self._events.append(Answered(probe.tag, probe.server, probe.way, mapped, rtt_s, way.interface))
         return True
 
     def handle_timeout(self, now: float) -> None:

@@ -38,8 +38,8 @@ from warren.reach.parts import Parts
 from warren.reach.peers import Peers
 from warren.reach.places import Place, place_of
 from warren.reach.relay_values import RelayPlace, RelayStatus, Transport
-from warren.reach.relays import Relays
 from warren.reach.sockets import PunchSockets
+from warren.reach.uplinks import Uplinks
 
 _ROUNDS_MAX: Final = 64
 """So often in a row the machines may cause work for each other; then it is the event loop's turn."""
@@ -50,7 +50,7 @@ class Reach:
 
     def __init__(self, network: str, node: bytes, doors: Doors, owner: Owner, settings: Settings | None = None) -> None:
         """``network``: its name, for the log. ``node``: this node's key."""
-        relays = Relays(doors.random, self._turn_client)
+        relays = Uplinks(doors.random, self._turn_client)
         sockets = PunchSockets(self._came_to_socket)
         connectivity = Connectivity(node=node, random=doors.random, now=doors.clock(), settings=settings)
         drive = Drive(relays, sockets, doors.clock)
@@ -112,6 +112,7 @@ class Reach:
         """The addresses of this host that packets may leave from, what is around it, and the tunnel's port."""
         parts = self._parts
         before, parts.drive.bases, parts.around, parts.port_number = parts.drive.bases, bases, around, port
+        parts.relays.set_bases(bases, self._now)
         self._outcomes.set_bases(self._now)
         if bases != before:
             self._parts.outside.ask(self._now)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Final
 
 from warren.model.datagrams import ControlDatagram
-from warren.model.tunnel import TransportAddress
+from warren.model.tunnel import PLAIN, TransportAddress
 from warren.proto.turn.client_events import Bound, Data, Failed, Lost, Ready
 from warren.reach.leg import Leg, MakeClient
 from warren.reach.relay_asking import Asking
@@ -32,12 +32,13 @@ OVERLAP_S: Final = 6.0
 class Allocations:
     """``wishes``, ``events`` and ``last_words``, of allocations given back, are for the owner to take."""
 
-    def __init__(self, make_client: MakeClient, asking: Asking) -> None:
+    def __init__(self, make_client: MakeClient, asking: Asking, legs: int = LEGS) -> None:
         self.wishes: list[Wish] = []
         self.events: list[Event] = []
         self.last_words: list[ControlDatagram] = []
         self._make_client = make_client
         self._asking = asking
+        self._legs = legs
         self._blocked = False
 
     def consider(self, relays: Collection[RelayState], now: float) -> None:
@@ -45,7 +46,7 @@ class Allocations:
         usable = [relay for relay in relays if relay.place.username]
         count = sum(1 for relay in usable if "udp" in relay.legs)
         for relay in sorted(usable, key=lambda relay: relay.rtt_s or 0.0):
-            if count < LEGS and "udp" not in relay.legs and relay.server is not None and relay.may("udp", now):
+            if count < self._legs and "udp" not in relay.legs and relay.server is not None and relay.may("udp", now):
                 self.begin(relay, "udp", relay.server, now)
                 count += 1
         self._consider_streams(usable, now)
@@ -57,11 +58,11 @@ class Allocations:
 
     def _consider_streams(self, usable: list[RelayState], now: float) -> None:
         ready = sum(1 for relay in usable if "udp" in relay.legs and relay.legs["udp"].ready)
-        missing = LEGS - sum(1 for relay in usable if relay.legs or relay.connecting)
+        missing = self._legs - sum(1 for relay in usable if relay.legs or relay.connecting)
         for relay in usable:
             streams: list[Transport] = [transport for transport in relay.legs if transport != "udp"]
             has_udp = "udp" in relay.legs and relay.legs["udp"].ready
-            if not streams or not (has_udp or ready >= LEGS):
+            if not streams or not (has_udp or ready >= self._legs):
                 relay.drop_at = None
             elif relay.drop_at is None:
                 relay.drop_at = now + OVERLAP_S
@@ -84,8 +85,20 @@ class Allocations:
     def begin(self, relay: RelayState, transport: Transport, server: TransportAddress, now: float) -> None:
         """Ask for an allocation."""
         client = self._make_client(server, relay.place, transport, now)
-        relay.legs[transport] = Leg(relay.place, transport, server, client)
+        way = self._asking.way_to(server) if transport == "udp" else PLAIN
+        leg = relay.legs[transport] = Leg(relay.place, transport, server, client, way)
+        if transport == "udp":
+            leg.interface = way.interface or relay.interface
         relay.ask_at = min(relay.ask_at, now + relay.pause(active=self._asking.active))
+
+    def take_over(self, relay: RelayState, leg: Leg) -> None:
+        """``leg``, which was another owner's, is used from now on, in place of what is used over UDP."""
+        before = relay.legs.get("udp")
+        if before is not None:
+            self.drop(relay, before, close=False)
+        relay.legs["udp"] = leg
+        if leg.ready:
+            self.events.append(BasesChanged())
 
     def drop(self, relay: RelayState, leg: Leg, *, close: bool) -> None:
         """The allocation is no more. ``close``: neither is the stream below."""

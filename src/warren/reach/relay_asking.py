@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from warren.model.tunnel import PLAIN, TransportAddress, Way
 from warren.reach.probes import Probes
 from warren.reach.relay_state import RelayState
 from warren.reach.relay_values import Transport
+from warren.reach.uplink import Uplink
 
 
 class Asking:
-    """``probes`` is the machine below, each request tagged with transport and name of the relay."""
+    """``probes`` is the machine below, each request tagged with transport and name of the relay. ``uplink``: the one by
+    which UDP goes; None: as the routes have it.
+    """
 
-    def __init__(self, random: Callable[[int], bytes]) -> None:
+    def __init__(self, random: Callable[[int], bytes], uplink: Uplink | None = None) -> None:
+        self._uplink = uplink
         self.probes: Probes[tuple[Transport, str]] = Probes(random)
         self.active = False
         """There is traffic: relays in use are asked more often."""
@@ -22,7 +27,7 @@ class Asking:
         name = relay.place.name
         leg = relay.legs.get("udp")
         for server in [leg.server] if leg is not None else relay.servers():
-            self.probes.ask(server, ("udp", name), now)
+            self.probes.ask(server, ("udp", name), now, self.way_to(server))
         for transport, other in relay.legs.items():
             if transport != "udp":
                 self.probes.ask(other.server, (transport, name), now)
@@ -30,4 +35,8 @@ class Asking:
 
     def asks(self, relay: RelayState) -> bool:
         """Whether an answer over UDP is still waited for."""
-        return any(self.probes.asks(("udp", relay.place.name), one) for one in relay.servers())
+        return any(self.probes.asks(("udp", relay.place.name), one, self.way_to(one)) for one in relay.servers())
+
+    def way_to(self, server: TransportAddress) -> Way:
+        """How UDP gets there."""
+        return PLAIN if self._uplink is None else self._uplink.way_to(server)

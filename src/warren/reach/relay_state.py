@@ -36,6 +36,8 @@ class RelayState:
     resolved: bool = False
     udp: Literal["asking", "answers", "silent"] = "asking"
     server: TransportAddress | None = None
+    interface: int = 0
+    """The index of the one by which it answered last; 0: it is not known."""
     rtt_s: float | None = None
     ask_at: float = NEVER
     legs: dict[Transport, Leg] = field(default_factory=dict)

@@ -20,15 +20,16 @@ from dataclasses import replace
 from typing import Final
 
 from warren.model.datagrams import ControlDatagram
-from warren.model.tunnel import IPAddress, TransportAddress
+from warren.model.tunnel import PLAIN, IPAddress, TransportAddress, Way
 from warren.paths.values import Base
 from warren.proto.wireguard.timers import Deadline
 from warren.reach.leg import Leg, MakeClient
 from warren.reach.probes import Answered, Silent
-from warren.reach.relay_allocations import Allocations
+from warren.reach.relay_allocations import LEGS, Allocations
 from warren.reach.relay_asking import Asking
 from warren.reach.relay_state import ASK_AGAIN_S, HEARTBEAT_S, NEVER, RelayState
 from warren.reach.relay_values import (
+    BasesChanged,
     Disconnect,
     Event,
     Reflected,
@@ -38,6 +39,7 @@ from warren.reach.relay_values import (
     Transport,
     Wish,
 )
+from warren.reach.uplink import Uplink
 
 RELAYS_MAX: Final = 32
 """Sixteen of the NetworkSpec and as many members."""
@@ -48,9 +50,21 @@ class Relays:
     in it.
     """
 
-    def __init__(self, random: Callable[[int], bytes], make_client: MakeClient) -> None:
-        self._asking = Asking(random)
-        self._allocations = Allocations(make_client, self._asking)
+    def __init__(
+        self,
+        random: Callable[[int], bytes],
+        make_client: MakeClient,
+        *,
+        uplink: Uplink | None = None,
+        legs: int = LEGS,
+        others: Callable[[str, int, float], Leg | None] | None = None,
+    ) -> None:
+        """``legs``: how many allocations it keeps, by ``uplink``, or as the routes have it. ``others`` gives up the
+        allocation that another machine has at a relay by an interface, if there is one.
+        """
+        self._asking = Asking(random, uplink)
+        self._allocations = Allocations(make_client, self._asking, legs)
+        self._others = others
         self._relays: dict[str, RelayState] = {}
 
     # From outside
@@ -156,9 +170,30 @@ class Relays:
     def leg(self, base: Base) -> Leg | None:
         return next((leg for leg in self.legs() if leg.base == base), None)
 
-    def leg_at(self, server: TransportAddress) -> Leg | None:
-        """The one whose server it is."""
-        return next((leg for leg in self.legs() if leg.server == server), None)
+    def leg_at(self, server: TransportAddress, way: Way = PLAIN) -> Leg | None:
+        """The one whose server it is, and which what came by ``way`` is for."""
+        for leg in self.legs():
+            if leg.server == server and (None in {leg.way.source, way.source} or leg.way.source == way.source):
+                return leg
+        return None
+
+    def addresses(self) -> dict[str, tuple[IPAddress, ...]]:
+        """Of each relay whose names were looked up."""
+        return {name: relay.addresses for name, relay in self._relays.items() if relay.resolved}
+
+    def interfaces(self) -> set[int]:
+        """By which the relays in use answer; where none is, all relays, as they did last."""
+        known = [relay for relay in self._relays.values() if relay.interface]
+        return {relay.interface for relay in known if relay.legs} or {relay.interface for relay in known}
+
+    def answers(self) -> bool:
+        """Whether any relay does, over UDP."""
+        return any(relay.udp == "answers" for relay in self._relays.values())
+
+    def give_up(self, name: str) -> Leg | None:
+        """Its allocation over UDP belongs to whoever calls this; None: there is none."""
+        relay = self._relays.get(name)
+        return None if relay is None else relay.legs.pop("udp", None)
 
     def places(self) -> list[RelayPlace]:
         """The relays as they may be used, those in use first."""
@@ -186,12 +221,12 @@ class Relays:
 
     # The machine's verbs
 
-    def receive(self, data: bytes, remote: TransportAddress, now: float) -> bool:
-        """False: it is not from a relay, or not of an allocation."""
-        if self._asking.probes.receive(data, remote, now):
+    def receive(self, data: bytes, remote: TransportAddress, now: float, way: Way = PLAIN) -> bool:
+        """``way``: how it came. False: it is not from a relay, or not of an allocation."""
+        if self._asking.probes.receive(data, remote, now, way):
             self._take_answers(now)
             return True
-        leg = self.leg_at(remote)
+        leg = self.leg_at(remote, way)
         if leg is None or not leg.client.receive(data, now):
             return False
         self._take_news(leg, now)
@@ -244,22 +279,36 @@ class Relays:
             if isinstance(event, Silent):
                 self._silent(relay, transport, event.server, now)
             elif transport == "udp":
-                self._answers(relay, event)
+                self._answers(relay, event, now)
             elif (leg := relay.legs.get(transport)) is not None and leg.server == event.server:
                 relay.rtt_s = event.rtt_s
         self._consider(now)
 
-    def _answers(self, relay: RelayState, event: Answered[tuple[Transport, str]]) -> None:
+    def _answers(self, relay: RelayState, event: Answered[tuple[Transport, str]], now: float) -> None:
         if relay.udp != "answers" and "udp" not in relay.retry_at:
             relay.why = ""
         if relay.server in {None, event.server} or relay.udp != "answers":
             relay.server, relay.rtt_s = event.server, event.rtt_s
         relay.udp = "answers"
+        self._came_by(relay, event.interface, now)
         leg = relay.legs.get("udp")
         if leg is not None and leg.ready and leg.client.mapped not in {None, event.mapped}:
             # Another address, or a NAT that forgot: the allocation is not ours now.
             self._allocations.drop(relay, leg, close=False)
         self._allocations.events.append(Reflected(relay.place.name, event.mapped))
+
+    def _came_by(self, relay: RelayState, interface: int, now: float) -> None:
+        """The relay answered by that interface: what is at its other end, and what leaves for it, goes there too."""
+        if not interface or interface == relay.interface:
+            return
+        relay.interface = interface
+        taken = None if self._others is None else self._others(relay.place.name, interface, now)
+        if taken is not None:  # two from one address and port are one to the relay: it would refuse another
+            self._allocations.take_over(relay, taken)
+        leg = relay.legs.get("udp")
+        if leg is not None and leg.interface != interface:
+            leg.interface = interface
+            self._allocations.events.append(BasesChanged())
 
     def _silent(self, relay: RelayState, transport: Transport, server: TransportAddress, now: float) -> None:
         name = relay.place.name
