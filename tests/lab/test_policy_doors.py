@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import socket
 import struct
 import subprocess
@@ -32,7 +34,7 @@ from tests.support.policy_cases import (
     udp_to,
 )
 from tests.support.policy_node import INTERFACE, STRANGER, PolicyNode, address, network
-from tests.support.probes import ACK, SYN, TCP, ip_packet, port_unreachable, tcp
+from tests.support.probes import ACK, ICMP4, ICMP6, RST, SYN, TCP, UDP, ip_packet, port_unreachable, tcp
 from warren.l3.firewall import ruleset
 from warren.lab import Lab
 from warren.model.policy import Flow, resolve
@@ -71,16 +73,50 @@ def _an_open_flow_is_cut(node: PolicyNode, version: int) -> None:
 
 
 def _replies_come_back(node: PolicyNode, version: int) -> None:
-    node.enforce((deny("member:laptop", "member:me"), *ONLY_22))
+    node.enforce((deny("member:laptop", "member:me"), allow("member:me", "member:laptop", "udp", "5353")))
     with node.listen(7777) as ours:
         node.overlay.inject(udp_to(LAPTOP[version], ME[version], 7777, source_port=5353))
         assert not node.received(7777), "nobody asked for it"
-        mapped = f"::ffff:{LAPTOP[version]}" if version == 4 else LAPTOP[version]
-        ours.sendto(b"", (mapped, 5353))
+        ours.sendto(b"", (_mapped(LAPTOP[version]), 5353))
         node.overlay.inject(udp_to(LAPTOP[version], ME[version], 7777, source_port=5353))
         assert node.received(7777)
         node.overlay.inject(udp_to(LAPTOP[version], ME[version], 7777, source_port=5354))
         assert not node.received(7777), "it is another flow"
+        node.enforce((allow("member:me", "member:laptop", "udp", "5354"),))
+        node.overlay.inject(udp_to(LAPTOP[version], ME[version], 7777, source_port=5353))
+        assert not node.received(7777), "what it answers is forbidden now"
+
+
+def _a_flow_that_was_forgotten_on_one_side_goes_on(node: PolicyNode, version: int) -> None:
+    """A late answer of this node begins an entry of its own, which makes the other's permitted packets answers."""
+    node.enforce((allow("member:laptop", "member:me", "udp", "7777"),))
+    with node.listen(7777) as ours:
+        ours.sendto(b"", (_mapped(LAPTOP[version]), 5353))
+        node.overlay.inject(udp_to(LAPTOP[version], ME[version], 7777, source_port=5353))
+        assert node.received(7777)
+
+
+def _answers_end_with_what_they_answer(node: PolicyNode, version: int) -> None:
+    """However wide is what this node may open by itself."""
+    opened = (allow("members", "members"), allow("192.168.5.0/24 fd55::/64", "members"))
+    forbidden = (deny("member:laptop", f"members {' '.join(map(str, node.own.routes))}", "udp", "53"), *opened)
+    permitted = (allow("member:laptop", f"members {' '.join(map(str, node.own.routes))}", "udp", "53"), *opened)
+    with node.listen(53) as ours:
+        for policy, sent in ((permitted, 1), (forbidden, 0), (permitted, 1)):
+            node.enforce(policy)
+            for to in (ME, LAN):
+                node.overlay.inject(udp_to(LAPTOP[version], to[version], 53))
+            assert node.received(53) == bool(sent)
+            assert len(of_protocol(node.lan.sent(), UDP)) == sent
+            node.drain()
+            with contextlib.nullcontext() if sent else pytest.raises(PermissionError):
+                ours.sendto(b"", (_mapped(LAPTOP[version]), 40_000))
+            node.lan.inject(udp_to(LAN[version], LAPTOP[version], 40_000, source_port=53))
+            assert len(of_protocol(node.overlay.sent(), UDP)) == 2 * sent
+
+
+def _mapped(address: str) -> str:
+    return f"::ffff:{address}" if "." in address else address
 
 
 def _errors_about_flows_come_back(node: PolicyNode, version: int) -> None:
@@ -117,10 +153,9 @@ def _inbound_drops(node: PolicyNode) -> int:
 
 def _nothing_comes_back_without_a_policy(node: PolicyNode, version: int) -> None:
     with node.listen(7777) as ours:
-        mapped = f"::ffff:{LAPTOP[version]}" if version == 4 else LAPTOP[version]
         for policy in (None, ()):
             node.enforce(policy)
-            ours.sendto(b"", (mapped, 5353))
+            ours.sendto(b"", (_mapped(LAPTOP[version]), 5353))
             node.overlay.inject(udp_to(LAPTOP[version], ME[version], 7777, source_port=5353))
             assert not node.received(7777)
 
@@ -163,6 +198,55 @@ def _a_subnet_that_is_offered_no_more_is_shut(node: PolicyNode, version: int) ->
     assert not of_protocol(node.overlay.sent(), TCP)
     node.overlay.inject(syn_to(laptop, lan, 80))
     assert not of_protocol(node.lan.sent(), TCP)
+
+
+def _this_side_is_told_what_is_forbidden_now(node: PolicyNode, version: int) -> None:
+    """A host behind by a reset or ICMP, a program by its call; never the overlay, nor who only tries."""
+    lan, laptop, me = LAN[version], LAPTOP[version], ME[version]
+    behind = "192.168.5.0/24 fd55::/64"
+    node.enforce((allow(behind, "members"), allow("members", f"members {behind}")))
+    segment = ip_packet(lan, laptop, TCP, tcp(lan, laptop, 80, flags=ACK, sequence=1001, acknowledge=2001))
+    answer = ip_packet(
+        laptop, lan, TCP, tcp(laptop, lan, 40_000, source_port=80, flags=SYN | ACK, sequence=2000, acknowledge=1001)
+    )
+    datagram, back = udp_to(lan, laptop), udp_to(laptop, lan, 40_000, source_port=53)
+    for tun, packet in ((node.lan, syn_to(lan, laptop, 80)), (node.overlay, answer), (node.lan, segment)):
+        tun.inject(packet)
+    for tun, packet in ((node.lan, datagram), (node.overlay, back), (node.lan, datagram)):
+        tun.inject(packet)
+    icmp = ICMP6 if version == 6 else ICMP4
+    with socket.socket(socket.AF_INET6 if version == 6 else socket.AF_INET, socket.SOCK_DGRAM) as ours:
+        ours.setblocking(False)
+        ours.bind((me, 7777))
+        ours.connect((laptop, 5353))
+        ours.send(b"")
+        node.overlay.inject(udp_to(laptop, me, 7777, source_port=5353))
+        node.overlay.inject(udp_to(laptop, me, 7777, source_port=5353))
+        assert (ours.recv(10), ours.recv(10)) == (b"", b"")
+        node.drain()
+
+        node.refuse((allow("members", "members", "icmp"),))
+        with pytest.raises(PermissionError):
+            ours.send(b"")
+        assert ours.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in {errno.EACCES, errno.EHOSTUNREACH}
+        node.lan.inject(segment)
+        (told,) = of_protocol(node.lan.sent(), TCP)
+        assert has_flow([told], Flow(ip_address(laptop), ip_address(lan), "tcp"))
+        assert told[(40 if version == 6 else 20) + 13] & RST
+        node.lan.inject(datagram)
+        (told,) = of_protocol(node.lan.sent(), icmp)
+        assert tuple(told[40:42] if version == 6 else told[20:22]) == ((1, 1) if version == 6 else (3, 13))
+        for packet in (answer, back, udp_to(laptop, me, 7777, source_port=5353)):
+            node.overlay.inject(packet)
+        node.lan.inject(syn_to(lan, laptop, 80, 40_009))
+        node.underlay.inject(syn_to(STRANGER[version], laptop, 80, 40_009))
+        sent = node.lan.sent() + node.overlay.sent() + node.underlay.sent()
+        assert not [one for one in sent if one[24 if version == 6 else 16] not in {0xFF, 224}], "but multicast"
+
+        node.refuse((allow(behind, "members", "udp"), allow("members", "members", "udp")))
+        ours.send(b"")
+        node.lan.inject(datagram)
+        assert len(of_protocol(node.overlay.sent(), UDP)) == 2, "what is permitted again goes on"
 
 
 # Addresses
@@ -276,10 +360,13 @@ def _only_what_goes_as_ours_goes_out(node: PolicyNode, version: int) -> None:
     [
         _an_open_flow_is_cut,
         _replies_come_back,
+        _a_flow_that_was_forgotten_on_one_side_goes_on,
+        _answers_end_with_what_they_answer,
         _errors_about_flows_come_back,
         _nothing_comes_back_without_a_policy,
         _a_flow_of_the_subnet_is_answered,
         _a_subnet_that_is_offered_no_more_is_shut,
+        _this_side_is_told_what_is_forbidden_now,
         _the_overlay_address_is_not_for_the_underlay,
         _a_member_is_no_source_elsewhere,
         _this_node_does_not_speak_to_itself_through_the_overlay,

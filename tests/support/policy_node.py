@@ -18,6 +18,7 @@ from typing import Self
 
 from warren.identity.signing import SigningKey
 from warren.l3.firewall import Own, ruleset
+from warren.l3.refusals import refusals
 from warren.linux.nft import LibNft
 from warren.model.documents import Membership, NetworkSpec, Rule
 from warren.model.members import Member
@@ -144,6 +145,11 @@ class PolicyNode:
         """Load the table for that policy; None: for one that cannot be trusted."""
         rules = None if policy is None else resolve(network(policy, self.services), self.members)
         self.nft.run(ruleset(INTERFACE, self.own, rules))
+
+    def refuse(self, policy: Iterable[Rule]) -> None:
+        """The same, with the table that tells this side."""
+        self.enforce(policy)
+        self.nft.run(refusals(INTERFACE, self.own, resolve(network(policy, self.services), self.members)))
 
     def expects(self, policy: Iterable[Rule], flow: Flow) -> bool:
         return verdict(network(policy, self.services), self.members, flow).allowed

@@ -1,4 +1,7 @@
-"""Ends the open TCP connections of one network that its policy has come to forbid, at this node's end of them.
+"""Ends what is open in one network and its policy has come to forbid, at this node's end of it.
+
+TCP connections of this node end at once. Other flows of it, and those of hosts behind it, are refused from then on:
+whoever sends the next packet on this side hears of it.
 
 Each end does so for itself, after its firewall has changed: the reset that the kernel sends to the other end is one of
 the packets that are dropped now.
@@ -16,6 +19,7 @@ from warren.agent.desired import Wanted
 from warren.agent.forbidden import Law, forbidden
 from warren.agent.stream_directory import Directory
 from warren.errors import WarrenError
+from warren.l3.refusals import Refusals
 from warren.linux.tcp_sockets import END_MAX, Opened, TcpSockets
 
 SETTLE_S: Final = 0.5
@@ -30,18 +34,23 @@ AGAIN_S: Final = 5.0
 """To the second look: for what was opened while other nodes did not know yet."""
 PAUSE_RATIO: Final = 3.0
 """How much longer than looking is not looking: among very many connections that takes seconds."""
+CHECK_S: Final = 30.0
+"""At least so long between two looks whether somebody has taken the refusals away."""
 _LOOKS: Final = 2
 
 _log = log.get("agent")
 
 
 class Ending:
-    """Single owner. ``tcp`` None: nothing is ever ended."""
+    """Single owner. ``tcp`` None: nothing is ever ended. ``refusals`` None: nothing is ever refused."""
 
-    def __init__(self, name: Callable[[], str], tcp: TcpSockets | None) -> None:
+    def __init__(self, name: Callable[[], str], tcp: TcpSockets | None, refusals: Refusals | None = None) -> None:
         """``name``: of the network, for the log."""
         self._name = name
         self._tcp = tcp
+        self._refusals = refusals
+        self._refusing = False
+        self._check_at = 0.0
         self._want: Wanted | None = None
         self._facts: object = None
         self._law: Law | None = None
@@ -54,6 +63,7 @@ class Ending:
         self._task: asyncio.Task[None] | None = None
         self._took_s = 0.0
         self._said: set[str] = set()
+        self._trouble = self._refusals_trouble = ""
 
     def follow(self, want: Wanted, directory: Directory | None, *, informed: bool) -> None:
         """The host has been made as ``want`` says, of which ``directory`` is. Nothing ends while this node is not
@@ -66,10 +76,20 @@ class Ending:
             self._want = want
             self._take(want, directory)
         self._informed = informed or want.state == "revoked"
+        self._keep_refusing()
         if not self._informed:
             self._settle_s = INFORMED_S
         elif self._looks and (self._task is None or self._task.done()):
             self._task = asyncio.create_task(self._work(), name="ending what is forbidden")
+
+    async def everything(self) -> None:
+        """The node has left the network, so nothing of it will ever go on. Its interface is still there: the resets of
+        the kernel tell the other ends.
+        """
+        if self._law is not None:
+            self._law, self._judge = self._law.without_members(), True
+            self._looks = 0
+            await self._look(self._law)
 
     async def close(self) -> None:
         task, self._task = self._task, None
@@ -82,6 +102,7 @@ class Ending:
         if facts == self._facts:
             return
         self._facts = facts
+        self._refuse_no_more()
         before = self._law
         if want.state == "up" and directory is not None:
             left = () if before is None else (*before.directory.behind, *(before.left if self._looks else ()))
@@ -111,6 +132,7 @@ class Ending:
             self._settle_s = SETTLE_S
             self._looks -= 1
             await self._look(law)
+            await self._refuse(law)
 
     async def _settle(self) -> None:
         loop = asyncio.get_running_loop()
@@ -141,14 +163,55 @@ class Ending:
                     self._say_once("does not end connections for others (CONFIG_INET_DIAG_DESTROY)")
                     return
                 ended += count
+            self._trouble = ""
             if ended:
                 _log.info("%s: connections ended that its policy does not permit any more: %d", self._name(), ended)
         except WarrenError as error:
-            _log.warning("%s: connections that are not permitted any more stay open: %s", self._name(), error)
+            if str(error) != self._trouble:
+                self._trouble = str(error)
+                _log.warning("%s: connections that are not permitted any more stay open: %s", self._name(), error)
         finally:
             self._took_s = loop.time() - began
+
+    async def _refuse(self, law: Law) -> None:
+        """Nothing of which this node is a member no more, or not sure: it is silent then, as to anybody else."""
+        want = self._want
+        if self._refusals is None or self._refusing or want is None or not want.rules or not self._holds(law):
+            return
+        try:
+            await self._refusals.put(want.own, want.rules)
+        except WarrenError as error:
+            if not self._refusals_trouble:
+                self._refusals_trouble = str(error)
+                _log.info("%s: what its policy comes to forbid is dropped in silence: %s", self._name(), error)
+            return
+        self._refusals_trouble = ""
+        self._refusing = True
+        self._check_at = asyncio.get_running_loop().time() + CHECK_S
+        if not self._holds(law):
+            self._refuse_no_more()
+
+    def _holds(self, law: Law) -> bool:
+        return self._law is law and self._judge and self._informed
+
+    def _refuse_no_more(self) -> None:
+        """By the law of before, which may have been milder or stricter."""
+        if self._refusing and self._refusals is not None:
+            self._refusing = False
+            with contextlib.suppress(WarrenError):  # the policy's own table takes it along
+                self._refusals.remove()
+
+    def _keep_refusing(self) -> None:
+        now = asyncio.get_running_loop().time()
+        if not self._refusing or now < self._check_at or self._refusals is None:
+            return
+        self._check_at = now + CHECK_S
+        with contextlib.suppress(WarrenError):
+            if not self._refusals.is_there():
+                self._refusing = False
+                self._looks = max(self._looks, 1)
 
     def _say_once(self, what: str) -> None:
         if what not in self._said:
             self._said.add(what)
-            _log.info("%s: this kernel %s: what the policy comes to forbid waits until it gives up", self._name(), what)
+            _log.info("%s: this kernel %s: what is forbidden ends at its next packet", self._name(), what)

@@ -26,6 +26,7 @@ from warren.agent.world import Link
 from warren.api.node import Event, SignalReceived
 from warren.errors import OperationFailed, Unreachable, WarrenError
 from warren.identity.signing import VerifyKey
+from warren.l3.refusals import Refusals
 from warren.model.netmap import Member
 from warren.proto.control.local import Joined
 
@@ -51,7 +52,7 @@ class NetworkRunner(NetworkParts):
         self.turned: Callable[[], None] = _nothing
         """Called after each turn."""
         self._turned = asyncio.Event()
-        self._ending = Ending(lambda: self.name, shared.world.tcp)
+        self._ending = Ending(lambda: self.name, shared.world.tcp, Refusals(shared.world.nft, lambda: self.interface))
 
     # From outside
 
@@ -140,6 +141,7 @@ class NetworkRunner(NetworkParts):
         if self._coordination.link is None:
             raise OperationFailed(f"{self.name} is not running; try again")
         await self._coordination.link.leave()
+        await self._ending.everything()
 
     async def let_go(self) -> None:
         """Stop looking after the data plane; it goes on."""

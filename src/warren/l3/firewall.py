@@ -10,15 +10,21 @@ A network's interface has one table, ``inet warren-IF``, that is replaced as a w
     pass       forward
                the subnets behind us speak into the overlay from where they are
     leave      postrouting, after any translation of addresses
-               → outbound: what goes into the overlay from elsewhere than from our own addresses
+               → outbound: what goes into the overlay, but for the flows that our own addresses open
 
 Nothing passes without a rule: *inbound* and *outbound* end in a drop, and without any rule *inbound* is nothing else.
-A packet in the original direction of its flow is judged each time, so a port that is closed is closed for the flows
-that were open; one in the reply direction, or an ICMP error about a tracked flow, passes. Of what *inbound* lets
-through the rest of the host's own firewall may still drop some; nothing here opens that up.
+Every packet is judged, so a port that is closed is closed for the flows that were open, in both directions. A packet of
+the direction that opened a flow is judged by where it goes; an answer (→ *answered*, *answering*) as the flow that it
+answers, else somebody could be sent to through a flow that is forbidden for as long as whoever answers likes. An ICMP
+error about a tracked flow passes. Of what *inbound* lets through the rest of the host's own firewall may still drop
+some; nothing here opens that up.
 
-What this host itself sends, or what it masquerades behind its own overlay address, is not judged here: its receiver
-judges it. Packets of subnets behind this node are judged on both sides.
+Who opened a flow connection tracking knows, and for flows from the overlay surely: the packet that began the entry was
+judged. What this host itself sends may begin one as well that is only a late answer, in a flow of somebody else that
+was forgotten meanwhile. So what comes in as an answer also passes if it may come by itself.
+
+The flows that this host itself opens, or what it masquerades behind its own overlay address, are not judged here: their
+receiver judges them. Packets of subnets behind this node are judged on both sides.
 
 The kernel takes packets apart, so extension headers hide no port from it (it walks through them) and an unknown one is
 a protocol without ports. Fragments are put together before they are judged; one that was not is dropped.
@@ -27,25 +33,40 @@ a protocol without ports. Fragments are put together before they are judged; one
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Final, NamedTuple
+from typing import Final
 
-from warren.l3.ranges import Range, Ranges, common, elements, merged, ranges_of, without
+from warren.l3.document import (
+    ACCEPT,
+    ANSWER,
+    DROP,
+    IP,
+    RETURN,
+    WAY_BACK,
+    Document,
+    among,
+    ct,
+    differs,
+    goto,
+    is_,
+    is_equal,
+    jump,
+    meta,
+    payload,
+    removal_of,
+)
+from warren.l3.judging import ICMP, Ranged, by_version, judge, ranged
+from warren.l3.ranges import ranges_of, without
 from warren.linux.nft import Command, Table
 from warren.model.policy import ResolvedRule
 from warren.model.tunnel import IPAddress, IPNetwork
 
 FAMILY: Final = "inet"
-_IP: Final = {6: "ip6", 4: "ip"}
-_PROTOCOLS: Final = {"tcp": 6, "udp": 17}
-_ICMP: Final = {4: 1, 6: 58}
 _NO_PROTOCOL: Final = 255  # IANA: reserved
 _RAW, _MANGLE, _AFTER_SOURCE_NAT = -300, -150, 300  # nft(8), standard priorities; connection tracking is at -200
 _INTERFACE: Final = re.compile(r"[A-Za-z0-9_.-]{1,15}")
-
-Expression = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,230 +95,97 @@ def table_of(interface: str) -> Table:
     return Table(FAMILY, table_name(interface))
 
 
+def refusals_of(interface: str) -> Table:
+    """The table of :mod:`warren.l3.refusals`, which goes with the other; no interface has a slash in its name."""
+    return Table(FAMILY, f"{table_name(interface)}/refusals")
+
+
 def removal(interface: str) -> list[Command]:
-    """The document that removes the table, whether it is there or not. The overlay is then unfiltered: first take the
-    interface down.
+    """The document that removes the tables, whether they are there or not. The overlay is then unfiltered: first take
+    the interface down.
     """
-    table = {"family": FAMILY, "name": table_name(interface)}
-    return [{"add": {"table": table}}, {"delete": {"table": table}}]  # nft 1.0.6 has no `destroy`
+    return [*removal_of(table_of(interface)), *removal_of(refusals_of(interface))]
 
 
 def ruleset(interface: str, own: Own, rules: Iterable[ResolvedRule] | None) -> list[Command]:
     """The document that puts the table of ``interface`` in place, replacing an earlier one in the same transaction.
+    That of refusals goes: it was made of other rules.
 
     Load it before the interface is up. ``rules`` None says that there is no policy that can be trusted: as with no
     rule at all, nothing comes in then, not even replies. Raises ValueError for what is no interface name.
     """
     if not _INTERFACE.fullmatch(interface):
         raise ValueError(f"{interface!r} is no interface name")
-    document = _Document(interface)
+    document = Document(table_of(interface))
     for name, priority in (("antispoof", _RAW), ("arrive", _MANGLE)):
         document.chain(name, hook="prerouting", priority=priority)
     document.chain("pass", hook="forward")
     document.chain("leave", hook="postrouting", priority=_AFTER_SOURCE_NAT)
-    document.chain("inbound")
-    document.chain("outbound")
-    _antispoof(document, own)
+    for name in ("inbound", "answered", "outbound", "answering"):
+        document.chain(name)
+    _antispoof(document, interface, own)
     # A packet whose headers the kernel cannot follow matches nothing that asks for its protocol.
-    document.rule("arrive", _is("iifname", interface), _differs(_meta("l4proto"), _NO_PROTOCOL), _goto("inbound"))
-    document.rule("arrive", _is("iifname", interface), _DROP)
-    document.rule("leave", _is("oifname", interface), _goto("outbound"))
-    judged = _ranged(tuple(rules or ()))
+    document.rule("arrive", is_("iifname", interface), differs(meta("l4proto"), _NO_PROTOCOL), goto("inbound"))
+    document.rule("arrive", is_("iifname", interface), DROP)
+    document.rule("leave", is_("oifname", interface), goto("outbound"))
+    judged = ranged(rules or ())
     if judged:
         _inbound(document, own, judged)
-    document.rule("inbound", _DROP)
+    document.rule("inbound", DROP)
     _outbound(document, own, judged)
-    document.rule("outbound", _DROP)
-    return document.commands()
+    return [*removal(interface), *document.commands()]
 
 
-def _antispoof(document: _Document, own: Own) -> None:
-    addresses = _both_versions(own.addresses)
+def _antispoof(document: Document, interface: str, own: Own) -> None:
+    addresses = by_version(own.addresses)
     for version, ours in addresses.items():
-        document.rule("antispoof", _differs(_meta("iifname"), "lo"), *document.within("saddr", ours, version), _DROP)
-    document.rule("antispoof", _is("iifname", {"set": ["lo", document.interface]}), _ACCEPT)
+        document.rule("antispoof", differs(meta("iifname"), "lo"), *document.within("saddr", ours, version), DROP)
+    document.rule("antispoof", is_("iifname", {"set": ["lo", interface]}), ACCEPT)
     for version, ours in addresses.items():  # CVE-2019-14899
-        document.rule("antispoof", *document.within("daddr", ours, version), _DROP)
-    for version, theirs in _both_versions(own.prefixes).items():
+        document.rule("antispoof", *document.within("daddr", ours, version), DROP)
+    for version, theirs in by_version(own.prefixes).items():
         elsewhere = without(theirs, ranges_of(own.routes, version))
-        document.rule("antispoof", *document.within("saddr", elsewhere, version), _DROP)
-    into = _is("oifname", document.interface)
-    for version, offered in _both_versions(own.routes).items():  # strict reverse path (RFC 3704 §2.2)
-        document.rule("pass", into, *document.within("saddr", offered, version), _is_equal(_WAY_BACK, 0), _DROP)
+        document.rule("antispoof", *document.within("saddr", elsewhere, version), DROP)
+    into = is_("oifname", interface)
+    for version, offered in by_version(own.routes).items():  # strict reverse path (RFC 3704 §2.2)
+        document.rule("pass", into, *document.within("saddr", offered, version), is_equal(WAY_BACK, 0), DROP)
 
 
-def _inbound(document: _Document, own: Own, rules: Iterable[_Rule]) -> None:
-    reachable = _both_versions((*own.addresses, *own.routes))
-    for version in _IP:
-        document.rule("inbound", *document.outside("daddr", reachable.get(version, ()), version), _DROP)
-    _replies_and_errors(document, "inbound")
-    for rule in rules:
-        for version, ours in reachable.items():
-            sources, destinations = rule.sources[version], common(rule.destinations[version], ours)
-            if sources and destinations:
-                # The chain's first rules have left nothing but what is reachable.
-                to = document.within("daddr", destinations, version) if destinations != ours else ()
-                document.judge("inbound", rule.rule, version, *document.within("saddr", sources, version), *to)
+def _inbound(document: Document, own: Own, rules: list[Ranged]) -> None:
+    reachable = by_version((*own.addresses, *own.routes))
+    for version in IP:
+        document.rule("inbound", *document.outside("daddr", reachable.get(version, ()), version), DROP)
+    _whole(document, "inbound")
+    document.rule("inbound", *ANSWER, jump("answered"))
+    judge(document, "answered", rules, reachable, inbound=True, answers=True, denied=RETURN)
+    _errors(document, "inbound")
+    judge(document, "inbound", rules, reachable, inbound=True, answers=False, denied=DROP)
 
 
-def _outbound(document: _Document, own: Own, rules: Iterable[_Rule]) -> None:
-    for version, ours in _both_versions(own.addresses).items():
-        document.rule("outbound", *document.within("saddr", ours, version), _ACCEPT)
-    behind = _both_versions(own.routes)
-    if not behind:
-        return
-    for version in _IP:
-        document.rule("outbound", *document.outside("saddr", behind.get(version, ()), version), _DROP)
-    _replies_and_errors(document, "outbound")
-    for rule in rules:
-        for version, offered in behind.items():
-            sources, destinations = common(rule.sources[version], offered), rule.destinations[version]
-            if sources and destinations:
-                ends = *document.within("saddr", sources, version), *document.within("daddr", destinations, version)
-                document.judge("outbound", rule.rule, version, *ends)
+def _outbound(document: Document, own: Own, rules: list[Ranged]) -> None:
+    for version, ours in by_version(own.addresses).items():
+        document.rule("outbound", *document.within("saddr", ours, version), *ANSWER, goto("answering"))
+        document.rule("outbound", *document.within("saddr", ours, version), ACCEPT)
+    behind = by_version(own.routes)
+    if behind:
+        for version in IP:
+            document.rule("outbound", *document.outside("saddr", behind.get(version, ()), version), DROP)
+        _whole(document, "outbound")
+        document.rule("outbound", *ANSWER, goto("answering"))
+        _errors(document, "outbound")
+        judge(document, "outbound", rules, behind, inbound=False, answers=False, denied=DROP)
+    document.rule("outbound", DROP)
+    all_ours = by_version((*own.addresses, *own.routes))
+    judge(document, "answering", rules, all_ours, inbound=False, answers=True, denied=DROP)
+    document.rule("answering", DROP)
 
 
-def _replies_and_errors(document: _Document, chain: str) -> None:
-    document.rule(chain, _differs({"&": [_payload(4, "frag-off"), 0x3FFF]}, 0), _DROP)  # RFC 791 §3.1: offset, MF
+def _whole(document: Document, chain: str) -> None:
+    document.rule(chain, differs({"&": [payload(4, "frag-off"), 0x3FFF]}, 0), DROP)  # RFC 791 §3.1: offset, MF
     for field in ("frag-off", "more-fragments"):  # RFC 8200 §4.5; both zero in a fragment that is whole (RFC 6946)
-        document.rule(chain, _differs({"exthdr": {"name": "frag", "field": field}}, 0), _DROP)
-    document.rule(chain, _in(_ct("state"), "established"), _is_equal(_ct("direction"), "reply"), _ACCEPT)
-    icmp = {"set": sorted(_ICMP.values())}
-    document.rule(chain, _in(_ct("state"), "related"), _is_equal(_meta("l4proto"), icmp), _ACCEPT)
+        document.rule(chain, differs({"exthdr": {"name": "frag", "field": field}}, 0), DROP)
 
 
-def _both_versions(networks: Sequence[IPNetwork | IPAddress]) -> dict[int, Ranges]:
-    """The ranges of each IP version that has any."""
-    found = {version: ranges_of(networks, version) for version in _IP}
-    return {version: ranges for version, ranges in found.items() if ranges}
-
-
-class _Rule(NamedTuple):
-    """A rule with its prefixes as ranges, by IP version."""
-
-    rule: ResolvedRule
-    sources: Mapping[int, Ranges]
-    destinations: Mapping[int, Ranges]
-
-
-def _ranged(rules: Sequence[ResolvedRule]) -> list[_Rule]:
-    known: dict[int, dict[int, Ranges]] = {}  # by identity: rules share the prefixes of a selector, which may be many
-
-    def ranges(networks: tuple[IPNetwork, ...]) -> Mapping[int, Ranges]:
-        if id(networks) not in known:
-            known[id(networks)] = {version: ranges_of(networks, version) for version in _IP}
-        return known[id(networks)]
-
-    return [_Rule(rule, ranges(rule.sources), ranges(rule.destinations)) for rule in rules]
-
-
-# Writing nftables (libnftables-json(5))
-
-
-class _Document:
-    """Collects the table's parts. Ranges that occur more than once share a set."""
-
-    def __init__(self, interface: str) -> None:
-        self.interface = interface
-        self._place = {"family": FAMILY, "table": table_name(interface)}
-        self._sets: dict[tuple[int, Ranges], str] = {}
-        self._chains: list[Command] = []
-        self._rules: list[Command] = []
-
-    def commands(self) -> list[Command]:
-        sets = [
-            self._add(
-                "set",
-                name=name,
-                type=f"ipv{version}_addr",
-                flags=["interval"],
-                elem=elements(ranges, version),
-            )
-            for (version, ranges), name in self._sets.items()
-        ]
-        table = {"add": {"table": {"family": FAMILY, "name": self._place["table"]}}}
-        return [*removal(self.interface), table, *sets, *self._chains, *self._rules]
-
-    def chain(self, name: str, *, hook: str | None = None, priority: int = 0) -> None:
-        base = {"type": "filter", "hook": hook, "prio": priority, "policy": "accept"} if hook else {}
-        self._chains.append(self._add("chain", name=name, **base))
-
-    def rule(self, chain: str, *expressions: Expression, comment: str = "") -> None:
-        said = {"comment": comment} if comment else {}
-        self._rules.append(self._add("rule", chain=chain, expr=list(expressions), **said))
-
-    def judge(self, chain: str, rule: ResolvedRule, version: int, *ends: Expression) -> None:
-        """One rule of the policy, for the packets between ``ends``."""
-        verdict = _ACCEPT if rule.action == "allow" else _DROP
-        self.rule(chain, *ends, *_protocol(rule, version), verdict, comment=f"rule {rule.index}")
-
-    def within(self, field: str, ranges: Ranges, version: int) -> tuple[Expression, ...]:
-        return (_is_equal(_payload(version, field), self._right(ranges, version)),)
-
-    def outside(self, field: str, ranges: Ranges, version: int) -> tuple[Expression, ...]:
-        """None at all (``ranges`` empty) leaves every packet of that IP version outside."""
-        if not ranges:
-            return (_is_equal(_meta("nfproto"), f"ipv{version}"),)
-        return (_differs(_payload(version, field), self._right(ranges, version)),)
-
-    def _right(self, ranges: Ranges, version: int) -> Any:
-        if len(ranges) == 1:
-            return elements(ranges, version)[0]
-        name = self._sets.setdefault((version, ranges), f"s{len(self._sets)}")
-        return f"@{name}"
-
-    def _add(self, kind: str, **what: object) -> Command:
-        return {"add": {kind: {**self._place, **what}}}
-
-
-def _protocol(rule: ResolvedRule, version: int) -> tuple[Expression, ...]:
-    if rule.protocol == "any":
-        return ()
-    if rule.protocol == "icmp":
-        return (_is_equal(_meta("l4proto"), _ICMP[version]),)
-    if not rule.ports:
-        return (_is_equal(_meta("l4proto"), _PROTOCOLS[rule.protocol]),)
-    ports: list[Any] = [
-        first if first == last else {"range": [first, last]}
-        for first, last in merged(Range(*port) for port in rule.ports)
-    ]
-    left = {"payload": {"protocol": rule.protocol, "field": "dport"}}
-    return (_is_equal(left, ports[0] if len(ports) == 1 else {"set": ports}),)
-
-
-_WAY_BACK: Final[Expression] = {"fib": {"result": "oif", "flags": ["saddr", "iif"]}}
-"""The interface by which the source would be answered, if that is the one it came by; else 0."""
-_ACCEPT: Final[Expression] = {"accept": None}
-_DROP: Final[Expression] = {"drop": None}
-
-
-def _payload(version: int, field: str) -> Expression:
-    return {"payload": {"protocol": _IP[version], "field": field}}
-
-
-def _meta(key: str) -> Expression:
-    return {"meta": {"key": key}}
-
-
-def _ct(key: str) -> Expression:
-    return {"ct": {"key": key}}
-
-
-def _is(key: str, value: object) -> Expression:
-    return _is_equal(_meta(key), value)
-
-
-def _is_equal(left: Expression, right: object) -> Expression:
-    return {"match": {"op": "==", "left": left, "right": right}}
-
-
-def _in(left: Expression, right: object) -> Expression:
-    return {"match": {"op": "in", "left": left, "right": right}}
-
-
-def _differs(left: Expression, right: object) -> Expression:
-    return {"match": {"op": "!=", "left": left, "right": right}}
-
-
-def _goto(chain: str) -> Expression:
-    return {"goto": {"target": chain}}
+def _errors(document: Document, chain: str) -> None:
+    icmp = {"set": sorted(ICMP.values())}
+    document.rule(chain, among(ct("state"), "related"), is_equal(meta("l4proto"), icmp), ACCEPT)

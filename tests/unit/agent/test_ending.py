@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -18,10 +19,12 @@ from warren.agent.ending import Ending
 from warren.agent.stream_directory import Directory
 from warren.errors import OperationFailed
 from warren.identity.keys import PublicKey
-from warren.l3.firewall import Own
+from warren.l3.firewall import Own, refusals_of
+from warren.l3.refusals import Refusals
+from warren.linux.nft import Command, MemoryNft, Nft
 from warren.linux.tcp_sockets import Opened, TcpSocket
 from warren.model.documents import Rule
-from warren.model.policy import DEFAULT_POLICY, resolve
+from warren.model.policy import DEFAULT_POLICY, ResolvedRule, resolve
 from warren.model.tunnel import IPNetwork
 
 DENIES = (deny(25), *DEFAULT_POLICY)
@@ -72,9 +75,9 @@ def wanted(*policy: Rule, state: str = "up") -> tuple[Wanted, Directory | None]:
     return want, directory if state in {"up", "expired"} else None
 
 
-def scenario(tcp: FakeTcp, test: Callable[[Ending], Awaitable[None]]) -> None:
+def scenario(tcp: FakeTcp, test: Callable[[Ending], Awaitable[None]], nft: Nft | None = None) -> None:
     async def main() -> None:
-        made = Ending(lambda: "home", tcp)
+        made = Ending(lambda: "home", tcp, None if nft is None else Refusals(nft, lambda: "if0"))
         try:
             async with asyncio.timeout(10):
                 await test(made)
@@ -263,6 +266,116 @@ def test_where_tracking_cannot_be_asked_that_is_told_once_and_nothing_ends(caplo
 
     scenario(tcp, test)
     assert caplog.text.count("nf_conntrack_netlink") == 1
+
+
+class OldNft(MemoryNft):
+    """Of a kernel that refuses nothing."""
+
+    tries = 0
+
+    def run(self, document: Iterable[Command]) -> list[dict[str, Any]]:
+        self.tries += 1
+        raise OperationFailed("nftables refuses the rules: No such file or directory")
+
+
+def test_what_is_open_and_forbidden_is_refused_once_that_is_sure_and_until_the_next_change() -> None:
+    nft, there = MemoryNft(), {refusals_of("if0")}
+
+    async def test(made: Ending) -> None:
+        made.follow(*(known := wanted()), informed=False)
+        await rested(made)
+        assert not nft.tables()
+        made.follow(*known, informed=True)
+        await rested(made)
+        assert nft.tables() == there
+        before = nft.contents[refusals_of("if0")]
+        made.follow(*wanted(*DENIES), informed=True)
+        assert not nft.tables(), "nobody is refused by a policy of before"
+        await rested(made)
+        assert nft.tables() == there
+        assert nft.contents[refusals_of("if0")] != before
+        made.follow(*wanted(state="expired"), informed=True)
+        await rested(made)
+        assert not nft.tables()
+
+    scenario(FakeTcp(FINE), test, nft)
+
+
+def test_refusals_that_came_too_late_go_again() -> None:
+    nft = MemoryNft()
+
+    async def test(made: Ending) -> None:
+        class Late(Refusals):
+            async def put(self, own: Own, rules: Iterable[ResolvedRule]) -> None:
+                await super().put(own, rules)
+                if not made._refusing:
+                    made.follow(*wanted(state="expired"), informed=True)
+
+        made._refusals = Late(nft, lambda: "if0")
+        made.follow(*wanted(), informed=True)
+        await rested(made)
+        assert not nft.tables()
+
+    scenario(FakeTcp(), test, nft)
+
+
+def test_refusals_that_somebody_took_away_are_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ending, "CHECK_S", 0.0)
+    nft = MemoryNft()
+
+    async def test(made: Ending) -> None:
+        made.follow(*(known := wanted()), informed=True)
+        await rested(made)
+        nft.contents.clear()
+        made.follow(*known, informed=True)
+        await rested(made)
+        assert nft.tables() == {refusals_of("if0")}
+
+    scenario(FakeTcp(), test, nft)
+
+
+def test_a_kernel_that_refuses_nothing_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "warren")
+    nft = OldNft()
+
+    async def test(made: Ending) -> None:
+        for port in (25, 26, 27):
+            made.follow(*wanted(deny(port), *DEFAULT_POLICY), informed=True)
+            await rested(made)
+
+    scenario(FakeTcp(), test, nft)
+    assert nft.tries >= 3
+    assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert "home: what its policy comes to forbid is dropped in silence: nftables refuses the rules" in caplog.text
+
+
+def test_whoever_leaves_a_network_ends_all_of_it() -> None:
+    tcp = FakeTcp(DENIED, FINE, elsewhere := inbound("192.168.1.2", 80, "192.168.1.3"))
+
+    async def test(made: Ending) -> None:
+        await made.everything()  # nothing is known of the network
+        assert len(tcp.open) == 3
+        made.follow(*wanted(), informed=True)
+        await rested(made)
+        assert len(tcp.open) == 3
+        await made.everything()
+        assert tcp.open == [elsewhere]
+
+    scenario(tcp, test)
+
+
+def test_a_failure_is_told_once_until_it_has_passed(caplog: pytest.LogCaptureFixture) -> None:
+    tcp = FakeTcp(DENIED)
+
+    async def test(made: Ending) -> None:
+        for failure, times in (("it is not there", 1), ("", 1), ("it is not there", 2)):
+            tcp.failure = failure
+            for port in (26, 27, 28):
+                made.follow(*wanted(deny(port), *DEFAULT_POLICY), informed=True)
+                await rested(made)
+            assert caplog.text.count("stay open: it is not there") == times
+
+    scenario(tcp, test)
 
 
 def test_a_failure_is_told_and_the_second_look_tries_again(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from tests.support.policy_node import address, member, network
 from warren.l3.firewall import Own, removal, ruleset
+from warren.l3.refusals import refusals
 from warren.linux.nft import Command, Table
 from warren.model.documents import Rule
 from warren.model.policy import ResolvedRule, resolve
@@ -39,6 +40,7 @@ POLICY = (
 DOCUMENTS = {
     "rules": lambda: ruleset("home", OWN, resolve(network(POLICY), MEMBERS)),
     "none": lambda: ruleset("home", OWN, None),
+    "refusals": lambda: refusals("home", OWN, resolve(network(POLICY), MEMBERS)),
 }
 
 
@@ -85,16 +87,17 @@ def test_many_members_with_many_rules_share_few_elements() -> None:
     document = ruleset("home", OWN, resolve(network(policy), members))
     assert len(_rules(document, "inbound")) == 2 * 100 + 8
     assert not [command for command in document if "set" in command.get("add", {})][2:]
-    assert len(json.dumps(document)) < 150_000
+    assert len(json.dumps(document)) < 300_000
 
 
 def test_every_part_is_in_the_one_table() -> None:
-    """One transaction: made if missing, deleted, made anew."""
+    """One transaction: made if missing, deleted, made anew. What refuses goes with what it was made of."""
     document = ruleset("home", OWN, resolve(network(POLICY), MEMBERS))
     first = {"table": {"family": "inet", "name": "warren-home"}}
-    assert document[:3] == [{"add": first}, {"delete": first}, {"add": first}]
-    assert removal("home") == document[:2]
-    for command in document[3:]:
+    other = {"table": {"family": "inet", "name": "warren-home/refusals"}}
+    assert document[:5] == [{"add": first}, {"delete": first}, {"add": other}, {"delete": other}, {"add": first}]
+    assert removal("home") == document[:4]
+    for command in document[5:]:
         ((verb, element),) = command.items()
         ((_, value),) = element.items()
         assert verb == "add"

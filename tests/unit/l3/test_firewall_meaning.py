@@ -5,13 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.nft_reading import Chains
+from tests.support.nft_reading import OPENERS_PORT, Chains
 from tests.support.policy_flows import ADDRESSES, HOME, MEMBERS, PLACES, RULES, SERVICES, A, B, rule
 from warren.l3.firewall import Own, ruleset
 from warren.model.documents import Rule
 from warren.model.members import Member
 from warren.model.policy import Flow, resolve, verdict
 from warren.model.serving import service_addresses
+from warren.model.tunnel import IPAddress
 
 PORTS = st.sampled_from([1, 21, 22, 53, 80, 8000, 49_151, 49_152, 50_001, 65_535])
 
@@ -37,16 +38,27 @@ FLOWS = (
     flows=st.lists(FLOWS, min_size=1, max_size=8),
     me=st.sampled_from(MEMBERS),
 )
-def test_what_comes_out_of_the_overlay_passes_if_the_policy_lets_it(
-    rules: list[Rule], flows: list[Flow], me: Member
-) -> None:
+def test_what_passes_is_what_the_policy_permits(rules: list[Rule], flows: list[Flow], me: Member) -> None:
+    """Out of the overlay what may come, and answers to what may go or that may come by themselves; into it answers to
+    what may come.
+    """
     policy = HOME.spec(policy=tuple(rules), services=SERVICES).document
     mine = own(me)
     chains = Chains.of(ruleset("home", mine, resolve(policy, MEMBERS)))
+
+    def is_mine(address: IPAddress) -> bool:
+        return address in mine.addresses or any(address in route for route in mine.routes)
+
+    def may(*flows: Flow) -> bool:
+        return any(verdict(policy, MEMBERS, flow).allowed for flow in flows)
+
     for flow in flows:
-        is_mine = flow.destination in mine.addresses or any(flow.destination in route for route in mine.routes)
-        allowed = is_mine and verdict(policy, MEMBERS, flow).allowed
-        assert chains.verdict("inbound", flow) == ("accept" if allowed else "drop"), flow
+        arrives = is_mine(flow.destination) and may(flow)
+        assert chains.verdict("inbound", flow) == ("accept" if arrives else "drop"), flow
+        assert chains.verdict("outbound", flow, answer=True) == ("accept" if arrives else "drop"), flow
+        back = Flow(flow.destination, flow.source, flow.protocol, None if flow.port is None else OPENERS_PORT)
+        returns = is_mine(flow.source) and may(flow, back)
+        assert chains.verdict("inbound", flow, answer=True) == ("accept" if returns else "drop"), flow
 
 
 def test_a_service_alone_is_open_at_its_port_and_its_high_ports() -> None:

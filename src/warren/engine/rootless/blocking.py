@@ -9,6 +9,7 @@ import os
 import select
 import socket
 import struct
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,12 +43,13 @@ class BlockingLine:
     helper may have begun is never repeated.
 
     Errors: OperationFailed when the helper refuses, with its sentence; Unreachable when there is none or it does not
-    answer within :data:`NOW_PATIENCE_S`: asking later may help.
+    answer within :data:`NOW_PATIENCE_S`: asking later may help. Threads may ask at the same time: one after the other.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._connection: socket.socket | None = None
+        self._turn = threading.RLock()
 
     def ask(self, request: Request, kind: Any = None) -> Any:
         value, descriptors = self.ask_for_descriptors(request, kind)
@@ -56,6 +58,11 @@ class BlockingLine:
 
     def ask_for_descriptors(self, request: Request, kind: Any = None) -> tuple[Any, Descriptors]:
         frame = frame_of(request)
+        with self._turn:
+            answer, descriptors = self._exchange(frame)
+        return settle(answer, descriptors, kind)
+
+    def _exchange(self, frame: bytes) -> tuple[Answer, Descriptors]:
         incoming = Incoming()
         done = False
         try:
@@ -63,20 +70,21 @@ class BlockingLine:
             connection.sendall(frame)
             while (body := incoming.take(connection)) is None:
                 pass
-            answer, descriptors = answer_in(body, incoming.descriptors)
+            answer = answer_in(body, incoming.descriptors)
             done = True
+            return answer
         except (OSError, EOFError, MalformedPacket) as error:
             raise unreachable(self._path) from error
         finally:
             if not done:
                 close_all(incoming.descriptors)
                 self.close()
-        return settle(answer, descriptors, kind)
 
     def helper(self) -> int:
         """The process id of the helper. Raises Unreachable."""
         try:
-            return peer_of(self._connected()).pid
+            with self._turn:
+                return peer_of(self._connected()).pid
         except OSError as error:
             raise unreachable(self._path) from error
 
@@ -88,9 +96,10 @@ class BlockingLine:
         return self._connection
 
     def close(self) -> None:
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        with self._turn:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
 
 def unreachable(path: Path) -> Unreachable:
