@@ -17,7 +17,7 @@ from warren.lab.gateway import start_gateway
 from warren.lab.nat import NatKind
 from warren.lab.network import environment, warren_command
 
-pytestmark = [pytest.mark.lab, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
 
 SERVERS4 = ("203.0.113.1", "203.0.113.2")
 SERVERS6 = ("2001:db8:1::1", "2001:db8:1::2")

@@ -15,7 +15,7 @@ from warren.lab import Host, Lab
 from warren.lab.site import Site
 
 pytestmark = [
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(missing("vsftpd") is not None, reason=f"{missing('vsftpd')}"),
 ]
 

@@ -15,7 +15,7 @@ from warren.lab import Host, Lab
 from warren.lab.network import environment
 
 pytestmark = [
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(bool(MISSING), reason=f"not installed: {', '.join(MISSING)}"),
 ]
 
