@@ -33,6 +33,8 @@ GRACE_S: Final = 3600
 """How long requests that are under way may take after a change of the configuration; nothing waits for them."""
 TELLING_MAX: Final = 64
 """Connections to the peer lookup at the same time; further WebSockets wait for an answer of a few hundred µs."""
+KEPT_MAX: Final = 64
+"""Connections to a site that are kept for the next request; two, where nothing is said."""
 ANSWER_WITHIN_S: Final = 300
 """How long a site may take until it begins to answer."""
 OTHER_WITHIN_S: Final = 3
@@ -243,7 +245,7 @@ def _pass_on(site: Site, peer_lookup: Path) -> Json:
             "versions": ["1.1"],
             "dial_timeout": "10s",
             "response_header_timeout": f"{ANSWER_WITHIN_S}s",
-            "keep_alive": {"idle_timeout": f"{IDLE_S}s"},
+            "keep_alive": {"idle_timeout": f"{IDLE_S}s", "max_idle_conns_per_host": KEPT_MAX},
         },
         "headers": {
             "request": {

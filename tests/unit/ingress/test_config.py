@@ -58,6 +58,7 @@ def test_each_request_is_cleaned_and_then_passed_on(server: str, site: Site) -> 
     assert {"*forwarded*", "*warren*", "*real-ip*", "*_*"} <= set(clean["request"]["delete"])
     assert only_websockets["routes"][0]["handle"][0]["request"]["delete"] == ["Upgrade", "HTTP2-Settings"]
     assert pass_on["upstreams"] == [{"dial": f"unix/{site.upstream}"}]
+    assert pass_on["transport"]["keep_alive"] == {"idle_timeout": "60s", "max_idle_conns_per_host": 64}
     told = pass_on["headers"]["request"]["set"]
     assert told["X-Forwarded-For"] == told["X-Real-Ip"] == ["{http.regexp.client.1}"]
     assert told["X-Forwarded-Proto"] == ["{http.request.scheme}"]
