@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 # linux/sched.h
+CLONE_FS = 0x00000200
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUTS = 0x04000000
 CLONE_NEWUSER = 0x10000000
@@ -44,8 +45,9 @@ NamespaceId = tuple[int, int]
 
 
 def unshare(flags: int) -> None:
-    """Move the calling process into new namespaces of the kinds in ``flags`` (``CLONE_NEW*``).
+    """Move the calling thread into new namespaces of the kinds in ``flags`` (``CLONE_NEW*``).
 
+    ``CLONE_FS`` gives it a working directory and a root of its own, apart from those of the process's other threads.
     ``CLONE_NEWUSER`` is refused with EINVAL when the process has more than one thread.
     """
     _check(_libc.unshare(flags), "unshare")
@@ -55,7 +57,7 @@ def join(process: int, flags: int) -> None:
     """Move the calling thread into the namespaces of the kinds in ``flags`` that a process is in.
 
     ``process`` is a pidfd (Linux ≥ 5.8) or, for exactly one kind, an open /proc/PID/ns file. Joining a mount namespace
-    moves the working directory to that namespace's root, and needs a process with one thread.
+    moves the working directory to that namespace's root, and needs a working directory that no other thread shares.
     """
     _check(_libc.setns(process, flags), "setns")
 
