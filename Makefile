@@ -17,9 +17,9 @@ export WARREN_PURE := 1
 endif
 
 BUILD_PACKAGES := gcc libc6-dev libssl-dev python3-dev python3-venv
-LAB_PACKAGES := bind9-dnsutils caddy coturn curl dbus-daemon dnsmasq-base faketime iperf3 iproute2 iputils-ping lftp \
+LAB_PACKAGES := bind9-dnsutils caddy coturn curl dbus-daemon dnsmasq-base faketime fish iperf3 iproute2 iputils-ping lftp \
   libnftables1 miniupnpc miniupnpd-nftables natpmpc nftables pebble postgresql procps slowhttptest \
-  squid tayga tftp-hpa tftpd-hpa vsftpd wireguard-go wireguard-tools
+  squid systemd tayga tftp-hpa tftpd-hpa vsftpd wireguard-go wireguard-tools zsh
 # They and vsftpd exclude each other as packages.
 UNPACKED_PACKAGES := proftpd-core pure-ftpd
 BENCH_PACKAGES := libnginx-mod-stream nebula nginx-light socat

@@ -17,10 +17,11 @@ command_of() {
     dnsmasq-base) echo dnsmasq ;;
     postgresql) echo initdb ;;
     proftpd-core) echo proftpd ;;
+    systemd) echo systemctl ;;
     tftp-hpa) echo tftp ;;
     tftpd-hpa) echo in.tftpd ;;
     nginx-light) echo nginx ;;
-    wireguard-go | tayga | natpmpc | squid | faketime | nebula | iperf3 | gcc | tcpdump | caddy | curl | lftp | pebble | pure-ftpd | slowhttptest | socat | vsftpd) echo "$1" ;;
+    wireguard-go | fish | tayga | natpmpc | squid | faketime | nebula | iperf3 | gcc | tcpdump | caddy | curl | lftp | pebble | pure-ftpd | slowhttptest | socat | vsftpd | zsh) echo "$1" ;;
     *) echo true ;; # headers and libraries: whoever needs them says so
     esac
 }

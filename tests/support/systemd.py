@@ -19,7 +19,7 @@ from warren.lab import Host
 from warren.lab.network import Network
 
 PATIENCE_S = 60.0
-_BOOTED_WITHIN_S = 60.0
+_BOOTED_WITHIN_S = 40.0
 _BIN = Path(sys.executable).parent
 _ENVIRONMENT = {"PATH": f"{_BIN}:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C", "HOME": "/root"}
 
