@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from benchmarks.paths.figures import Gap
 from benchmarks.paths.newcomers import Kinds, Pair
+from tests.support.reach_lab import to_relays_only
 from warren.errors import OperationFailed
 from warren.lab import Lab
 from warren.lab.faults import drop
@@ -33,7 +34,9 @@ def gaps(fault: str, rounds: int) -> Iterator[Gap]:
                 pair = Pair(lab, punched)
                 second = pair.world.site("second", "port-restricted", "10.2.0.0/24")
                 second.attach(pair.alice, interface="eth1", metric=1000)
-                yield from _rounds(pair, fault, rounds, lambda: _unplugged(pair, behind=fault == "uplink"))
+                if fault == "allocation":
+                    to_relays_only(second)
+                yield from _rounds(pair, fault, rounds, lambda: _unplugged(pair, behind=fault != "cable"))
 
 
 def _rounds(pair: Pair, fault: str, rounds: int, broken: Callable[[], AbstractContextManager[None]]) -> Iterator[Gap]:

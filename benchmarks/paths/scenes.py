@@ -28,4 +28,5 @@ FAULTS = (
     Scene("relay", "the relay in use vanishes; the second one takes over", FAILOVER_S),
     Scene("cable", "a host with two uplinks: the cable of the one in use is pulled", FAILOVER_S),
     Scene("uplink", "the same, but behind its router, where the host does not see it", FAILOVER_S),
+    Scene("allocation", "the same, and the other uplink lets UDP to relays only", FAILOVER_S),
 )

@@ -7,11 +7,12 @@ with on a machine that has much else to do, and are measured from outside; tests
 from __future__ import annotations
 
 import time
+from functools import partial
 from ipaddress import IPv4Address, ip_address
 
 import pytest
 
-from tests.support.reach_lab import World
+from tests.support.reach_lab import World, to_relays_only
 from warren.lab import Host, Lab
 from warren.lab.faults import black_hole, forge_icmp
 from warren.lab.firewall import Firewall
@@ -353,6 +354,25 @@ def test_a_multi_homed_host_uses_the_faster_uplink_and_survives_losing_it(lab: L
     at = time.monotonic()
     fast.link.down()
     assert stream.result().longest_gap_s(at) < 10.0
+
+
+def test_an_uplink_that_leads_to_relays_only_takes_over_with_an_allocation_of_its_own(lab: Lab) -> None:
+    world = World(lab)
+    world.start()
+    first, second = world.site("first", "port-restricted"), world.site("second", "port-restricted", "10.2.0.0/24")
+    alice, bob = first.host("alice"), world.site("homeb", "port-restricted").host("bob")
+    second.attach(alice, interface="eth1", metric=1000)
+    to_relays_only(second)
+    world.join(alice, bob)
+    world.wait_path(alice, bob, "direct")
+    explain = partial(world.network.warren, alice, "explain", "bob", check=False)
+    alice.wait_for(lambda: "from 10.2.0." in explain().stdout, 40.0)
+    stream = world.stream(bob, alice, 12.0)
+    time.sleep(2.0)
+    at = time.monotonic()
+    first.link.down()
+    assert stream.result().longest_gap_s(at) < 8.0
+    assert "from 10.2.0." in str(world.peer(alice, bob)["relay"])
 
 
 def test_a_site_without_any_way_says_so_in_words_that_a_person_understands(world: World) -> None:

@@ -13,7 +13,7 @@ from warren.lab import Host, Lab
 from warren.lab.nat import NatKind
 from warren.lab.network import Network
 from warren.lab.remote import Call
-from warren.lab.site import Internet, Site
+from warren.lab.site import INSIDE, Internet, Site
 from warren.lab.site_kinds import SiteKind
 
 _NUMBER = struct.Struct("!Q")
@@ -84,6 +84,14 @@ class World:
     def stream(self, sender: Host, receiver: Host, seconds: float) -> Stream:
         """Numbered datagrams, one each 20 ms, in the background."""
         return Stream(sender, receiver, self.address(receiver), seconds)
+
+
+def to_relays_only(site: Site) -> None:
+    """The router of ``site`` lets UDP go to the port of relays, and nowhere else."""
+    router = site.router
+    router.run(["nft", "add", "table", "inet", "strict"])
+    router.run(["nft", "add", "chain", "inet", "strict", "out", "{ type filter hook forward priority -10; }"])
+    router.run(["nft", "add", "rule", "inet", "strict", "out", "iifname", INSIDE, "udp", "dport", "!=", "3478", "drop"])
 
 
 @dataclass(frozen=True, slots=True)
