@@ -193,11 +193,14 @@ async def _connected(caddy: Backend, name: str, timeout_s: float) -> socket.sock
     try:
         sock = _HOST.make(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.bind(name)
-        async with asyncio.timeout(timeout_s):
-            while number := sock.connect_ex(caddy.path):
-                if number != errno.EAGAIN:
-                    raise OSError(number, os.strerror(number))
-                await asyncio.sleep(QUEUE_FULL_S)
+        number = sock.connect_ex(caddy.path)
+        if number == errno.EAGAIN:
+            async with asyncio.timeout(timeout_s):
+                while number == errno.EAGAIN:
+                    await asyncio.sleep(QUEUE_FULL_S)
+                    number = sock.connect_ex(caddy.path)
+        if number:
+            raise OSError(number, os.strerror(number))
     except BaseException as error:
         if sock is not None:
             sock.close()
