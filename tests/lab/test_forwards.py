@@ -202,7 +202,7 @@ def test_kept_forwards_outlive_agents_and_go_where_somebody_serves_and_the_polic
     network.warren(
         network.server,
         *("service", "add", "home", "page", "--at", "member:bob", "--at", "member:carol"),
-        *("--target", "localhost:8080"),
+        *("--target", "localhost:8080", "--wait", "0"),
     )
     alice.wait_for(lambda: network.warren(alice, "forward", "7110", "page", "--keep", check=False).returncode == 0, 60)
     assert world.stream(alice, "forward 127.0.0.1:7110")["target"] == "page"

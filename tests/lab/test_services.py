@@ -133,6 +133,19 @@ def an_authority_makes_nobody_a_bridge_and_nobody_listen_where_root_would(world:
             lambda host=host, task=task, reason=reason: reason in world.task(host, task).get("reason", ""),
             lambda host=host, task=task: str(world.task(host, task)),
         )
+    whoever_administers_the_network_is_told_where_a_connector_does_not_work(world)
+
+
+def whoever_administers_the_network_is_told_where_a_connector_does_not_work(world: StreamWorld) -> None:
+    gateway, hidden = world.gateways[0], world.hidden
+    said = world.network.warren(gateway, "forward", str(PORT), "hashes", check=False)
+    assert (said.returncode, "is taken by connector public of home" in said.stderr) == (1, True)
+
+    def listed() -> str:
+        return world.network.warren(world.server, "connector", "list", "home").stderr
+
+    problem = f"low: at {hidden.name}: this node listens on loopback below port 1024 only if its operator names"
+    wait(hidden, lambda: problem in listed(), listed)
 
 
 def what_the_policy_forbids_is_refused_at_once_with_the_reason(world: StreamWorld) -> None:

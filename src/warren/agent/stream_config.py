@@ -108,8 +108,10 @@ def stream_config(
             forward = parse_forward(table.listen, table.target)
         except ValueError as error:
             raise _at(number, error) from None
-        if forward.place in found:
-            raise _at(number, f"two forwards listen at {forward.place}")
+        other = next((one for one in found.values() if _meet(one, forward)), None)
+        if other is not None:
+            both = other.place if other.place == forward.place else f"{other.place} and {forward.place}"
+            raise _at(number, f"two forwards cannot listen at {both}")
         found[forward.place] = forward
     server = None if socks is None else _socks(socks.listen)
     if server is not None and server.place in found:
@@ -123,6 +125,16 @@ def stream_config(
         taking=taking_of(connectors),
         known_as=next((ip for ip in stated if isinstance(ip, IPv4Address)), None),
     )
+
+
+def _meet(one: Forward, other: Forward) -> bool:
+    """Whether one place takes what comes to the other, so that both cannot be had."""
+    if one.listen.path or other.listen.path or one.overlay != other.overlay:
+        return one.place == other.place
+    if (one.protocol, one.listen.port) != (other.protocol, other.listen.port):
+        return False
+    addresses = {one.listen.address, other.listen.address}
+    return len(addresses) == 1 or None in addresses
 
 
 def _at(number: int, reason: object) -> Unusable:

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from warren.cli.struct_words import in_a_line
 from warren.model.parts import port_range
 from warren.toml.lines import Path, line_of, path_text
+from warren.toml.struct_words import in_a_line
 
 T = TypeVar("T")
 

@@ -156,8 +156,8 @@ def made_of(what: str, struct: type[T], /, **values: object) -> T:
     """A request as a ``struct``, whose own rules are the rest. Raises UsageError: ``what`` cannot be, and why."""
     import msgspec
 
-    from warren.cli.struct_words import in_a_line
     from warren.errors import UsageError
+    from warren.toml.struct_words import in_a_line
 
     try:
         return msgspec.convert(values, struct)

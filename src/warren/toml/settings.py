@@ -15,6 +15,7 @@ import msgspec
 from warren.errors import UsageError
 from warren.toml.document import Document, NotToml, document_of
 from warren.toml.lines import Path, known_line
+from warren.toml.struct_words import in_a_line
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -91,4 +92,4 @@ def _sentence(name: str, document: Document, path: Path, reason: str) -> str:
     line = known_line(path, document.lines)
     place = f", line {line}" if line else ""
     key = ".".join(part for part in path if isinstance(part, str))
-    return f"{name}{place}: {f'{key}: ' if key else ''}{reason[:1].lower() + reason[1:]}"
+    return f"{name}{place}: {f'{key}: ' if key else ''}{in_a_line(reason)}"

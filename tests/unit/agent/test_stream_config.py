@@ -108,7 +108,11 @@ def test_places_of_connectors_are_listed_as_targets_are() -> None:
             "[[forward]]\nlisten = '1'\ntarget = 'x:1'\n[[forward]]\nlisten = '0'\ntarget = 'x:1'",
             "line 4: forward: '0'",
         ),
-        (FORWARD * 2, "line 4: forward: two forwards listen at 127.0.0.1:1"),
+        (FORWARD * 2, "line 4: forward: two forwards cannot listen at 127.0.0.1:1"),
+        (
+            f"{FORWARD}[[forward]]\nlisten = '*:1'\ntarget = 'x:1'",
+            "line 4: forward: two forwards cannot listen at 127.0.0.1:1 and *:1",
+        ),
         ("[[forward]]\nlisten = '1'", "line 1: forward.target: this key is missing"),
         (
             "[[forward]]\nlisten = '1'\ntarget = 'x:1'\n[socks]\nlisten = '1'",

@@ -39,13 +39,16 @@ def test_settings_are_converted() -> None:
     ("text", "sentence"),
     [
         ("\nprots = 1", "f.toml, line 2: prots: there is no such key"),
-        ("ports = [1,\n'2']", "f.toml, line 2: ports: expected `int`, got `str`"),
+        ("ports = [1,\n'2']", "f.toml, line 2: ports: this must be a whole number, not a text"),
         ("ports = [1, 2, 3]", "f.toml, line 1: ports: two at most"),
         ("ports = [10]", "f.toml: total: nine at most"),
-        ("[rates.a]\nmost = 1\n[rates.b]\nmost = ''", "f.toml, line 4: rates.b.most: expected `int`, got `str`"),
+        (
+            "[rates.a]\nmost = 1\n[rates.b]\nmost = ''",
+            "f.toml, line 4: rates.b.most: this must be a whole number",
+        ),
         ("[rates.a]\nmost = 1\nleast = 1", "f.toml, line 3: rates.a.least: there is no such key"),
         ("[rates.'a.b']\n", "f.toml, line 1: rates.a.b.most: this key is missing"),
-        ("[rates.a]\nmost = 1\n[rates.B]\nmost = 1", "f.toml, line 3: rates.B: expected `str` matching regex"),
+        ("[rates.a]\nmost = 1\n[rates.B]\nmost = 1", "f.toml, line 3: rates.B: expected str matching regex"),
         ("ports = ", "f.toml, line 1: this is not TOML (invalid value)"),
     ],
 )

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from msgspec import Meta
 
-from warren.cli.struct_words import in_a_line
+from warren.toml.struct_words import in_a_line
 
 
 class Value(msgspec.Struct):
@@ -43,4 +43,5 @@ def test_types_and_limits_are_told_as_people_write_them(value: dict[str, object]
 
 def test_any_other_sentence_goes_on_after_a_colon() -> None:
     assert in_a_line("Say a port") == "say a port"
+    assert in_a_line("Run `warren up`") == "run `warren up`"
     assert in_a_line("FTP needs protocol tcp") == "FTP needs protocol tcp"

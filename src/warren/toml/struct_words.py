@@ -25,7 +25,8 @@ def in_a_line(sentence: str) -> str:
     """``sentence``, a message of msgspec or of a struct's own check, to go on after a colon: in lower case, unless it
     begins with a name like FTP.
     """
-    sentence = sentence.replace("`", "")
+    if sentence.startswith(("Expected ", "Invalid ", "Object ")):  # msgspec's own: others speak of commands
+        sentence = sentence.replace("`", "")
     limit, kind = _LIMIT.fullmatch(sentence), _KIND.fullmatch(sentence)
     if limit is not None:
         enough = _ENOUGH[limit[3]].format(limit[4].removesuffix(".0"))
