@@ -89,7 +89,7 @@ def _replies_come_back(node: PolicyNode, version: int) -> None:
 
 def _a_flow_that_was_forgotten_on_one_side_goes_on(node: PolicyNode, version: int) -> None:
     """A late answer of this node begins an entry of its own, which makes the other's permitted packets answers."""
-    node.enforce((allow("member:laptop", "member:me", "udp", "7777"),))
+    node.enforce((deny("member:me", "member:laptop"), allow("member:laptop", "member:me", "udp", "7777")))
     with node.listen(7777) as ours:
         ours.sendto(b"", (_mapped(LAPTOP[version]), 5353))
         node.overlay.inject(udp_to(LAPTOP[version], ME[version], 7777, source_port=5353))
@@ -102,7 +102,7 @@ def _answers_end_with_what_they_answer(node: PolicyNode, version: int) -> None:
     forbidden = (deny("member:laptop", f"members {' '.join(map(str, node.own.routes))}", "udp", "53"), *opened)
     permitted = (allow("member:laptop", f"members {' '.join(map(str, node.own.routes))}", "udp", "53"), *opened)
     with node.listen(53) as ours:
-        for policy, sent in ((permitted, 1), (forbidden, 0), (permitted, 1)):
+        for policy, sent in ((permitted, 1), (forbidden, 0), (permitted, 1), (opened[1:], 0)):
             node.enforce(policy)
             for to in (ME, LAN):
                 node.overlay.inject(udp_to(LAPTOP[version], to[version], 53))
@@ -249,6 +249,34 @@ def _this_side_is_told_what_is_forbidden_now(node: PolicyNode, version: int) -> 
         assert len(of_protocol(node.overlay.sent(), UDP)) == 2, "what is permitted again goes on"
 
 
+def _whom_this_host_answers_for_is_told_as_well(node: PolicyNode, version: int) -> None:
+    """Behind a masquerade towards the LAN; but not where the overlay would see another address than is known here."""
+    lan, laptop, host = LAN[version], LAPTOP[version], LAN_OF_HOST[version]
+    behind = "192.168.5.0/24 fd55::/64"
+    family = "ip" if version == 4 else "ip6"
+    text = f"""table {family} masked {{ chain out {{ type nat hook postrouting priority srcnat;
+        oifname lan masquerade
+        {family} saddr {lan} oifname {INTERFACE} snat to {ME[version]}
+    }}\n}}"""
+    subprocess.run(["nft", "-f", "-"], input=text, text=True, check=True)
+    node.enforce(OPEN)
+    node.overlay.inject(syn_to(laptop, lan, 80))
+    answer = tcp(lan, host, 40_000, source_port=80, flags=SYN | ACK, sequence=2000, acknowledge=1001)
+    node.lan.inject(ip_packet(lan, host, TCP, answer))
+    node.lan.inject(udp_to(lan, laptop))
+    node.overlay.inject(udp_to(laptop, ME[version], 40_000, source_port=53))
+    node.drain()
+
+    node.refuse((allow("members", "members", "icmp"), deny("members", behind), allow("members", "members", "udp")))
+    node.lan.inject(ip_packet(lan, host, TCP, answer))
+    (told,) = of_protocol(node.lan.sent(), TCP)
+    assert has_flow([told], Flow(ip_address(host), ip_address(lan), "tcp"))
+    assert told[(40 if version == 6 else 20) + 13] & RST
+    assert not of_protocol(node.overlay.sent(), TCP)
+    node.lan.inject(udp_to(lan, laptop))
+    assert len(of_protocol(node.overlay.sent(), UDP)) == 1, "that goes as this node's own, which may"
+
+
 # Addresses
 
 
@@ -367,6 +395,7 @@ def _only_what_goes_as_ours_goes_out(node: PolicyNode, version: int) -> None:
         _a_flow_of_the_subnet_is_answered,
         _a_subnet_that_is_offered_no_more_is_shut,
         _this_side_is_told_what_is_forbidden_now,
+        _whom_this_host_answers_for_is_told_as_well,
         _the_overlay_address_is_not_for_the_underlay,
         _a_member_is_no_source_elsewhere,
         _this_node_does_not_speak_to_itself_through_the_overlay,

@@ -84,6 +84,15 @@ class Ends:
         return f"{self.name}: {_end_of(self.near)}, {_end_of(self.far)}"
 
 
+def is_refused(sock: socket.socket) -> bool:
+    """Whether this end is told that it may not send."""
+    try:
+        sock.send(b"!")
+    except PermissionError:
+        return True
+    return False
+
+
 def _end_of(sock: socket.socket) -> str:
     try:
         return "more" if sock.recv(1) else "end"
@@ -188,6 +197,18 @@ class World:
         host.wait_for(attempt, 60)
         return found[0]
 
+    def datagrams(self) -> tuple[socket.socket, socket.socket]:
+        """Carol's end and bob's of a flow of datagrams that carol has opened, to the denied port."""
+        near, far = (self.socket(host, socket.AF_INET6, socket.SOCK_DGRAM) for host in (self.carol, self.bob))
+        far.bind((self.network.address(self.bob), DENIED))
+        near.bind((self.network.address(self.carol), 0))
+        near.connect(far.getsockname()[:2])
+        far.connect(near.getsockname()[:2])
+        for one, other in ((near, far), (far, near), (near, far)):
+            one.send(b"!")
+            assert other.recv(1) == b"!"
+        return near, far
+
     def apply(self, *policies: tuple[Rule, ...]) -> None:
         self.network.server.call(apply, self.network.access, *policies)
 
@@ -211,6 +232,7 @@ def test_what_is_denied_ends_at_both_ends_and_what_is_permitted_outlives_many_ch
         back.sendall(b"x")
         assert back.recv(1) == b"x"
         assert all(one.goes_on() for one in (*denied, *permitted))
+        datagrams = world.datagrams()
 
         world.apply(denying(DENIED, INSIDE, BEHIND))
         ended = [one.ended() for one in denied]
@@ -218,6 +240,8 @@ def test_what_is_denied_ends_at_both_ends_and_what_is_permitted_outlives_many_ch
         assert _end_of(back) in {"ConnectionAbortedError", "ConnectionResetError"}
         alice.wait_for(lambda: "ended: ConnectionAbortedError" in inner.output(), PATIENCE_S)
         assert all(one.goes_on() for one in permitted)
+        for host, one in zip((carol, world.bob), datagrams, strict=True):
+            host.wait_for(lambda one=one: is_refused(one), PATIENCE_S)
 
         # What is denied is refused at once, and counted.
         alice.wait_for(lambda: world.is_known(DENIED), 60)
