@@ -127,7 +127,7 @@ def add(
     text = f"{network} has connector {entry.name} to service {entry.service}: {where}."
     output.answer(entry, text, as_json=as_json)
     if not as_json:
-        entries.warn([*entry.warnings, *(_hindrances(entry) if wait_s else ())])
+        entries.warn([*entry.warnings, *(entries.hindrances(entry) if wait_s else ())])
 
 
 @command.command("list")
@@ -138,13 +138,14 @@ def list_(network: str, access: str | None, as_json: bool) -> None:
     """List the connectors of NETWORK, and what keeps which member from taking streams for them."""
     found = access_.ask(access, lambda client: client.connectors(network))
     rows = [
-        [one.name, one.service, one.kind, one.listen, ", ".join(one.domains), _at(one), _working(one)] for one in found
+        [one.name, one.service, one.kind, one.listen, ", ".join(one.domains), _at(one), entries.working(one)]
+        for one in found
     ]
     titles = ["NAME", "SERVICE", "KIND", "LISTENS", "DOMAINS", "AT", "WORKS"]
     nothing = f"There is no connector; `warren connector add {network} NAME --service … --at …` makes one."
     output.listing(found, titles, rows, flexible=("DOMAINS", "AT"), nothing=nothing, as_json=as_json)
     if not as_json:
-        entries.warn(f"{one.name}: {line}" for one in found for line in (*one.warnings, *_hindrances(one)))
+        entries.warn(f"{one.name}: {line}" for one in found for line in (*one.warnings, *entries.hindrances(one)))
 
 
 @command.command("remove")
@@ -160,15 +161,6 @@ def remove(network: str, name: str, access: str | None, as_json: bool) -> None:
 
 def _at(entry: ConnectorEntry) -> str:
     return entries.selected(entry.at, entry.taken_by_count)
-
-
-def _working(entry: ConnectorEntry) -> str:
-    return entries.working(entry.working_count, entry.taken_by_count)
-
-
-def _hindrances(entry: ConnectorEntry) -> list[str]:
-    more = entry.taken_by_count - entry.working_count - len(entry.hindered)
-    return entries.hindrances(entry.hindered, more)
 
 
 def _what(entry: ConnectorEntry) -> str:

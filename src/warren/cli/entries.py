@@ -11,9 +11,10 @@ import click
 from warren.cli import output
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
-    from warren.proto.control.administration import ConnectorEntry, Hindrance, ServiceEntry
+    from warren.api.rest import AdminClient
+    from warren.proto.control.administration import ConnectorEntry, ServiceEntry
 
 E = TypeVar("E", "ServiceEntry", "ConnectorEntry")
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -59,6 +60,29 @@ async def when_said(entry: E, again: Callable[[], Awaitable[Iterable[E]]], withi
     return entry
 
 
+async def applied(client: AdminClient, network: str, subjects: Collection[str], within_s: float) -> list[str]:
+    """What keeps which member from the services and connectors among ``subjects`` (``service web`` …), which a file has
+    just changed; asked until they have said so, ``within_s`` at most.
+    """
+    import asyncio
+
+    from warren.errors import WarrenError
+
+    found: dict[str, ServiceEntry | ConnectorEntry] = {}
+    try:
+        async with asyncio.timeout(within_s):
+            while True:
+                found = {f"service {one.name}": one for one in await client.services(network)}
+                found |= {f"connector {one.name}": one for one in await client.connectors(network)}
+                found = {name: one for name, one in found.items() if name in subjects}
+                if not any(one.state == "pending" for entry in found.values() for one in entry.hindered):
+                    break
+                await asyncio.sleep(_EVERY_S)
+    except (TimeoutError, WarrenError):
+        pass
+    return [f"{name}: {line}" for name, entry in found.items() for line in hindrances(entry)]
+
+
 def selected(selectors: Sequence[str], count: int) -> str:
     """``tag:web (2)``: selectors, and how many members they pick."""
     return f"{', '.join(selectors)} ({count})"
@@ -69,20 +93,25 @@ def members(names: Sequence[str], count: int) -> str:
     return ", ".join(names) + (" …" if count > len(names) else "") if names else "nobody yet"
 
 
-def working(count: int, of: int) -> str:
+def working(entry: ServiceEntry | ConnectorEntry) -> str:
     """``1 of 2``: of how many members it works at how many."""
-    return f"{count} of {of}"
+    return f"{entry.working_count} of {_count(entry)}"
 
 
-def hindrances(hindered: Sequence[Hindrance], more: int) -> list[str]:
-    """A line for each reason, with the members at which it does not work, and one for the ``more`` that there was no
-    room for.
-    """
+def hindrances(entry: ServiceEntry | ConnectorEntry) -> list[str]:
+    """A line for each reason, with the members at which it does not work, and one for those that it has no room for."""
     by_reason: dict[str, list[str]] = {}
-    for one in hindered:
+    for one in entry.hindered:
         by_reason.setdefault(one.reason, []).append(one.member)
+    more = _count(entry) - entry.working_count - len(entry.hindered)
     lines = [f"at {_some(names)}: {reason}" for reason, names in by_reason.items()]
     return [*lines, f"at {more} more, as their `warren status` tells"] if more > 0 else lines
+
+
+def _count(entry: ServiceEntry | ConnectorEntry) -> int:
+    from warren.proto.control.administration import ServiceEntry
+
+    return entry.served_by_count if isinstance(entry, ServiceEntry) else entry.taken_by_count
 
 
 def _some(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from warren.cli import access as access_
-from warren.cli import output
+from warren.cli import entries, output
 from warren.errors import OperationFailed, UsageError
 
 if TYPE_CHECKING:
@@ -63,9 +63,10 @@ def plan(file: str | None, network: str | None, access: str | None, as_json: boo
 @click.command("apply")
 @_FILE
 @click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+@entries.wait_option
 @access_.access_option
 @access_.json_option
-def apply(file: str | None, yes: bool, access: str | None, as_json: bool) -> None:
+def apply(file: str | None, yes: bool, wait_s: int, access: str | None, as_json: bool) -> None:
     """Make the network what FILE says: everything in the plan, or nothing of it. FILE - is standard input.
 
     The plan is shown first and a terminal asked for consent. When somebody changes the network in between, the apply is
@@ -97,6 +98,9 @@ def apply(file: str | None, yes: bool, access: str | None, as_json: bool) -> Non
         output.emit({**_as_value(name, wanted, done), "applied": True})
         return
     click.echo(f"Done: {_count(done)}. {wanted.network} is as {name} says.")
+    subjects = {change.subject for change in done.changes if change.action != "remove" and _is_carried(change)}
+    if subjects and wait_s:
+        entries.warn(access_.ask(access, lambda client: entries.applied(client, wanted.network, subjects, wait_s)))
 
 
 # The file
@@ -218,6 +222,11 @@ def change_lines(changes: tuple[Change, ...]) -> list[str]:
         else:
             lines.append(click.style(f"  {sign} {subject}  {after if change.action == 'add' else before}", fg=colour))
     return lines
+
+
+def _is_carried(change: Change) -> bool:
+    """Whether it is of a service or a connector, of which members say whether it works."""
+    return change.subject.startswith(("service ", "connector "))
 
 
 def _count(planned: Plan) -> str:

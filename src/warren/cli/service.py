@@ -130,7 +130,7 @@ def add(
     text = f"{network} has service {entry.name}: {entry.full_name}, {entry.protocol} {entry.port}, at {at_whom}."
     output.answer(entry, text, as_json=as_json)
     if not as_json:
-        entries.warn([*entry.warnings, *(_hindrances(entry) if wait_s else ())])
+        entries.warn([*entry.warnings, *(entries.hindrances(entry) if wait_s else ())])
 
 
 @command.command("list")
@@ -141,14 +141,14 @@ def list_(network: str, access: str | None, as_json: bool) -> None:
     """List the services of NETWORK, and what keeps which member from serving them."""
     found = access_.ask(access, lambda client: client.services(network))
     rows = [
-        [one.name, f"{one.protocol} {one.port}", _at(one), _working(one), one.target, ", ".join(one.connectors)]
+        [one.name, f"{one.protocol} {one.port}", _at(one), entries.working(one), one.target, ", ".join(one.connectors)]
         for one in found
     ]
     titles = ["NAME", "PORT", "AT", "WORKS", "TARGET", "CONNECTORS"]
     nothing = f"There is no service; `warren service add {network} NAME --at … --target …` makes one."
     output.listing(found, titles, rows, flexible=("AT", "TARGET"), nothing=nothing, as_json=as_json)
     if not as_json:
-        entries.warn(f"{one.name}: {line}" for one in found for line in (*one.warnings, *_hindrances(one)))
+        entries.warn(f"{one.name}: {line}" for one in found for line in (*one.warnings, *entries.hindrances(one)))
 
 
 @command.command("remove")
@@ -164,12 +164,3 @@ def remove(network: str, name: str, access: str | None, as_json: bool) -> None:
 
 def _at(entry: ServiceEntry) -> str:
     return entries.selected(entry.at, entry.served_by_count)
-
-
-def _working(entry: ServiceEntry) -> str:
-    return entries.working(entry.working_count, entry.served_by_count)
-
-
-def _hindrances(entry: ServiceEntry) -> list[str]:
-    more = entry.served_by_count - entry.working_count - len(entry.hindered)
-    return entries.hindrances(entry.hindered, more)

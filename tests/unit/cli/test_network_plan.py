@@ -10,13 +10,14 @@ from types import SimpleNamespace
 
 import click
 import pytest
+from msgspec.structs import replace
 
-from tests.unit.cli.fakes import STATE, FakeAdmin, admin
+from tests.unit.cli.fakes import CONNECTOR, STATE, FakeAdmin, admin
 from warren import cli
 from warren.api.rest import RequestInvalid
 from warren.cli.network_plan import change_lines
 from warren.errors import OperationFailed
-from warren.proto.control.administration import Change, Plan, Problem
+from warren.proto.control.administration import Change, ConnectorEntry, Hindrance, Plan, Problem
 
 __all__ = ["admin"]
 
@@ -86,6 +87,34 @@ def test_an_apply_sends_the_version_that_was_planned(
     (request,) = applied(admin)
     assert request.version == 4  # type: ignore[attr-defined]
     assert request.state.policy[0].destinations == ("members", "member:gone")  # type: ignore[attr-defined]
+
+
+def test_who_applies_services_and_connectors_hears_whether_they_work(
+    admin: FakeAdmin, file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pending = Hindrance(member="gw1", state="pending", reason="not yet")
+    failed = Hindrance(member="gw1", state="failed", reason="port in use")
+    answers = [(replace(CONNECTOR, working_count=0, hindered=(one,)),) for one in (pending, failed, pending)]
+
+    async def connectors(network: str) -> tuple[ConnectorEntry, ...]:
+        return answers.pop(0)
+
+    monkeypatch.setattr("warren.cli.entries._EVERY_S", 0.0)
+    monkeypatch.setattr(admin, "connectors", connectors)
+    carried = (
+        Change(action="add", subject="connector site", before=None, after="port"),
+        Change(action="remove", subject="connector old", before="port", after=None),
+    )
+    for changes, said in (
+        (CHANGES, ""),
+        (carried[1:], ""),
+        (carried, "warning: connector site: at gw1: port in use\n"),
+    ):
+        admin.planned = Plan(version=4, changes=changes, problems=())
+        assert cli.run(["network", "apply", "--yes", file, "--wait", "5m"]) == 0
+        assert capsys.readouterr().err == said
+    assert cli.run(["network", "apply", "--yes", file, "--wait", "0"]) == 0
+    assert len(answers) == 1
 
 
 def test_an_apply_after_somebody_else_changed_the_network_is_refused(
