@@ -37,7 +37,7 @@ def test_the_best_by_another_uplink_is_kept_ready_though_all_by_the_same_are_sho
 
 def test_the_best_to_another_address_of_the_peer_is_kept_ready() -> None:
     """It may be another uplink of the peer; of one of its allocations nobody can tell."""
-    same = [pair(FIRST, RELAYED_THERE, 0.02, "relay"), pair(NEAR, THERE, 0.03), pair(FAR, THERE, 0.04)]
+    same = [pair(FIRST, RELAYED_THERE, 0.02, "relay"), pair(NEAR, THERE, 0.03), pair(FAR, RELAYED_THERE, 0.04, "relay")]
     other, longer = pair(NEAR, ALSO_THERE, 0.3), pair(FAR, ALSO_THERE, 0.4)
     ready = warm(DIRECT, [*same, longer, other], uplink_of)
     assert other in ready

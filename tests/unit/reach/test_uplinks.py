@@ -18,7 +18,7 @@ from warren.reach.relay_values import Came, Connect, Event, RelayPlace, Resolve,
 from warren.reach.uplinks import REDUNDANT_S, SILENT_S, Uplinks
 
 FIRST, SECOND, THIRD = (Base(address=ip_address(f"10.{number}.0.2"), interface=number) for number in (1, 2, 3))
-ONE, TWO = at("192.0.2.1"), at("192.0.2.2")
+ONE, TWO, ELSEWHERE = at("192.0.2.1"), at("192.0.2.2"), at("203.0.113.50", 9)
 
 
 class World:
@@ -170,9 +170,32 @@ def test_what_comes_by_the_second_uplink_is_for_its_allocation() -> None:
         assert world.relays.leg_at(ONE, way) is leg
     assert second.client in [turn for turn, _ in world.turns]
     turn = next(turn for turn, _ in world.turns if turn is second.client)
-    turn.events.append(Data(at("203.0.113.50", 9), b"hello"))
+    turn.events.append(Data(ELSEWHERE, b"hello"))
     world.relays.handle_timeout(world.now)
-    assert Came(second.base, at("203.0.113.50", 9), b"hello") in world.relays.take_events()
+    assert Came(second.base, ELSEWHERE, b"hello") in world.relays.take_events()
+
+
+def test_what_leaves_for_an_allocation_keeps_to_its_uplink_with_and_without_a_channel() -> None:
+    class Client:
+        channel_of = staticmethod({ELSEWHERE: 0x4001}.get)
+        take_transmits = staticmethod(lambda: [b"refresh"])
+
+    way = Way(source=SECOND.address, interface=2)
+    for by, channel in ((PLAIN, Way(channel=0x4001)), (way, Way(source=SECOND.address, interface=2, channel=0x4001))):
+        leg = Leg(RelayPlace("one", ("192.0.2.1",)), "udp", ONE, Client(), by)  # type: ignore[arg-type]
+        assert leg.take_transmits() == [ControlDatagram(b"refresh", ONE, by)]
+        assert leg.way_to(ELSEWHERE) == channel
+        assert leg.way_to(TWO) is None
+
+
+def test_what_comes_by_the_first_uplink_is_not_for_an_allocation_of_the_second() -> None:
+    world = multi_homed()
+    world.relays.set_active(True, world.now)
+    world.dead.add(1)
+    world.advance(10.0)
+    (standby,) = world.legs()
+    assert world.relays.leg_at(standby.server, Way(source=SECOND.address, interface=2, channel=0x4000)) is standby
+    assert world.relays.leg_at(standby.server, Way(source=FIRST.address, interface=1, channel=0x4000)) is None
 
 
 def test_when_the_first_uplink_dies_unseen_the_second_keeps_its_allocation_and_udp_is_not_blocked() -> None:
