@@ -249,6 +249,7 @@ def test_when_either_is_killed_the_other_goes_on(caplog: pytest.LogCaptureFixtur
             await eventually(lambda: gate.caddy.earlier == 0)
             assert not await web.echoes()
             assert (gate.caddy.pid, gate.caddy.problems()) == (third, {})
+            assert len(list(gate.lookup.parent.glob("caddy-*.sock"))) == 2, "those of the others are gone"
             web.close()
 
     asyncio.run(scene())
