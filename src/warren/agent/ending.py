@@ -86,6 +86,7 @@ class Ending:
         """The node has left the network, so nothing of it will ever go on. Its interface is still there: the resets of
         the kernel tell the other ends.
         """
+        await self.close()
         if self._law is not None:
             self._law, self._judge = self._law.without_members(), True
             self._looks = 0
