@@ -24,15 +24,13 @@ from warren.model.tunnel import PLAIN, IPAddress, TransportAddress, Way
 from warren.paths.values import Base
 from warren.proto.wireguard.timers import Deadline
 from warren.reach.leg import Leg, MakeClient
-from warren.reach.probes import Answered, Silent
 from warren.reach.relay_allocations import LEGS, Allocations
+from warren.reach.relay_answers import Answers, Others
 from warren.reach.relay_asking import Asking
 from warren.reach.relay_state import ASK_AGAIN_S, HEARTBEAT_S, NEVER, RelayState
 from warren.reach.relay_values import (
-    BasesChanged,
     Disconnect,
     Event,
-    Reflected,
     RelayPlace,
     RelayStatus,
     Resolve,
@@ -57,14 +55,14 @@ class Relays:
         *,
         uplink: Uplink | None = None,
         legs: int = LEGS,
-        others: Callable[[str, int, float], Leg | None] | None = None,
+        others: Others | None = None,
     ) -> None:
-        """``legs``: how many allocations it keeps, by ``uplink``, or as the routes have it. ``others`` gives up the
-        allocation that another machine has at a relay by an interface, if there is one.
+        """``legs``: how many allocations it keeps, by ``uplink``, or as the routes have it. ``others``: see
+        relay_answers.py.
         """
         self._asking = Asking(random, uplink)
         self._allocations = Allocations(make_client, self._asking, legs)
-        self._others = others
+        self._answers = Answers(self._asking, self._allocations, others)
         self._relays: dict[str, RelayState] = {}
 
     # From outside
@@ -268,64 +266,9 @@ class Relays:
         taken, self._allocations.wishes = self._allocations.wishes, []
         return taken
 
-    # Asking
-
     def _take_answers(self, now: float) -> None:
-        for event in self._asking.probes.take_events():
-            transport, name = event.tag
-            relay = self._relays.get(name)
-            if relay is None:
-                continue
-            if isinstance(event, Silent):
-                self._silent(relay, transport, event.server, now)
-            elif transport == "udp":
-                self._answers(relay, event, now)
-            elif (leg := relay.legs.get(transport)) is not None and leg.server == event.server:
-                relay.rtt_s = event.rtt_s
+        self._answers.take(self._relays, now)
         self._consider(now)
-
-    def _answers(self, relay: RelayState, event: Answered[tuple[Transport, str]], now: float) -> None:
-        if relay.udp != "answers" and "udp" not in relay.retry_at:
-            relay.why = ""
-        if relay.server in {None, event.server} or relay.udp != "answers":
-            relay.server, relay.rtt_s = event.server, event.rtt_s
-        relay.udp = "answers"
-        self._came_by(relay, event.interface, now)
-        leg = relay.legs.get("udp")
-        if leg is not None and leg.ready and leg.client.mapped not in {None, event.mapped}:
-            # Another address, or a NAT that forgot: the allocation is not ours now.
-            self._allocations.drop(relay, leg, close=False)
-        self._allocations.events.append(Reflected(relay.place.name, event.mapped))
-
-    def _came_by(self, relay: RelayState, interface: int, now: float) -> None:
-        """The relay answered by that interface: what is at its other end, and what leaves for it, goes there too."""
-        if not interface or interface == relay.interface:
-            return
-        relay.interface = interface
-        taken = None if self._others is None else self._others(relay.place.name, interface, now)
-        if taken is not None:  # two from one address and port are one to the relay: it would refuse another
-            self._allocations.take_over(relay, taken)
-        leg = relay.legs.get("udp")
-        if leg is not None and leg.interface != interface:
-            leg.interface = interface
-            self._allocations.events.append(BasesChanged())
-
-    def _silent(self, relay: RelayState, transport: Transport, server: TransportAddress, now: float) -> None:
-        name = relay.place.name
-        leg = relay.legs.get(transport)
-        if leg is not None and leg.server == server:
-            self._allocations.drop(relay, leg, close=True)
-            relay.why = f"the relay {name} does not answer any more"
-            if transport == "udp":
-                relay.udp, relay.server = "asking", None
-                self._asking.ask(relay, now)  # by its other addresses too
-            else:
-                relay.back_off(transport, now, relay.why)
-        elif transport == "udp" and not self._asking.asks(relay):
-            if relay.udp == "answers" and relay.server != server:
-                return
-            relay.udp, relay.server = "silent", None
-            relay.why = relay.why or f"the relay {name} does not answer over UDP"
 
     def _take_news(self, leg: Leg, now: float) -> None:
         relay = self._relays.get(leg.relay)
