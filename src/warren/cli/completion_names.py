@@ -61,6 +61,13 @@ class _Name(click.ParamType[str]):
         )
 
 
+class _Id(_Name):
+    """Of something that this machine knows nothing of."""
+
+    def _names(self, status: AgentStatus, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return []
+
+
 class _Selector(_Name):
     """A selector of members, which is checked."""
 
@@ -140,6 +147,7 @@ MEMBER: Final = _Name("member")
 """Of the network that the argument before it names."""
 NODE: Final = _Name("node")
 """By its full name, in whatever network."""
+INVITE: Final = _Id("invite")
 SELECTORS: Final = _Selector()
 SERVICE: Final = _Served("service")
 CONNECTOR: Final = _Served("connector")

@@ -35,7 +35,7 @@ def wait_option(function: F) -> F:
         "wait_s",
         metavar="TIME",
         type=WAIT,
-        default="3s",
+        default="5s",
         show_default=True,
         help="How long to wait for the members to say whether it works; 0: not at all.",
     )(function)

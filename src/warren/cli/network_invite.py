@@ -8,7 +8,7 @@ import click
 
 from warren.cli import access as access_
 from warren.cli import output
-from warren.cli.completion_names import NETWORK
+from warren.cli.completion_names import INVITE, NETWORK
 from warren.cli.network_values import TAG
 from warren.errors import OperationFailed
 from warren.proto.control.spans import INVITE_S_MAX
@@ -83,7 +83,7 @@ def invites(network: str, access: str | None, as_json: bool) -> None:
 
 @click.command("uninvite")
 @click.argument("network", type=NETWORK)
-@click.argument("invite")
+@click.argument("invite", type=INVITE)
 @access_.access_option
 @access_.json_option
 def uninvite(network: str, invite: str, access: str | None, as_json: bool) -> None:

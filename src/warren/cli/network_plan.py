@@ -10,6 +10,7 @@ import click
 
 from warren.cli import access as access_
 from warren.cli import entries, output
+from warren.cli.completion_names import NETWORK
 from warren.errors import OperationFailed, UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +27,12 @@ _FILE = click.argument("file", metavar="[FILE]", required=False, type=click.Path
 
 @click.command("plan")
 @_FILE
-@click.option("--network", metavar="NETWORK", help="Without FILE: the network to print; needed when there are several.")
+@click.option(
+    "--network",
+    metavar="NETWORK",
+    type=NETWORK,
+    help="Without FILE: the network to print; needed when there are several.",
+)
 @access_.access_option
 @access_.json_option
 def plan(file: str | None, network: str | None, access: str | None, as_json: bool) -> None:

@@ -101,7 +101,7 @@ def list_(network: str, access: str | None, as_json: bool) -> None:
 
 @command.command("remove")
 @click.argument("network", type=NETWORK)
-@click.argument("name")
+@click.argument("name", type=NAME)
 @access_.access_option
 @access_.json_option
 def remove(network: str, name: str, access: str | None, as_json: bool) -> None:

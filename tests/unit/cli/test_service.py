@@ -221,6 +221,10 @@ def test_what_cannot_be_is_refused_in_a_line_before_anything_is_sent(
     "words",
     [
         ["service", "list", "my home"],
+        ["network", "plan", "--network", "my home"],
+        ["network", "uninvite", "home", "a b"],
+        ["network", "relay", "remove", "home", "a b"],
+        ["network", "revoke", "home", "a b"],
         ["service", "remove", "home", "Shop"],
         ["connector", "remove", "home", "a b"],
         ["connector", "add", "home", "db", "--service", "S!", "--at", "members"],
