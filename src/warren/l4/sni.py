@@ -16,7 +16,7 @@ from warren.l4.kinds import Incoming, Refused, Tools
 from warren.l4.limits import source_of
 from warren.l4.peers import hand_to_caddy
 from warren.model.tunnel import TransportAddress
-from warren.proto.tls_hello import HELLO_BYTES_MAX, server_name_untrusted
+from warren.proto.tls_hello import HELLO_BYTES_MAX, ServerName, server_name_untrusted
 
 HELLO_WITHIN_S: Final = 5.0
 WAITING_OF_ONE_SOURCE: Final = 64
@@ -86,30 +86,47 @@ def _place(client: TransportAddress | None) -> Iterator[None]:
 
 async def _hello(sock: socket.socket) -> tuple[str | None, bytes]:
     """The name, and what has been read."""
+    data = bytearray()
+    try:
+        found = _taken(data, sock.recv(_READ_BYTES))  # of a busy gateway's clients it is mostly there already
+    except BlockingIOError:
+        found = None
+    except OSError as error:
+        raise _ended(error) from None
+    if found is not None:
+        return found.domain, bytes(data)
     try:
         async with asyncio.timeout(HELLO_WITHIN_S):
-            return await _read_hello(sock)
+            return await _read_hello(sock, data)
     except TimeoutError:
         raise Refused("timeout", f"no TLS ClientHello came within {HELLO_WITHIN_S:.0f} s") from None
 
 
-async def _read_hello(sock: socket.socket) -> tuple[str | None, bytes]:
+async def _read_hello(sock: socket.socket, data: bytearray) -> tuple[str | None, bytes]:
     loop = asyncio.get_running_loop()
-    data = bytearray()
     while True:
         try:
             read = await loop.sock_recv(sock, min(_READ_BYTES, HELLO_BYTES_MAX - len(data)))
         except OSError as error:
-            raise Refused("protocol", f"it ended before a TLS ClientHello: {error.strerror}") from None
-        if not read:
-            raise Refused("protocol", "it ended before a TLS ClientHello")
-        data += read
-        try:
-            found = server_name_untrusted(data)
-        except MalformedPacket as error:
-            raise _Told(Refused("protocol", str(error)), _answer_to(data)) from None
+            raise _ended(error) from None
+        found = _taken(data, read)
         if found is not None:
             return found.domain, bytes(data)
+
+
+def _taken(data: bytearray, read: bytes) -> ServerName | None:
+    """``read`` comes after ``data``; None: more is to come."""
+    if not read:
+        raise Refused("protocol", "it ended before a TLS ClientHello")
+    data += read
+    try:
+        return server_name_untrusted(data)
+    except MalformedPacket as error:
+        raise _Told(Refused("protocol", str(error)), _answer_to(data)) from None
+
+
+def _ended(error: OSError) -> Refused:
+    return Refused("protocol", f"it ended before a TLS ClientHello: {error.strerror}")
 
 
 def _find(entry: Entry, domain: str | None) -> Name:
