@@ -1,9 +1,9 @@
 """The systemd units of the agent, the system's and that of an ordinary user: what they say, and putting them in place.
 
-The system's runs as root with three capabilities left, and the file system read-only but for its own directories and
-/etc (resolv.conf is replaced there by renaming). ``KillMode=process``: the data planes are processes of their own and
-go on while the agent is restarted; a stop in good order removes them. An agent that ends by a mistake of the user (exit
-status 2) would make it again, and stays ended.
+The system's runs as root with a few capabilities left, and the file system read-only but for its own directories, /etc
+(resolv.conf is replaced there by renaming) and /run (forwards listen at Unix sockets). ``KillMode=process``: the data
+planes are processes of their own and go on while the agent is restarted; a stop in good order removes them. An agent
+that ends by a mistake of the user (exit status 2) would make it again, and stays ended.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ ProtectHostname=yes
 ProtectKernelLogs=yes
 ProtectKernelModules=yes
 ProtectSystem=strict
-ReadWritePaths=/etc
+ReadWritePaths=/etc /run
 RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 RestrictNamespaces=yes
 RestrictRealtime=yes

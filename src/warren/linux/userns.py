@@ -50,7 +50,8 @@ def why_refused(error: OSError) -> str:
         )
     if _setting("kernel/apparmor_restrict_unprivileged_userns") == "1":
         return (
-            "AppArmor leaves user namespaces of ordinary users without power: run as root, or "
+            "AppArmor leaves user namespaces of ordinary users without power: run as root, or allow them to Warren by "
+            "a profile as docs/rootless.md has it, or to all by "
             "`sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
         )
     if error.errno == errno.ENOSPC or _setting("user/max_user_namespaces") == "0":

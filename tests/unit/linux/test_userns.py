@@ -38,7 +38,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "kernel/apparmor_restrict_unprivileged_userns",
             "1",
             (
-                "AppArmor leaves user namespaces of ordinary users without power: run as root, or "
+                "AppArmor leaves user namespaces of ordinary users without power: run as root, or allow them to "
+                "Warren by a profile as docs/rootless.md has it, or to all by "
                 "`sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
             ),
         ),
