@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from cryptography import x509
 
-from tests.support.acme import ENVIRONMENT, MISSING, names_command, pebble_command
+from tests.support.acme import ENVIRONMENT, MISSING, WITH_US, names_command, pebble_command
 from tests.support.ingress import Gateway, eventually, gateway
 from tests.support.l4_ends import free_port
 from warren.ingress import generation
@@ -52,7 +52,7 @@ async def pebble(
     environment = os.environ | ENVIRONMENT
     with (directory / "pebble.log").open("wb") as log:
         running = [
-            await asyncio.create_subprocess_exec(*command, env=environment, stdout=log, stderr=log)
+            await asyncio.create_subprocess_exec(*WITH_US, *command, env=environment, stdout=log, stderr=log)
             for command in commands
         ]
     try:

@@ -14,14 +14,16 @@ from warren.lab import Host
 
 MISSING: Final = [program for program in ("caddy", "pebble", "pebble-challtestsrv") if shutil.which(program) is None]
 ENVIRONMENT: Final = {"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_WFE_NONCEREJECT": "0"}
-_WITH_US: Final = ("setpriv", "--pdeathsig", "KILL", "--")
-"""It ends with the process that started it, however that ends."""
+WITH_US: Final = ("setpriv", "--pdeathsig", "KILL", "--")
+"""In front of a command: it ends with the thread that started it, however that ends. On a lab host the lab sees to it,
+whose threads end at once.
+"""
 
 
 def names_command(dns: str, management: str, *, everything: str = "") -> list[str]:
     """A name server at ``dns`` that is told its names at ``management``; all others are at ``everything``, if given."""
     off = ["-http01", "", "-https01", "", "-tlsalpn01", "", "-defaultIPv6", "", "-defaultIPv4", everything]
-    return [*_WITH_US, "pebble-challtestsrv", *off, "-dns01", dns, "-management", management]
+    return ["pebble-challtestsrv", *off, "-dns01", dns, "-management", management]
 
 
 def pebble_command(
@@ -46,7 +48,7 @@ def pebble_command(
         settings["certificateValidityPeriod"] = valid_s
     config = directory / "pebble.json"
     config.write_text(json.dumps({"pebble": settings}))
-    return [*_WITH_US, "pebble", "-config", str(config), "-dnsserver", dns, "-strict"], certificate
+    return ["pebble", "-config", str(config), "-dnsserver", dns, "-strict"], certificate
 
 
 class Authority:
