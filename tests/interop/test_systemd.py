@@ -22,12 +22,18 @@ def _systemd(lab_privilege: None) -> None:
     skip_without_systemd()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_agent_is_a_service_of_the_system_and_of_a_user(lab: Lab) -> None:
     underlay = Underlay(lab)
     network, (other,) = underlay.started("other")
     machine = SystemdMachine(underlay.host("machine"))
-    address = network.address(other)
+    try:
+        _is_a_service(machine, network, network.address(other))
+    finally:
+        machine.end()
+
+
+def _is_a_service(machine: SystemdMachine, network: Network, address: str) -> None:
     _is_refused_while_it_has_nothing_to_do(machine)
     _runs_and_is_healed(machine, network, address)
     _carries_streams_and_leaves_nothing(machine)

@@ -64,6 +64,10 @@ class SystemdMachine:
         if self._boot.returncode is not None:
             pytest.skip(f"systemd does not come up here: {self._last_line()}")
 
+    def end(self) -> None:
+        """End all of it, and take its control groups away, which are the machine's."""
+        self._boot.stop(PATIENCE_S)
+
     def log_in(self, user: str) -> SystemdMachine:
         """The same machine as ``user`` has it, with a service manager of his own."""
         who = pwd.getpwnam(user)

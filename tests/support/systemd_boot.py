@@ -85,6 +85,7 @@ def _boot(directory: Path) -> None:
     try:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        _unshare(_NEW_MOUNTS)  # the parent keeps the machine's root, by which it finds the control group
         root = _lay_out(directory)
         os.chdir(root)
         (root / ".outside").mkdir()
