@@ -37,6 +37,7 @@ from warren.proto.wireguard.indices import IndexTable
 from warren.proto.wireguard.outbound import Outbound, Transmit
 from warren.proto.wireguard.peer import LONG_AGO, Endpoint, Peer
 from warren.proto.wireguard.relays import Relays
+from warren.proto.wireguard.roaming import Roaming
 from warren.proto.wireguard.staging import StagingBudget
 from warren.proto.wireguard.timers import NEVER, Deadline, Timer, TimerQueue
 from warren.proto.wireguard.timestamp import TimestampSource
@@ -93,15 +94,16 @@ class Device:
         identity = Identity(random)
         relays = Relays(self._peers)
         self.control = control = ControlQueue(relays, counters)
+        self._roaming = roaming = Roaming(relays, counters, self._tell)
         indices = IndexTable(random)
         self._handshakes = handshakes = Handshakes(
-            identity, self._peers, indices, datapath, self._timestamps, random, relays, counters, self._tell
+            identity, self._peers, indices, datapath, self._timestamps, random, roaming, counters, self._tell
         )
         self._outbound = outbound = Outbound(datapath.split, allowed_ips, counters, handshakes.begin, mtu)
         handshakes.outbound = outbound
         self._admission = Admission(identity, indices, handshakes, outbound, control, counters)
         self._delivery = Delivery(datapath.coalescer, coalesce_udp, allowed_ips, counters)
-        inbound = Inbound(indices, handshakes, self._admission, relays, self._delivery, counters)
+        inbound = Inbound(indices, handshakes, self._admission, roaming, relays, self._delivery, counters)
         self._configuration = Configuration(
             identity, self._peers, allowed_ips, handshakes, outbound, relays, self._new_peer, self._tell
         )
@@ -207,7 +209,7 @@ class Device:
         """A controller begins or ceases to listen: to what ``control`` collects, and to EndpointWanted and
         HeardElsewhere. While it does, only it moves the endpoints of pinned peers.
         """
-        self._handshakes.listening = listening
+        self._roaming.listening = listening
         self.control.listen(listening)
 
     def sockets_in_use(self) -> set[int]:
@@ -255,7 +257,7 @@ class Device:
             return
         peer.timers.attempts += 1
         self.forget_source(peer)  # it may be what keeps answers from coming
-        self._handshakes.want_endpoint(peer, now)
+        self._roaming.want_endpoint(peer, now)
         self._handshakes.begin(peer, now, retry=True)
 
     def _send_keepalive(self, peer: Peer, now: float) -> None:

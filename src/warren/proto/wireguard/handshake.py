@@ -34,12 +34,9 @@ from warren.proto.wireguard.constants import (
 from warren.proto.wireguard.cookie import CookieJar
 from warren.proto.wireguard.datapaths import DataPath
 from warren.proto.wireguard.events import (
-    EndpointWanted,
     Event,
     HandshakeCompleted,
-    HeardElsewhere,
     PeerRenamed,
-    PeerRoamed,
     SessionRenewed,
 )
 from warren.proto.wireguard.identity import Identity
@@ -56,20 +53,17 @@ from warren.proto.wireguard.messages import (
 from warren.proto.wireguard.noise import Initiator, KeyPair, Rejected, Responder
 from warren.proto.wireguard.outbound import Outbound
 from warren.proto.wireguard.peer import LONG_AGO, Endpoint, Peer, PendingInitiation
-from warren.proto.wireguard.relays import Relays
+from warren.proto.wireguard.roaming import Roaming
 from warren.proto.wireguard.timers import NEVER
 from warren.proto.wireguard.timestamp import TimestampSource, pack_tai64n
 
-_ROAMING_TOLD_EVERY_S = 1.0  # two hosts with one key would otherwise make an event per packet
-_HEARD_TOLD_EVERY_S = 1.0
-_WANTED_TOLD_EVERY_S = 1.0
 UNANSWERED_S = 1.0
 """A handshake that waits longer than nearly any round trip, and something to send: a better endpoint is wanted."""
 
 
 class Handshakes:
     """The handshakes of one device with all its ``peers`` (by raw public key). ``enabled`` is False while the device
-    is down, ``listening`` True while a controller moves the endpoints of pinned peers.
+    is down.
 
     ``outbound`` must be set before first use (it needs :meth:`begin`, this needs it).
     """
@@ -82,19 +76,19 @@ class Handshakes:
         datapath: DataPath,
         timestamps: TimestampSource,
         random: Callable[[int], bytes],
-        relays: Relays,
+        roaming: Roaming,
         counters: dict[str, int],
         tell: Callable[[Event], None],
     ) -> None:
         self.outbound: Outbound
-        self.enabled = self.listening = False
+        self.enabled = False
         self._identity = identity
         self._peers = peers
         self._indices = indices
         self._datapath = datapath
         self._timestamps = timestamps
         self._random = random
-        self._relays = relays
+        self._roaming = roaming
         self._counters = counters
         self._tell = tell
 
@@ -113,7 +107,7 @@ class Handshakes:
             return
         unanswered = peer.initiation is not None and now - peer.handshake_sent_at >= UNANSWERED_S
         if peer.endpoint is None or (unanswered and not retry):
-            self.want_endpoint(peer, now)
+            self._roaming.want_endpoint(peer, now)
         if peer.endpoint is None or now - peer.handshake_sent_at < REKEY_TIMEOUT_S:
             # Too early, or nowhere to send to yet: look again when an answer would be due. Packets do not wait for
             # ever.
@@ -138,12 +132,6 @@ class Handshakes:
         self._counters["initiations_sent"] += 1
         self.outbound.handshake(peer, message, peer.endpoint, now)
         timers.initiation_sent(now)
-
-    def want_endpoint(self, peer: Peer, now: float) -> None:
-        """Tell the controller that what is sent to ``peer`` does not get there."""
-        if self.listening and now - peer.endpoint_wanted_at >= _WANTED_TOLD_EVERY_S:
-            peer.endpoint_wanted_at = now
-            self._tell(EndpointWanted(peer.public_key))
 
     def drop_initiation(self, peer: Peer) -> None:
         """Forget our pending initiation: a response to it is a stranger's from now on."""
@@ -231,27 +219,6 @@ class Handshakes:
 
     # Both.
 
-    def heard_from(self, peer: Peer, source: SocketAddress, local: bytes, now: float) -> None:
-        """An authenticated message of ``peer`` came from ``source`` to our address ``local``: answer from there to
-        there (§2.1), unless that is the controller's to decide.
-        """
-        before = peer.endpoint
-        if before is not None and before.address == source:
-            if not before.fixed:
-                peer.endpoint = Endpoint(source, local)
-            return
-        if peer.pinned and self.listening:
-            if now - peer.heard_elsewhere_at >= _HEARD_TOLD_EVERY_S:
-                peer.heard_elsewhere_at = now
-                self._tell(HeardElsewhere(peer.public_key, source, local))
-            return
-        peer.endpoint = Endpoint(source, local)
-        self._relays.changed()
-        self._counters["roamed"] += 1
-        if now - peer.roaming_told_at >= _ROAMING_TOLD_EVERY_S:
-            peer.roaming_told_at = now
-            self._tell(PeerRoamed(peer.public_key, before.address if before is not None else None, source))
-
     def expire(self, peer: Peer) -> None:
         """Our private key changed: send nothing more under old sessions, and handshake at once when there is
         something to send.
@@ -300,7 +267,7 @@ class Handshakes:
         peer.timers.received(now, False)
         endpoint = peer.endpoint
         if endpoint is None or endpoint.address != source or endpoint.local != local:
-            self.heard_from(peer, source, local, now)
+            self._roaming.heard_from(peer, source, local, now)
 
     def _keypair(
         self, peer: Peer, keys: tuple[bytes, bytes], remote_index: int, own_index: int, *, by_us: bool, now: float

@@ -22,6 +22,7 @@ from warren.proto.wireguard.handshake import Handshakes
 from warren.proto.wireguard.indices import IndexTable
 from warren.proto.wireguard.keypairs import Keypair
 from warren.proto.wireguard.relays import Relays
+from warren.proto.wireguard.roaming import Roaming
 from warren.proto.wireguard.transport import OPEN_AUTH, OPEN_FOREIGN, OPEN_LIMIT, OPEN_MALFORMED, OPEN_REPLAY
 
 TRAIN_BYTES_MAX = 1 << 16
@@ -45,13 +46,14 @@ _MARKED = (1, 3)
 class Inbound:
     """The receiving side of one device."""
 
-    __slots__ = ("_admission", "_counters", "_delivery", "_handshakes", "_lengths", "_relays", "_sessions")
+    __slots__ = ("_admission", "_counters", "_delivery", "_handshakes", "_lengths", "_relays", "_roaming", "_sessions")
 
     def __init__(
         self,
         indices: IndexTable,
         handshakes: Handshakes,
         admission: Admission,
+        roaming: Roaming,
         relays: Relays,
         delivery: Delivery,
         counters: dict[str, int],
@@ -59,6 +61,7 @@ class Inbound:
         self._sessions = indices.sessions
         self._handshakes = handshakes
         self._admission = admission
+        self._roaming = roaming
         self._relays = relays
         self._delivery = delivery
         self._counters = counters
@@ -151,7 +154,7 @@ class Inbound:
             peer = pair.peer
             endpoint = peer.endpoint
             if endpoint is None or endpoint.address != source or endpoint.local != local:
-                self._handshakes.heard_from(peer, source, local, now)
+                self._roaming.heard_from(peer, source, local, now)
             peer.rx_bytes += size
             keypairs = peer.keypairs
             if pair is keypairs.next:
