@@ -1,7 +1,7 @@
 """The data plane's loop: TUN and UDP port at the ends, the WireGuard device between, one ``epoll`` around.
 
 Life of a packet, out: ``tun.read_into`` (up to 64 KB) → ``device.send`` (look up, split) → ``device.flush`` (seal the
-whole train) → ``port.send`` (one call). In: ``socket.receive_into`` (up to 64 KB) → ``device.receive`` (open, check,
+whole train) → ``sending.send`` (one call). In: ``socket.receive_into`` (up to 64 KB) → ``device.receive`` (open, check,
 coalesce) → ``tun.write``.
 
 Nothing here blocks and nothing grows: when the UDP socket is full, the TUN is not read until it drains.
@@ -10,7 +10,6 @@ Nothing here blocks and nothing grows: when the UDP socket is full, the TUN is n
 from __future__ import annotations
 
 import contextlib
-import errno
 import logging
 import os
 import select
@@ -22,6 +21,7 @@ from pathlib import Path
 from warren.engine.userspace.budget import Budget
 from warren.engine.userspace.control import Control
 from warren.engine.userspace.listener import Listener
+from warren.engine.userspace.sending import Sending
 from warren.engine.userspace.sockets import Sockets
 from warren.engine.userspace.timestamps import TimestampFloor
 from warren.engine.userspace.uapi_server import UapiServer
@@ -32,7 +32,7 @@ from warren.linux.udp import UdpSocket
 from warren.linux.udp_port import UdpPort
 from warren.proto.wireguard.addresses import through_socket
 from warren.proto.wireguard.constants import INITIATION
-from warren.proto.wireguard.device import Device, Transmit
+from warren.proto.wireguard.device import Device
 from warren.proto.wireguard.events import Event, TimestampUsed
 
 TUN_READS_PER_TURN = 64
@@ -46,7 +46,6 @@ HANDSHAKES_AT_ONCE = 8
 PATIENCE_MAX_S = 60.0
 """With nothing to wait for, a look at the clock once a minute costs nothing."""
 _DATAGRAMS_BYTES = 1 << 16
-_PENDING_MAX = 256  # transmits kept while the UDP socket is full: the last turn's, and handshakes meanwhile
 
 _log = logging.getLogger("warren.engine")
 
@@ -77,12 +76,11 @@ class DataPlane:
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._frame = memoryview(bytearray(FRAME_BYTES_MAX))
         self._datagrams = bytearray(_DATAGRAMS_BYTES)
-        self._pending: list[Transmit] = []
         self._tun_bursts = self._udp_bursts = False  # whether the last turn brought more than one
-        self._blocked: UdpSocket | None = None  # the socket that is full, while transmits are pending
         self._sockets = Sockets(self._poller)
         self._budget = Budget(HANDSHAKES_PER_SECOND, HANDSHAKES_AT_ONCE * 4, clock())
         self.counters: Counter[str] = Counter()
+        self._sending = Sending(device, self._sockets, self._poller, tun.fd, self.counters)
         device.drain_by(self._deliver)
         self.control = Control(self, device, self._sockets, clock, clock_rate)
         self._uapi = UapiServer(tun.name, self._poller, self.control.answer, sockets)
@@ -134,9 +132,7 @@ class DataPlane:
 
     def use_port(self, port: UdpPort | None) -> None:
         """Send and receive through ``port`` from now on; the one before is closed."""
-        if self._pending:
-            self._unblock()
-            self._pending.clear()
+        self._sending.drop()
         self._sockets.use(port)
 
     def _serve(self, fd: int, mask: int, now: float) -> None:
@@ -144,12 +140,12 @@ class DataPlane:
             self._tun_readable(now)
         elif fd in self._sockets.by_fd:
             if mask & select.EPOLLOUT:
-                self._resume()
+                self._sending.resume()
             if mask & ~select.EPOLLOUT:
                 self._udp_readable(*self._sockets.by_fd[fd], now)
         elif self._listener.owns(fd):
             self._listener.handle(fd)
-            self._blocked_may_be_gone()
+            self._sending.sockets_changed()
         elif self._uapi.owns(fd):
             self._uapi.handle(fd, mask)
             self._emit()
@@ -172,7 +168,7 @@ class DataPlane:
                     alone = False
                     device.flush(now)
                     self._emit()
-                    if self._pending:
+                    if self._sending.pending:
                         return
         except OSError:
             self.stop("its interface was removed")
@@ -216,7 +212,7 @@ class DataPlane:
         if not durable:
             transmits = [transmit for transmit in transmits if transmit.data[0] != INITIATION]
         if transmits:
-            self._transmit(transmits)
+            self._sending.send(transmits)
 
     def _note(self, events: list[Event]) -> bool:
         """Log events and persist timestamps; False when one could not be made durable: no initiation may carry it."""
@@ -243,60 +239,6 @@ class DataPlane:
             _log.info("handshake timestamps can be stored again")
         self._durable = True
         return True
-
-    def _transmit(self, transmits: list[Transmit]) -> None:
-        if self._pending:
-            self._defer(transmits)
-            return
-        port = self._sockets.port
-        if port is None:
-            self.counters["udp_closed"] += len(transmits)
-            return
-        send = port.send
-        for index, transmit in enumerate(transmits):
-            data, stride, endpoint, ecn, peer = transmit
-            error = send(data, stride, endpoint.address, endpoint.local, ecn)
-            if error == 0:
-                continue
-            if error == errno.EAGAIN:
-                self._defer(transmits[index:])
-                return
-            if endpoint.local:  # the address we answered from may be gone: let the kernel choose again
-                self._device.forget_source(peer)
-                error = send(data, stride, endpoint.address, b"", ecn)
-            if error:
-                self.counters["udp_send_" + errno.errorcode.get(error, str(error))] += 1
-
-    def _defer(self, transmits: list[Transmit]) -> None:
-        """Keep transmits until the socket has room. Their bytes are copied: the device reuses its buffer."""
-        if not self._pending:
-            self._block(transmits[0])
-        room = _PENDING_MAX - len(self._pending)
-        self._pending += [transmit._replace(data=bytes(transmit.data)) for transmit in transmits[:room]]
-        self.counters["udp_queue_full"] += max(0, len(transmits) - room)
-
-    def _block(self, transmit: Transmit) -> None:
-        """Wait for room in the socket of ``transmit``; meanwhile the host is not read."""
-        self._poller.modify(self._tun.fd, 0)
-        port = self._sockets.port
-        self._blocked = port.socket_for(transmit.endpoint.address) if port is not None else None
-        if self._blocked is not None:
-            self._poller.modify(self._blocked.fileno(), select.EPOLLIN | select.EPOLLOUT)
-
-    def _unblock(self) -> None:
-        blocked, self._blocked = self._blocked, None
-        if blocked is not None and blocked.fileno() in self._sockets.by_fd:
-            self._poller.modify(blocked.fileno(), select.EPOLLIN)
-        self._poller.modify(self._tun.fd, select.EPOLLIN)
-
-    def _resume(self) -> None:
-        pending, self._pending = self._pending, []
-        self._unblock()
-        self._transmit(pending)
-
-    def _blocked_may_be_gone(self) -> None:
-        if self._blocked is not None and self._blocked.fileno() not in self._sockets.by_fd:
-            self._resume()
 
     def _link_changed(self) -> None:
         self._link.drain()
