@@ -17,9 +17,9 @@ from warren.engine.rootless import messages
 from warren.identity.keys import PublicKey
 from warren.linux.netlink_values import Address, Route
 from warren.model.datagrams import ControlDatagram, PathWanted, PeerHeard
-from warren.model.documents import Verified
 from warren.model.envelope import pack_envelope
 from warren.model.tunnel import TransportAddress, Way
+from warren.model.verified import Verified
 from warren.proto import control_port, proxy_protocol
 from warren.proto.stun import attributes
 from warren.proto.stun.attributes import ChangeRequest

@@ -251,8 +251,8 @@ def nest_messages(data: bytes) -> None:
 
 def envelope(data: bytes) -> None:
     from warren.identity.signing import VerifyKey
-    from warren.model.documents import verify
     from warren.model.envelope import unpack_envelope_untrusted
+    from warren.model.verified import verify
 
     with suppress(MalformedPacket):
         carried = unpack_envelope_untrusted(data)
@@ -262,8 +262,9 @@ def envelope(data: bytes) -> None:
 def documents(data: bytes) -> None:
     """The payload of a document, signed, so that it is read."""
     from warren.identity.signing import SigningKey
-    from warren.model.documents import KINDS, verify
+    from warren.model.documents import KINDS
     from warren.model.envelope import seal
+    from warren.model.verified import verify
 
     kinds = sorted(KINDS)
     key = _signer()

@@ -21,7 +21,8 @@ from benchmarks.coordination.frames import PING, Frames, binary
 from warren.api.node_backoff import Backoff
 from warren.api.trust import Trusted
 from warren.identity.signing import SigningKey, VerifyKey
-from warren.model.documents import Candidate, NodeRecord, sign
+from warren.model.documents import Candidate, NodeRecord
+from warren.model.verified import sign
 from warren.proto.control import messages
 from warren.proto.control.client import ClientSession, EnrolRequest, State
 from warren.proto.control.client_events import Ended, Opened, Published, RefusedByCoordinator

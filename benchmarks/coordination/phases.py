@@ -19,7 +19,8 @@ from warren.api.rest import AdminClient
 from warren.errors import OperationFailed, WarrenError
 from warren.model.documents import Rule
 from warren.model.tickets import read_access, read_ticket
-from warren.proto.control.administration import ApplyRequest, InviteRequest, MemberChange
+from warren.proto.control.administration import InviteRequest, MemberChange
+from warren.proto.control.desired_state import ApplyRequest
 
 QUIET_S = 3.0
 """Between a phase that was busy and the next."""

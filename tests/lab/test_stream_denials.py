@@ -18,7 +18,7 @@ from warren.model.documents import Rule
 from warren.model.tickets import read_access
 from warren.model.tunnel import TransportAddress
 from warren.proto import socks
-from warren.proto.control.administration import ApplyRequest, DesiredState, MemberState
+from warren.proto.control.desired_state import ApplyRequest, DesiredState, MemberState
 
 pytestmark = pytest.mark.timeout(300)
 DENIED, PERMITTED, INSIDE, BEHIND = 7000, 7001, 7002, 7003

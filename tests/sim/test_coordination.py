@@ -19,8 +19,9 @@ from warren.coordinator.rows import InviteRow, MemberRow
 from warren.identity.signing import SigningKey, VerifyKey
 from warren.model.documents import Rule, Ticket
 from warren.model.tickets import read_ticket
-from warren.proto.control.administration import Actor, ApplyRequest, DesiredState, InviteRequest, MemberChange
+from warren.proto.control.administration import Actor, InviteRequest, MemberChange
 from warren.proto.control.client import EnrolRequest
+from warren.proto.control.desired_state import ApplyRequest, DesiredState
 
 SEEDS = int(os.environ.get("WARREN_SEEDS", "25"))
 STEPS = 200

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TypeVar
 
 from warren.identity.signing import SigningKey
-from warren.model.documents import Candidate, NodeRecord, sign
+from warren.model.documents import Candidate, NodeRecord
 from warren.model.envelope import Envelope
+from warren.model.verified import sign
 from warren.proto.control import client_events, server_events
 from warren.proto.control.client import ClientSession, EnrolRequest
 from warren.proto.control.server import ServerSession

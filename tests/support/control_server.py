@@ -30,7 +30,8 @@ from websockets.typing import Subprotocol
 from tests.support.waiting import until
 from warren.errors import MalformedPacket
 from warren.identity.signing import SigningKey, VerifyKey
-from warren.model.documents import Coordinator, NodeRecord, verify
+from warren.model.documents import Coordinator, NodeRecord
+from warren.model.verified import verify
 from warren.proto.control import messages
 from warren.proto.control.server import ServerSession, State
 from warren.proto.control.server_events import (

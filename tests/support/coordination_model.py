@@ -10,9 +10,10 @@ from tests.support.coordination_node import SimNode
 from tests.support.coordination_world import World
 from warren.coordinator.rows import DocumentRow, InviteRow, MemberRow, NetworkRow, PlaceRow, RevokedRow, Row
 from warren.identity.signing import VerifyKey
-from warren.model.documents import Document, DocumentKey, Membership, NetworkSpec, NodeRecord, Revocation, verify
+from warren.model.documents import Document, DocumentKey, Membership, NetworkSpec, NodeRecord, Revocation
 from warren.model.envelope import Envelope, unpack_envelope_untrusted
 from warren.model.netmap import Member
+from warren.model.verified import verify
 from warren.proto.control.server import State
 
 R = TypeVar("R", bound=Row)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from warren.identity.signing import SigningKey, VerifyKey
-from warren.model.documents import Candidate, DocumentKey, NodeRecord, sign
+from warren.model.documents import Candidate, DocumentKey, NodeRecord
 from warren.model.netmap import NetworkMap
+from warren.model.verified import sign
 from warren.proto.control import client_events
 from warren.proto.control.client import ClientSession, EnrolRequest
 from warren.proto.control.messages import Update

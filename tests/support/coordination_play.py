@@ -12,15 +12,9 @@ from warren.coordinator.rows import MemberRow
 from warren.identity.signing import SigningKey, VerifyKey
 from warren.model.documents import Rule, Ticket
 from warren.model.tickets import read_ticket
-from warren.proto.control.administration import (
-    Actor,
-    ApplyRequest,
-    DesiredState,
-    InviteRequest,
-    MemberChange,
-    NetworkRequest,
-)
+from warren.proto.control.administration import Actor, InviteRequest, MemberChange, NetworkRequest
 from warren.proto.control.client import EnrolRequest, State
+from warren.proto.control.desired_state import ApplyRequest, DesiredState
 
 LEASE_S = 120
 PING_TIMEOUT_S = 40.0

@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from warren.coordinator.conditions import Value, Where
 from warren.coordinator.problems import unavailable
-from warren.coordinator.rows import R, Row, Value, Where
+from warren.coordinator.rows import R, Row
 from warren.coordinator.store import Transaction
 from warren.coordinator.store_memory import MemoryStore
 

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from warren.coordinator.service import Options, Service
 from warren.coordinator.store import open_store
 from warren.identity.signing import SigningKey, VerifyKey
-from warren.model.documents import Candidate, NodeRecord, Ticket, sign
+from warren.model.documents import Candidate, NodeRecord, Ticket
 from warren.model.envelope import Envelope
 from warren.model.netmap import NetworkMap
 from warren.model.tickets import read_ticket
+from warren.model.verified import sign
 from warren.proto.control.administration import Actor, InviteRequest, Network, NetworkRequest
 
 START_S = 1_800_000_000.0

@@ -12,12 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from warren.api.node import Connected, Disconnected, EnrolRequest, NodeLink, Refused
+from warren.api.node import NodeLink
+from warren.api.node_events import Connected, Disconnected, Refused
 from warren.api.rest import AdminClient
 from warren.errors import Unreachable, WarrenError
 from warren.identity.signing import SigningKey, VerifyKey
 from warren.model.tickets import read_access, read_ticket
 from warren.proto.control.administration import InviteRequest, MemberChange
+from warren.proto.control.client import EnrolRequest
 
 PATIENCE_S = 60.0
 

@@ -17,12 +17,11 @@ from warren.model.documents import (
     NodeRecord,
     Revocation,
     Ticket,
-    Verified,
-    sign,
 )
 from warren.model.envelope import Envelope
 from warren.model.netmap import Applied, Member, NetworkMap
 from warren.model.policy import DEFAULT_POLICY
+from warren.model.verified import Verified, sign
 
 NOW_S = 1_800_000_000
 LEASE_S = 86_400

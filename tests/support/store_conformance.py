@@ -9,21 +9,9 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
+from warren.coordinator.conditions import above, at_most, differs, equal
 from warren.coordinator.problems import Problem
-from warren.coordinator.rows import (
-    ROWS,
-    DocumentRow,
-    EventRow,
-    FactRow,
-    InviteRow,
-    MemberRow,
-    NetworkRow,
-    TokenRow,
-    above,
-    at_most,
-    differs,
-    equal,
-)
+from warren.coordinator.rows import ROWS, DocumentRow, EventRow, FactRow, InviteRow, MemberRow, NetworkRow, TokenRow
 from warren.coordinator.store import Store
 
 NETWORK = bytes(range(32))

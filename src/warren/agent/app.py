@@ -21,7 +21,7 @@ from warren.agent.ready import tell_ready
 from warren.agent.shared import Shared
 from warren.agent.state import locked, make_private, networks
 from warren.agent.world import Link, World
-from warren.api.node import EnrolRequest, NodeLink
+from warren.api.node import NodeLink
 from warren.engine.choose import Choice, choose
 from warren.errors import UsageError, WarrenError
 from warren.identity.signing import SigningKey, VerifyKey
@@ -30,6 +30,7 @@ from warren.linux.nat64 import discover_nat64
 from warren.linux.netlink import Netlink, open_netlink
 from warren.linux.nft_removals import removals
 from warren.model.documents import Coordinator
+from warren.proto.control.client import EnrolRequest
 from warren.proto.control.local import Joined
 
 _BOOT: Final = Path("/proc/sys/kernel/random/boot_id")

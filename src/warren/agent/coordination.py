@@ -18,13 +18,22 @@ from warren import log
 from warren.agent.clock import KeptTime, NetworkClock
 from warren.agent.state import NetworkState
 from warren.agent.world import Link, World
-from warren.api.node import Connected, Disconnected, Event, Published, Refused, RelayAccessReceived, UpdateReceived
+from warren.api.node_events import (
+    Connected,
+    Disconnected,
+    Event,
+    Published,
+    Refused,
+    RelayAccessReceived,
+    UpdateReceived,
+)
 from warren.errors import MalformedPacket, problem_line
 from warren.identity.signing import VerifyKey
-from warren.model.documents import Coordinator, NodeRecord, Verified
+from warren.model.documents import Coordinator, NodeRecord
 from warren.model.envelope import unpack_envelope_untrusted
 from warren.model.netmap import Applied, NetworkMap
 from warren.model.tunnel import IPAddress
+from warren.model.verified import Verified
 from warren.proto.control.messages import Refused as Problem
 from warren.proto.control.messages import RelayCredential, Report
 

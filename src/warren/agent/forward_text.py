@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from warren.model.services import Place, Target, parse_listen, parse_target
+from warren.model.stream_places import Place, Target, parse_listen, parse_target
 
 OVERLAY: Final = "overlay"
 _TARGET_FORM: Final = "say NAME:PORT, ADDRESS:PORT, or the name of a service"

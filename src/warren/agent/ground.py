@@ -12,9 +12,9 @@ from warren.agent.plane import Plane
 from warren.agent.saving import Saver
 from warren.agent.shared import Shared
 from warren.agent.state import NetworkState
-from warren.api.node import EnrolRequest
 from warren.identity.signing import SigningKey, VerifyKey
 from warren.model.documents import Coordinator
+from warren.proto.control.client import EnrolRequest
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ from warren.agent.ground import Enrolment
 from warren.agent.network import NetworkRunner
 from warren.agent.runners import Runners
 from warren.agent.shared import Shared
-from warren.api.node import EnrolRequest
 from warren.errors import OperationFailed, Unreachable, UsageError, WarrenError
 from warren.identity.signing import VerifyKey
 from warren.model.documents import Ticket
 from warren.model.parts import NAME_PATTERN
 from warren.model.tickets import read_ticket
+from warren.proto.control.client import EnrolRequest
 from warren.proto.control.local import Joined
 
 JOIN_WITHIN_S: Final = 30.0

@@ -23,7 +23,7 @@ from warren.agent.reaching import AUDIT_S, RETRY_S
 from warren.agent.shared import Shared
 from warren.agent.state import NetworkState
 from warren.agent.world import Link
-from warren.api.node import Event, SignalReceived
+from warren.api.node_events import Event, SignalReceived
 from warren.errors import OperationFailed, Unreachable, WarrenError
 from warren.identity.signing import VerifyKey
 from warren.l3.refusals import Refusals

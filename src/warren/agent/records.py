@@ -12,7 +12,8 @@ from typing import Final
 from warren.agent.candidates import Reachability
 from warren.identity.keys import PublicKey
 from warren.identity.signing import SigningKey, VerifyKey
-from warren.model.documents import Candidate, NodeRecord, RelayOffer, Verified, sign
+from warren.model.documents import Candidate, NodeRecord, RelayOffer
+from warren.model.verified import Verified, sign
 
 _CONTESTED: Final = 3
 """So often a record of somebody else with our key may turn up above ours before it is called a second agent."""

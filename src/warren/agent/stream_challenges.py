@@ -18,8 +18,9 @@ from warren.agent.stream_values import Item
 from warren.ingress.sites import Ports
 from warren.l4.config import Backend, Entry, Limits, Listen, Way
 from warren.model.members import Member
-from warren.model.services import CHALLENGE_PORT, LOOPBACK, Connector
+from warren.model.services import CHALLENGE_PORT, Connector
 from warren.model.serving import selected
+from warren.model.stream_places import LOOPBACK
 
 OTHERS_MAX: Final = 8
 """They are asked one after the other, and an authority waits for ten seconds."""

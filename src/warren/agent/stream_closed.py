@@ -13,7 +13,7 @@ from ipaddress import ip_network
 from warren.agent.stream_directory import Directory, NetworkView
 from warren.agent.stream_permits import Serving
 from warren.l4.config import Closed, Opened
-from warren.model.services import METADATA
+from warren.model.stream_places import METADATA
 from warren.model.tunnel import IPNetwork
 
 

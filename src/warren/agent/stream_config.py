@@ -39,7 +39,7 @@ from msgspec import Meta
 
 from warren.agent.forward_text import Forward, Socks, parse_forward, parse_socks
 from warren.agent.stream_permits import PermitTable, Serving, Taking, serving_of, taking_of
-from warren.model.services import check_domain
+from warren.model.stream_places import check_domain
 from warren.model.tunnel import IPAddress
 from warren.toml.settings import Unusable
 

@@ -23,8 +23,9 @@ from warren.agent.stream_values import Item
 from warren.ingress.sites import Ports, Site
 from warren.l4.config import Entry, Limits, Listen
 from warren.model.members import Member
-from warren.model.services import HTTP_PORT, Connector, Place, Service, mismatch, place_of
+from warren.model.services import HTTP_PORT, Connector, Service, mismatch, place_of
 from warren.model.serving import connectors_of, service_named
+from warren.model.stream_places import Place
 
 _NO_GATEWAY = (
     "this node takes nothing from outside unless its operator lets it: agent.toml, [gateway] enabled = true, or listen "

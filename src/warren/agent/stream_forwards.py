@@ -14,7 +14,8 @@ from warren.agent.stream_services import EXPIRED, service_backends
 from warren.agent.stream_values import Backends, Item
 from warren.l4.config import Backend, Entry, Limits, Listen, Way
 from warren.model.members import Member
-from warren.model.services import Place, Service
+from warren.model.services import Service
+from warren.model.stream_places import Place
 from warren.model.tunnel import IPAddress
 
 CONNECT_WITHIN_S: Final = 10.0

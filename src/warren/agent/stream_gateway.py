@@ -23,7 +23,8 @@ from warren.agent.stream_connectors import Taken, is_public, limits_of
 from warren.agent.stream_values import Item
 from warren.ingress.sites import Ports, Site, door
 from warren.l4.config import Backend, Entry, Limits, Listen, Name, Way
-from warren.model.services import HTTP_PORT, Place
+from warren.model.services import HTTP_PORT
+from warren.model.stream_places import Place
 
 STREAMS_MAX: Final = 65_536
 """At one shared place: the most that one connector may have, too."""

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Meta
 
 from warren.model.parts import port_range
-from warren.model.services import PRIVILEGED_PORTS, Place, Target, unprivileged
+from warren.model.stream_places import PRIVILEGED_PORTS, Place, Target, unprivileged
 from warren.model.tunnel import IPNetwork
 from warren.toml.settings import Unusable
 

@@ -14,8 +14,9 @@ from warren.agent.stream_values import Backends, Item
 from warren.l4 import closed_places
 from warren.l4.config import Backend, Closed, Entry, Health, Limits, Listen, Ruled, Way
 from warren.model.members import Member
-from warren.model.services import CONNECTOR_PORT, Service, Target, parse_target
+from warren.model.services import CONNECTOR_PORT, Service
 from warren.model.serving import selected, service_addresses, services_of
+from warren.model.stream_places import Target, parse_target
 
 EXPIRED: Final = "the lease of this node has ended, so it talks to nobody until the coordinator renews it"
 STREAMS_MAX: Final = 16_384

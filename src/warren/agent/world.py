@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from ipaddress import IPv6Network
 from typing import Protocol, Self
 
-from warren.api.node import EnrolRequest, Event
+from warren.api.node_events import Event
 from warren.engine.base import Engine
 from warren.engine.choose import Choice
 from warren.identity.signing import SigningKey, VerifyKey
@@ -19,9 +19,11 @@ from warren.linux.netlink import Netlink
 from warren.linux.nft import Nft
 from warren.linux.sysctl import Sysctls
 from warren.linux.tcp_sockets import TcpSockets
-from warren.model.documents import Coordinator, NetworkSpec, NodeRecord, Verified
+from warren.model.documents import Coordinator, NetworkSpec, NodeRecord
 from warren.model.netmap import Member
 from warren.model.tunnel import IPAddress, TransportAddress
+from warren.model.verified import Verified
+from warren.proto.control.client import EnrolRequest
 from warren.proto.control.messages import Report
 from warren.reach.alarm import Alarm, LoopAlarm, MakeAlarm
 from warren.reach.doors import Bridge

@@ -16,72 +16,18 @@ from typing import Final, Self
 
 from warren.api.node_backoff import RETRY_AFTER_MAX_S, Backoff
 from warren.api.node_connection import Connection, Doors, close
+from warren.api.node_events import Connected, Disconnected, Event, Refused
 from warren.api.trust_race import first_of
-from warren.errors import OperationFailed, Unreachable, WarrenError, problem_line
+from warren.errors import OperationFailed, Unreachable, WarrenError
 from warren.identity.signing import SigningKey, VerifyKey
-from warren.model.documents import Coordinator, NodeRecord, Verified
+from warren.model.documents import Coordinator, NodeRecord
+from warren.model.verified import Verified
 from warren.proto.control import client_events, messages
 from warren.proto.control.client import ClientSession, EnrolRequest, State
-from warren.proto.control.client_events import (
-    Published,
-    RelayAccessReceived,
-    SignalReceived,
-    SignalUndeliverable,
-    UpdateReceived,
-)
-
-__all__ = [
-    "Connected",
-    "Disconnected",
-    "EnrolRequest",
-    "Event",
-    "NodeLink",
-    "Published",
-    "Refused",
-    "RelayAccessReceived",
-    "SignalReceived",
-    "SignalUndeliverable",
-    "UpdateReceived",
-]
+from warren.proto.control.client_events import Published
 
 EVENTS_MAX: Final = 64
 """What may wait for the owner; then the coordinator waits too."""
-
-
-@dataclass(frozen=True, slots=True)
-class Connected:
-    """The coordinator at ``url`` took the node as a member. Parts of an Update before it will not be continued."""
-
-    url: str
-    time_s: float
-    """The coordinator's wall clock."""
-    offset_s: float
-    """It minus this host's."""
-    observed: str
-    """The source address that the coordinator sees."""
-    report_every_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Disconnected:
-    """There is no connection: the last one was lost, or an attempt was in vain. ``why`` is a sentence for a person."""
-
-    why: str
-    retry_in_s: float | None
-    """When the next attempt begins; None: never."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """A coordinator said no. ``final``: trying again will not help until somebody changes something; the link then
-    tries rarely, and when it was to enrol, ends.
-    """
-
-    refused: messages.Refused
-    final: bool
-
-    def __str__(self) -> str:
-        return problem_line(self.refused.title, self.refused.detail, self.refused.remedy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,18 +37,6 @@ class _End:
     why: str
     opened: bool
     refused: messages.Refused | None
-
-
-Event = (
-    Connected
-    | Disconnected
-    | Refused
-    | UpdateReceived
-    | Published
-    | SignalReceived
-    | SignalUndeliverable
-    | RelayAccessReceived
-)
 
 
 class NodeLink:

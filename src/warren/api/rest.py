@@ -24,10 +24,8 @@ from warren.api.trust import Trusted, establish_trust, why_not
 from warren.errors import OperationFailed, Unreachable, UsageError, WarrenError, problem_line
 from warren.model.tickets import Access
 from warren.proto.control.administration import (
-    ApplyRequest,
     ConnectorEntry,
     ConnectorRequest,
-    DesiredState,
     Event,
     Invite,
     InviteRequest,
@@ -39,8 +37,6 @@ from warren.proto.control.administration import (
     NetworkStatus,
     NewInvite,
     NewToken,
-    Plan,
-    Problem,
     RelayEntry,
     RelayRequest,
     Revoked,
@@ -49,6 +45,7 @@ from warren.proto.control.administration import (
     Token,
     TokenRequest,
 )
+from warren.proto.control.desired_state import ApplyRequest, DesiredState, Plan, Problem
 
 if TYPE_CHECKING:
     import httpx2

@@ -17,8 +17,9 @@ from warren.doctor.observe import StunTarget, Targets
 from warren.doctor.web import CoordinatorTarget, TlsTarget
 from warren.errors import MalformedPacket, OperationFailed, UsageError
 from warren.identity.signing import VerifyKey
-from warren.model.documents import Coordinator, NetworkSpec, verify
+from warren.model.documents import Coordinator, NetworkSpec
 from warren.model.envelope import Envelope
+from warren.model.verified import verify
 
 _SERVERS_MAX: Final = 16
 """Of each kind: who has more networks than this learns nothing new from the others."""

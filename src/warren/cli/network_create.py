@@ -13,7 +13,8 @@ from warren.cli.network_values import LEASE, NAME, SUFFIX
 
 if TYPE_CHECKING:
     from warren.api.rest import AdminClient
-    from warren.proto.control.administration import DesiredState, Network
+    from warren.proto.control.administration import Network
+    from warren.proto.control.desired_state import DesiredState
 
 
 @click.command("create")

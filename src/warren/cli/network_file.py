@@ -53,7 +53,7 @@ from warren.cli.file_reader import FileProblem, Reader
 from warren.cli.network_file_services import CONNECTOR, SERVICE, read_connector, read_service
 from warren.model.documents import Rule
 from warren.model.parts import canonical_network, check_selector, port_range
-from warren.proto.control.administration import DesiredState, PolicyTest, Problem
+from warren.proto.control.desired_state import DesiredState, PolicyTest, Problem
 from warren.toml.document import NotToml, document_of
 from warren.toml.lines import Path, line_of, path_text
 

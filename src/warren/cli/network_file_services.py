@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from warren.cli import network_values
 from warren.cli.file_reader import Reader
-from warren.proto.control.administration import ConnectorState, ServiceState
+from warren.proto.control.desired_state import ConnectorState, ServiceState
 from warren.toml.lines import Path
 
 SERVICE: Final = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from warren.api.rest import AdminClient
     from warren.cli.network_file import FileProblem, StateFile
-    from warren.proto.control.administration import Change, Plan
+    from warren.proto.control.desired_state import Change, Plan
 
 _SIGNS: Final = {"add": ("+", "green"), "remove": ("-", "red"), "change": ("~", "yellow")}
 _STANDARD_INPUT: Final = "standard input"
@@ -84,7 +84,7 @@ def apply(file: str | None, yes: bool, wait_s: int, access: str | None, as_json:
     """
     if file is None:
         raise UsageError("say which file; `warren network plan` prints one to begin with")
-    from warren.proto.control.administration import ApplyRequest
+    from warren.proto.control.desired_state import ApplyRequest
 
     name, wanted = _read(file, as_json)
     planned = _ask(access, name, wanted, as_json, lambda client: client.plan(wanted.network, wanted.state))
@@ -183,7 +183,7 @@ def _problem_text(name: str, problem: FileProblem) -> str:
 
 def _print_present(access: str | None, network: str | None, as_json: bool) -> None:
     from warren.cli.network_render import render
-    from warren.proto.control.administration import DesiredState
+    from warren.proto.control.desired_state import DesiredState
 
     async def question(client: AdminClient) -> tuple[str, DesiredState]:
         name = network

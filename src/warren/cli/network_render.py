@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from warren.cli.network_file_services import CONNECTOR, SERVICE, SPANS
-from warren.proto.control.administration import ConnectorState, DesiredState, ServiceState
+from warren.proto.control.desired_state import ConnectorState, DesiredState, ServiceState
 from warren.proto.control.spans import exact_span
 
 

@@ -85,7 +85,7 @@ def selector(text: str) -> str:
 
 def target(text: str) -> str:
     """Of a service."""
-    from warren.model.services import parse_target
+    from warren.model.stream_places import parse_target
 
     parse_target(text)
     return text
@@ -93,7 +93,7 @@ def target(text: str) -> str:
 
 def listen(text: str) -> str:
     """Of a connector."""
-    from warren.model.services import parse_listen
+    from warren.model.stream_places import parse_listen
 
     parse_listen(text)
     return text
@@ -101,7 +101,7 @@ def listen(text: str) -> str:
 
 def domain(text: str) -> str:
     """That a gateway answers for; upper case is the same as lower case."""
-    from warren.model.services import check_domain
+    from warren.model.stream_places import check_domain
 
     check_domain(text.lower())
     return text.lower()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from warren.coordinator.conditions import Where, above, equal
 from warren.coordinator.core import Core
-from warren.coordinator.rows import EventRow, Where, above, equal
+from warren.coordinator.rows import EventRow
 from warren.coordinator.work import key_of, when
 from warren.identity.signing import VerifyKey
 from warren.proto.control.administration import Actor, Event

@@ -10,16 +10,18 @@ from typing import Final
 
 import msgspec
 
+from warren.coordinator.conditions import equal
 from warren.coordinator.core import Core
 from warren.coordinator.memberships import plan_of, remove, take_place, write_membership
 from warren.coordinator.minting import hash_of
 from warren.coordinator.problems import Problem
-from warren.coordinator.rows import DocumentRow, InviteRow, KeyRow, MemberRow, RevokedRow, equal
+from warren.coordinator.rows import DocumentRow, InviteRow, KeyRow, MemberRow, RevokedRow
 from warren.coordinator.work import Work, when
 from warren.errors import MalformedPacket
 from warren.identity.signing import KEY_BYTES, VerifyKey
-from warren.model.documents import NodeRecord, Verified, verify
+from warren.model.documents import NodeRecord
 from warren.model.envelope import Envelope, pack_envelope, unpack_envelope_untrusted
+from warren.model.verified import Verified, verify
 
 RECORD_BYTES_MAX: Final = 8 << 10
 """A NodeRecord with 64 candidates takes 4 KiB; every member holds everybody's."""

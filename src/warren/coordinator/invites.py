@@ -6,14 +6,16 @@ from typing import Any, Final
 
 import msgspec
 
+from warren.coordinator.conditions import above, equal
 from warren.coordinator.core import Core
 from warren.coordinator.minting import Minted, mint
-from warren.coordinator.networks import coordinators
+from warren.coordinator.network_rows import coordinators
 from warren.coordinator.problems import Problem
-from warren.coordinator.rows import InviteRow, NetworkRow, above, equal
+from warren.coordinator.rows import InviteRow, NetworkRow
 from warren.coordinator.work import Work, shown, when
-from warren.model.documents import Coordinator, Ticket, sign
+from warren.model.documents import Coordinator, Ticket
 from warren.model.tickets import ticket_text
+from warren.model.verified import sign
 from warren.proto.control.administration import Actor, Invite, InviteRequest, NewInvite
 from warren.proto.control.spans import exact_span
 

@@ -17,9 +17,10 @@ from typing import Final, NamedTuple
 import msgspec
 
 from warren import log
+from warren.coordinator.conditions import above, equal
 from warren.coordinator.core import Core
 from warren.coordinator.problems import Problem
-from warren.coordinator.rows import DocumentRow, NetworkRow, RevokedRow, above, equal
+from warren.coordinator.rows import DocumentRow, NetworkRow, RevokedRow
 from warren.coordinator.sessions import Sessions
 from warren.coordinator.wakes import Wake
 from warren.model.documents import Membership

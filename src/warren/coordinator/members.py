@@ -7,27 +7,20 @@ from typing import Any, Final
 
 import msgspec
 
+from warren.coordinator.conditions import above, equal
 from warren.coordinator.core import Core
 from warren.coordinator.memberships import documents, is_free_name, plan_of, remove, write_membership
-from warren.coordinator.networks import check_changed_member, next_network_version, shown_network
+from warren.coordinator.network_rows import next_network_version, shown_network
 from warren.coordinator.problems import Problem
-from warren.coordinator.rows import (
-    DocumentRow,
-    MemberRow,
-    NetworkRow,
-    PlaceRow,
-    ReportRow,
-    RevokedRow,
-    SessionRow,
-    above,
-    equal,
-)
+from warren.coordinator.rows import DocumentRow, MemberRow, NetworkRow, PlaceRow, ReportRow, RevokedRow, SessionRow
 from warren.coordinator.sessions import Sessions, living
+from warren.coordinator.state_problems import check_changed_member
 from warren.coordinator.work import Work, key_of, shown, when
 from warren.identity.signing import VerifyKey
-from warren.model.documents import Candidate, NodeRecord, Revocation, sign
+from warren.model.documents import Candidate, NodeRecord, Revocation
 from warren.model.envelope import unpack_envelope_untrusted
 from warren.model.ip import join_host_port
+from warren.model.verified import sign
 from warren.proto.control.administration import Actor, Member, MemberChange, MemberStatus, NetworkStatus, Revoked
 from warren.proto.control.messages import Report
 

@@ -11,22 +11,14 @@ from typing import Final
 
 import msgspec
 
+from warren.coordinator.conditions import at_most, equal
 from warren.coordinator.core import Core
 from warren.coordinator.problems import Problem
-from warren.coordinator.rows import (
-    DocumentRow,
-    KeyRow,
-    MemberRow,
-    NetworkRow,
-    PlaceRow,
-    ReportRow,
-    SessionRow,
-    at_most,
-    equal,
-)
+from warren.coordinator.rows import DocumentRow, KeyRow, MemberRow, NetworkRow, PlaceRow, ReportRow, SessionRow
 from warren.coordinator.work import LIVE, Work
 from warren.model.addresses import AddressPlan
-from warren.model.documents import Membership, sign
+from warren.model.documents import Membership
+from warren.model.verified import sign
 
 BACKDATED_S: Final = 300
 """How long before it is signed a lease begins, for members whose clocks are behind."""

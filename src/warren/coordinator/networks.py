@@ -3,46 +3,41 @@
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections.abc import Sequence
 from ipaddress import IPv4Network
 from typing import Final
 
 import msgspec
 
+from warren.coordinator.conditions import above, equal
 from warren.coordinator.core import Core
-from warren.coordinator.memberships import documents, write_membership
+from warren.coordinator.memberships import write_membership
+from warren.coordinator.network_rows import (
+    coordinators,
+    members_of,
+    next_network_version,
+    shown_network,
+    spec_of,
+    tags_to_come_of,
+    tests_of,
+)
 from warren.coordinator.problems import Problem
 from warren.coordinator.relay_rows import relay_of, relays_for
-from warren.coordinator.rows import DocumentRow, InviteRow, MemberRow, NetworkRow, UrlRow, above, equal
-from warren.coordinator.work import Work, may_see, when
-from warren.identity.signing import SigningKey, VerifyKey
+from warren.coordinator.rows import MemberRow, NetworkRow
+from warren.coordinator.state_problems import first_problem
+from warren.coordinator.work import Work, may_see
+from warren.identity.signing import SigningKey
 from warren.model.addresses import check_prefix4, ula_prefix
-from warren.model.documents import Coordinator, Membership, NetworkSpec, sign
-from warren.model.envelope import unpack_envelope_untrusted
-from warren.model.members import Member
+from warren.model.documents import NetworkSpec
 from warren.model.parts import canonical_network
 from warren.model.policy import DEFAULT_POLICY
+from warren.model.verified import sign
 from warren.proto.control import desired
-from warren.proto.control.administration import (
-    Actor,
-    ApplyRequest,
-    DesiredState,
-    MemberState,
-    Network,
-    NetworkRequest,
-    Plan,
-    PolicyTest,
-)
-from warren.proto.control.administration import Problem as KeyProblem
+from warren.proto.control.administration import Actor, Network, NetworkRequest
+from warren.proto.control.desired_state import ApplyRequest, DesiredState, Plan
+from warren.proto.control.desired_state import Problem as KeyProblem
 
 NETWORKS_MAX: Final = 1024
 """Each has a key in memory and is asked for its revision every few seconds."""
-COORDINATORS_MAX: Final = 16
-
-_tests: Final = msgspec.json.Decoder(tuple[PolicyTest, ...])
-_spec: Final = msgspec.msgpack.Decoder(NetworkSpec)
-_membership: Final = msgspec.msgpack.Decoder(Membership)
 
 
 class Networks:
@@ -179,90 +174,6 @@ class Networks:
             await _renew_earlier(work, network.key, work.now + lease_s / 2)
 
 
-def next_network_version(work: Work, network: NetworkRow) -> int:
-    """Of what an operator decides. At least the time, as all versions (see :meth:`Work.next_version`)."""
-    return max(network.version + 1, int(work.now))
-
-
-async def shown_network(work: Work, row: NetworkRow) -> Network:
-    return Network(
-        id=str(VerifyKey(row.key)),
-        name=row.name,
-        prefix6=row.prefix6,
-        prefix4=row.prefix4,
-        suffix=row.suffix,
-        lease_s=row.lease_s,
-        version=row.version,
-        revision=row.revision,
-        members=await work.count(MemberRow, equal("network", row.key)),
-        created=when(row.created),
-    )
-
-
-async def coordinators(work: Work, core: Core) -> tuple[Coordinator, ...]:
-    """Where this coordinator and its replicas answer; the same, and in the same order, whichever of them is asked."""
-    urls = {*core.urls, *(row.url for row in await work.find(UrlRow))}
-    return tuple(Coordinator(url=url, key=core.identity.verify_key.raw) for url in sorted(urls)[:COORDINATORS_MAX])
-
-
-async def spec_of(work: Work, network: bytes) -> NetworkSpec:
-    """The NetworkSpec on the map. Its own database is believed by a coordinator: nothing is verified.
-
-    Problem ``unavailable`` when the database has lost it.
-    """
-    row = await work.get(DocumentRow, network, NetworkSpec.KIND, b"")
-    if row is None:
-        raise Problem("unavailable", "the network has lost its NetworkSpec", "Put back the last backup.")
-    return _spec.decode(unpack_envelope_untrusted(row.envelope).payload)
-
-
-async def check_changed_member(
-    work: Work, network: NetworkRow, node: bytes, *, name: str, tags: tuple[str, ...], routes: tuple[str, ...]
-) -> None:
-    """Whether the member may become this: routes that cannot be, overlaps, policies and tests that no longer hold.
-
-    Problem with what would be wrong that is not wrong already: ``invalid`` for routes, ``conflict`` for a policy or a
-    test that would break.
-    """
-    spec = await spec_of(work, network.key)
-    tags_to_come = await tags_to_come_of(work, network)
-    before = desired.state_of(spec, members := await members_of(work, network.key), tests_of(network))
-    former = next(member.name for member in members if member.membership.node == node)
-    renamed = [
-        Member(msgspec.structs.replace(member.membership, name=name)) if member.membership.node == node else member
-        for member in members
-    ]
-    states = {other: state for other, state in before.members.items() if other != former}
-    after = msgspec.structs.replace(before, members={**states, name: MemberState(tags=tags, routes=routes)})
-    planned = desired.plan(after, after, renamed, spec, known_tags=tags_to_come)
-    problems = planned.plan.problems
-    if problems:  # else there is no need to go through a large network once more
-        known = desired.plan(before, before, members, spec, known_tags=tags_to_come).plan.problems
-        problems = new_problems(problems, known)
-    if any(".routes" in problem.where for problem in problems):
-        raise Problem(
-            "invalid", first_problem(problems), "Choose other routes; nothing was changed.", problems=problems
-        )
-    if problems:
-        what = "the connectors" if problems[0].where.startswith("connectors.") else "the policy or its tests"
-        remedy = f"Change {what} first; nothing was changed."
-        raise Problem("conflict", first_problem(problems), remedy, problems=problems)
-
-
-def new_problems(problems: Sequence[KeyProblem], known: Sequence[KeyProblem]) -> tuple[KeyProblem, ...]:
-    """Those that were not there before: what is wrong already hinders no change that has nothing to do with it."""
-    return tuple(problem for problem in problems if problem not in known)
-
-
-def tests_of(network: NetworkRow) -> tuple[PolicyTest, ...]:
-    return _tests.decode(network.tests)
-
-
-async def tags_to_come_of(work: Work, network: NetworkRow) -> set[str]:
-    invites = await work.find(InviteRow, equal("network", network.key), above("expires", work.now))
-    return {tag for invite in invites if not invite.revoked and invite.used < invite.uses for tag in invite.tags}
-
-
 async def _planned(work: Work, network: NetworkRow, wanted: DesiredState) -> tuple[desired.Planned, NetworkSpec]:
     spec = await spec_of(work, network.key)
     members = await members_of(work, network.key)
@@ -271,12 +182,6 @@ async def _planned(work: Work, network: NetworkRow, wanted: DesiredState) -> tup
     planned = desired.plan(current, wanted, members, spec, known_tags=tags)
     plan = msgspec.structs.replace(planned.plan, version=network.version)
     return dataclasses.replace(planned, plan=plan), spec
-
-
-async def members_of(work: Work, network: bytes) -> Sequence[Member]:
-    """All that are on the map, connected or not, without their NodeRecords."""
-    rows = await documents(work, network, Membership.KIND)
-    return [Member(_membership.decode(unpack_envelope_untrusted(row.envelope).payload)) for row in rows.values()]
 
 
 async def _renew_earlier(work: Work, network: bytes, at: float) -> None:
@@ -300,24 +205,3 @@ def check_block(prefix4: str | None) -> None:
             "Choose a block such as 10.77.0.0/16.",
             problems=(KeyProblem(where="prefix4", what=str(error)),),
         ) from None
-
-
-def first_problem(problems: Sequence[KeyProblem]) -> str:
-    first = f"{_place(problems[0].where)}: {problems[0].what}"
-    return first if len(problems) == 1 else f"{first} (and {len(problems) - 1} more)"
-
-
-def _place(where: str) -> str:
-    """``policy rule 1`` for ``policy[0].sources``: numbered as a person sees them; ``service web`` for
-    ``services.web.at[0]``.
-    """
-    found = _NUMBERED.match(where)
-    if found is not None:
-        return f"policy {_NOUNS[found[1]]} {int(found[2]) + 1}"
-    named = _NAMED.match(where)
-    return where if named is None else f"{named[1]} {named[2]}"
-
-
-_NUMBERED: Final = re.compile(r"(policy|tests)\[(\d+)\]")
-_NAMED: Final = re.compile(r"(service|connector)s\.([^.]+)")
-_NOUNS: Final = {"policy": "rule", "tests": "test"}

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from warren.errors import WarrenError, problem_line
-from warren.proto.control import administration
+from warren.proto.control import desired_state
 from warren.proto.control.messages import Refused
 
 _TITLE_MAX, _TEXT_MAX = 256, 1024
@@ -51,7 +51,7 @@ class Problem(WarrenError):
         remedy: str = "",
         *,
         retry_after_s: float | None = None,
-        problems: tuple[administration.Problem, ...] = (),
+        problems: tuple[desired_state.Problem, ...] = (),
     ) -> None:
         """Raises KeyError for a kind that is not in :data:`KINDS`. ``problems``: all that is wrong, key by key."""
         self.status, self.title = KINDS[kind]

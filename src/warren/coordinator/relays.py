@@ -13,14 +13,16 @@ from typing import Final
 
 import msgspec
 
+from warren.coordinator.conditions import at_most, equal
 from warren.coordinator.core import Core
-from warren.coordinator.networks import next_network_version, spec_of
+from warren.coordinator.network_rows import next_network_version, spec_of
 from warren.coordinator.problems import Problem
 from warren.coordinator.relay_rows import relay_of, relays_for
-from warren.coordinator.rows import NetworkRow, RelayRow, at_most, equal
+from warren.coordinator.rows import NetworkRow, RelayRow
 from warren.coordinator.work import Work, shown, when
 from warren.identity.signing import VerifyKey
-from warren.model.documents import Relay, sign
+from warren.model.documents import Relay
+from warren.model.verified import sign
 from warren.proto.control.administration import Actor, RelayEntry, RelayRequest
 from warren.proto.control.messages import RelayAccess, RelayCredential
 from warren.proto.turn.credentials import rest_password, rest_username

@@ -7,8 +7,9 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from warren.coordinator.conditions import equal
 from warren.coordinator.core import Core
-from warren.coordinator.rows import ReportRow, SessionRow, equal
+from warren.coordinator.rows import ReportRow, SessionRow
 from warren.coordinator.sessions import Sessions, living
 from warren.coordinator.work import Work
 from warren.model.members import Member

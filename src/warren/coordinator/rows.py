@@ -11,11 +11,9 @@ since 1970, keys 32 raw bytes.
 
 from __future__ import annotations
 
-from typing import ClassVar, Final, Literal, NamedTuple, TypeVar
+from typing import ClassVar, Final, TypeVar
 
 import msgspec
-
-Value = int | float | str | bytes | bool | tuple[str, ...] | None
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,30 +28,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 R = TypeVar("R", bound=Row)
-
-
-class Where(NamedTuple):
-    """A condition on one column."""
-
-    column: str
-    relation: Literal["=", ">", "<=", "!="]
-    value: Value
-
-
-def equal(column: str, value: Value) -> Where:
-    return Where(column, "=", value)
-
-
-def above(column: str, value: float) -> Where:
-    return Where(column, ">", value)
-
-
-def at_most(column: str, value: float) -> Where:
-    return Where(column, "<=", value)
-
-
-def differs(column: str, value: Value) -> Where:
-    return Where(column, "!=", value)
 
 
 class FactRow(Row, frozen=True, kw_only=True):

@@ -37,10 +37,8 @@ from warren.model.documents import Relay
 from warren.model.envelope import Envelope
 from warren.proto.control.administration import (
     Actor,
-    ApplyRequest,
     ConnectorEntry,
     ConnectorRequest,
-    DesiredState,
     Event,
     Invite,
     InviteRequest,
@@ -52,7 +50,6 @@ from warren.proto.control.administration import (
     NetworkStatus,
     NewInvite,
     NewToken,
-    Plan,
     RelayEntry,
     RelayRequest,
     Revoked,
@@ -61,6 +58,7 @@ from warren.proto.control.administration import (
     Token,
     TokenRequest,
 )
+from warren.proto.control.desired_state import ApplyRequest, DesiredState, Plan
 from warren.proto.control.messages import RelayAccess, Report, Update, unpack_to_node_untrusted
 
 __all__ = ["Options", "Packed", "Problem", "Service", "SessionToken", "Wake"]

@@ -13,34 +13,19 @@ from typing import Any, Final, Generic, NamedTuple, TypeVar
 import msgspec
 
 from warren.coordinator.core import Core
-from warren.coordinator.networks import (
-    first_problem,
-    members_of,
-    new_problems,
-    next_network_version,
-    spec_of,
-    tags_to_come_of,
-    tests_of,
-)
+from warren.coordinator.network_rows import members_of, next_network_version, spec_of, tags_to_come_of, tests_of
 from warren.coordinator.problems import Problem
 from warren.coordinator.reported import Reported
 from warren.coordinator.sessions import Sessions
+from warren.coordinator.state_problems import first_problem, new_problems
 from warren.coordinator.work import Work, shown
-from warren.model.documents import NetworkSpec, sign
+from warren.model.documents import NetworkSpec
 from warren.model.members import Member
 from warren.model.services import SERVICE_LABEL, Connector, ConnectorTerms, Service, ServiceTerms, place_of
 from warren.model.serving import selected
+from warren.model.verified import sign
 from warren.proto.control import desired
-from warren.proto.control.administration import (
-    SERVICES_MAX,
-    Actor,
-    ConnectorEntry,
-    ConnectorRequest,
-    DesiredState,
-    ServiceEntry,
-    ServiceRequest,
-)
-from warren.proto.control.administration import Problem as KeyProblem
+from warren.proto.control.administration import Actor, ConnectorEntry, ConnectorRequest, ServiceEntry, ServiceRequest
 from warren.proto.control.desired_services import (
     connector_state,
     connector_text,
@@ -48,6 +33,8 @@ from warren.proto.control.desired_services import (
     service_text,
     service_warnings,
 )
+from warren.proto.control.desired_state import SERVICES_MAX, DesiredState
+from warren.proto.control.desired_state import Problem as KeyProblem
 
 SHOWN_MEMBERS_MAX: Final = 32
 """Names in an entry; beyond them the count will do."""

@@ -9,11 +9,12 @@ from typing import Final
 import msgspec
 
 from warren.coordinator.alarms import KeyAlarms
+from warren.coordinator.conditions import above, equal
 from warren.coordinator.core import Core
 from warren.coordinator.enrolment import admitted
 from warren.coordinator.notices import SessionEnded, SignalSent, notice_of
 from warren.coordinator.problems import Problem
-from warren.coordinator.rows import MemberRow, ReplicaRow, ReportRow, SessionRow, above, equal
+from warren.coordinator.rows import MemberRow, ReplicaRow, ReportRow, SessionRow
 from warren.coordinator.wakes import Wake
 from warren.coordinator.work import Work
 from warren.identity.signing import VerifyKey

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from warren.coordinator.rows import R, Row, Value, Where
+from warren.coordinator.conditions import Value, Where
+from warren.coordinator.rows import R, Row
 from warren.errors import UsageError
 
 NOTICE_CHARACTERS_MAX = 7_900

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from heapq import nlargest, nsmallest
 
+from warren.coordinator.conditions import Value, Where
 from warren.coordinator.problems import Problem
-from warren.coordinator.rows import ROWS, NetworkRow, R, Row, Value, Where
+from warren.coordinator.rows import ROWS, NetworkRow, R, Row
 
 _Key = tuple[Value, ...]
 

@@ -19,8 +19,9 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.sql.elements import ColumnElement
 
 from warren import log
+from warren.coordinator.conditions import Value, Where
 from warren.coordinator.problems import Problem, unavailable
-from warren.coordinator.rows import R, Row, Value, Where
+from warren.coordinator.rows import R, Row
 from warren.coordinator.schema import TABLES
 
 _log = log.get("coordinator")

@@ -6,10 +6,11 @@ from typing import Final, Literal, cast
 
 import msgspec
 
+from warren.coordinator.conditions import above, equal
 from warren.coordinator.core import Core
 from warren.coordinator.minting import TOKEN_SCHEME, Minted, hash_of_token, mint
 from warren.coordinator.problems import Problem
-from warren.coordinator.rows import FactRow, TokenRow, above, equal
+from warren.coordinator.rows import FactRow, TokenRow
 from warren.coordinator.work import Work, key_of, refuse_actor, shown, when
 from warren.identity.signing import VerifyKey
 from warren.proto.control.administration import Actor, NewToken, Token, TokenRequest

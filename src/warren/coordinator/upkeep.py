@@ -11,12 +11,13 @@ from typing import Final
 import msgspec
 
 from warren import log
+from warren.coordinator.conditions import above, at_most, equal
 from warren.coordinator.core import Core
 from warren.coordinator.enrolment import renew
 from warren.coordinator.maps import Maps
 from warren.coordinator.members import LISTED_LONGER_S, write_revocation
 from warren.coordinator.memberships import remove
-from warren.coordinator.networks import coordinators, next_network_version, spec_of
+from warren.coordinator.network_rows import coordinators, next_network_version, spec_of
 from warren.coordinator.problems import Problem
 from warren.coordinator.relays import forget_unseen
 from warren.coordinator.rows import (
@@ -30,15 +31,13 @@ from warren.coordinator.rows import (
     SessionRow,
     TokenRow,
     UrlRow,
-    above,
-    at_most,
-    equal,
 )
 from warren.coordinator.sessions import REPLICA_DEAD_S, Sessions, gone, living
 from warren.coordinator.work import Work
 from warren.identity.signing import VerifyKey
-from warren.model.documents import Revocation, sign
+from warren.model.documents import Revocation
 from warren.model.envelope import unpack_envelope_untrusted
+from warren.model.verified import sign
 
 HEARTBEAT_S: Final = 5.0
 SWEEP_S: Final = 30.0

@@ -8,24 +8,15 @@ from typing import Final, NoReturn
 
 import msgspec
 
+from warren.coordinator.conditions import Value, Where, differs, equal
 from warren.coordinator.notices import revision_notice
 from warren.coordinator.problems import Problem
-from warren.coordinator.rows import (
-    DocumentRow,
-    EventRow,
-    NetworkRow,
-    R,
-    Row,
-    TokenRow,
-    Value,
-    Where,
-    differs,
-    equal,
-)
+from warren.coordinator.rows import DocumentRow, EventRow, NetworkRow, R, Row, TokenRow
 from warren.coordinator.store import Transaction
 from warren.identity.signing import VerifyKey
-from warren.model.documents import D, Document, Verified
+from warren.model.documents import Document
 from warren.model.envelope import pack_envelope
+from warren.model.verified import D, Verified
 from warren.proto.control.administration import Actor
 
 EVENT_CHARACTERS_MAX: Final = 1024

@@ -16,18 +16,9 @@ from warren.model.addresses import service_interface_id
 from warren.model.documents import NetworkSpec
 from warren.model.ip import unmapped
 from warren.model.members import Member
-from warren.model.services import (
-    HTTP_PORT,
-    METADATA,
-    PRIVILEGED_PORTS,
-    Connector,
-    Place,
-    Service,
-    parse_target,
-    place_of,
-    unprivileged,
-)
+from warren.model.services import HTTP_PORT, Connector, Service, place_of
 from warren.model.serving import selected
+from warren.model.stream_places import METADATA, PRIVILEGED_PORTS, Place, parse_target, unprivileged
 from warren.model.tunnel import IPAddress, IPNetwork
 
 SERVICE_ADDRESSES_MAX: Final = 65_536

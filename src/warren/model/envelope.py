@@ -5,7 +5,7 @@ payload bytes as they were carried: nothing is encoded anew to verify it, so unk
 every hand they pass through.
 
 Trust is a type: :func:`unpack_envelope_untrusted` gives an :class:`Envelope`, which says nothing yet; only
-:func:`warren.model.documents.verify` makes a :class:`~warren.model.documents.Verified` of it.
+:func:`warren.model.verified.verify` makes a :class:`~warren.model.verified.Verified` of it.
 """
 
 from __future__ import annotations

@@ -12,10 +12,11 @@ from msgspec import Meta
 from warren.errors import MalformedPacket
 from warren.identity.signing import VerifyKey
 from warren.model.addresses import INDEX_MAX
-from warren.model.documents import KINDS, Document, DocumentKey, Membership, NodeRecord, verify
+from warren.model.documents import KINDS, Document, DocumentKey, Membership, NodeRecord
 from warren.model.envelope import KIND_CHARACTERS_MAX, Envelope, check_envelope_untrusted, is_signed_by
 from warren.model.members import check_within_network
 from warren.model.parts import Key, Version
+from warren.model.verified import verify
 
 MEMBERS_MAX: Final = INDEX_MAX
 """More than that have no address."""

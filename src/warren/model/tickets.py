@@ -25,9 +25,10 @@ from msgspec import Meta
 
 from warren.errors import MalformedPacket, UsageError
 from warren.identity.signing import VerifyKey
-from warren.model.documents import Ticket, Verified, verify
+from warren.model.documents import Ticket
 from warren.model.envelope import is_signed_by, pack_envelope, unpack_envelope_untrusted
 from warren.model.parts import Key, Url
+from warren.model.verified import Verified, verify
 
 TICKET_SCHEME: Final = "warren-ticket:"
 ACCESS_SCHEME: Final = "warren-access:"

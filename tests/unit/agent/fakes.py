@@ -20,16 +20,7 @@ from warren.agent.shared import Shared
 from warren.agent.state import NetworkState
 from warren.agent.stream_doors import Doors
 from warren.agent.world import World
-from warren.api.node import (
-    Connected,
-    Disconnected,
-    EnrolRequest,
-    Event,
-    Published,
-    Refused,
-    SignalReceived,
-    UpdateReceived,
-)
+from warren.api.node_events import Connected, Disconnected, Event, Published, Refused, SignalReceived, UpdateReceived
 from warren.engine.choose import Choice
 from warren.engine.memory import MemoryEngine, MemoryNetwork
 from warren.engine.memory_network import Train
@@ -52,8 +43,6 @@ from warren.model.documents import (
     Revocation,
     Rule,
     Ticket,
-    Verified,
-    sign,
 )
 from warren.model.envelope import Envelope
 from warren.model.netmap import Member
@@ -61,7 +50,9 @@ from warren.model.policy import DEFAULT_POLICY
 from warren.model.services import Service
 from warren.model.tickets import ticket_text
 from warren.model.tunnel import IPAddress
+from warren.model.verified import Verified, sign
 from warren.proto.control import messages
+from warren.proto.control.client import EnrolRequest
 
 EPOCH_S = 1_700_000_000
 URL = "https://192.0.2.1:8443"

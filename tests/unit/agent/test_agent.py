@@ -12,7 +12,7 @@ from tests.unit.agent.fakes import FakeCoordinator
 from tests.unit.agent.machines import Machine, scenario
 from warren.agent.agent import Agent
 from warren.agent.config import AgentConfig
-from warren.api.node import Disconnected
+from warren.api.node_events import Disconnected
 from warren.errors import OperationFailed, UsageError
 
 

@@ -10,9 +10,10 @@ from tests.unit.agent.fakes import EPOCH_S, FakeCoordinator, signing_key
 from warren.agent.desired import Claim, Wanted, wanted
 from warren.identity.keys import PublicKey
 from warren.identity.signing import VerifyKey
-from warren.model.documents import NodeRecord, sign
+from warren.model.documents import NodeRecord
 from warren.model.netmap import NetworkMap
 from warren.model.services import Service
+from warren.model.verified import sign
 
 IF = "w-home"
 ME, B, C = (signing_key(name) for name in ("me", "b", "c"))

@@ -11,7 +11,7 @@ from tests.unit.agent.fakes import EPOCH_S, FakeCoordinator
 from tests.unit.agent.machines import Machine, scenario
 from warren.agent import joining
 from warren.agent.agent import Agent
-from warren.api.node import Refused
+from warren.api.node_events import Refused
 from warren.errors import OperationFailed, Unreachable, UsageError
 from warren.identity.signing import VerifyKey
 from warren.proto.control import messages

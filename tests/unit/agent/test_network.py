@@ -22,15 +22,16 @@ from tests.unit.agent.fakes import (
 )
 from warren.agent.config import AgentConfig
 from warren.agent.stated import Stated, StatedAddress
-from warren.api.node import Disconnected, Refused, UpdateReceived
+from warren.api.node_events import Disconnected, Refused, UpdateReceived
 from warren.engine.memory import MemoryNetwork
 from warren.errors import OperationFailed, Unreachable
 from warren.identity.keys import PrivateKey
 from warren.linux.netlink_values import Address, Route
 from warren.linux.nft import Table
-from warren.model.documents import Candidate, NodeRecord, sign
+from warren.model.documents import Candidate, NodeRecord
 from warren.model.envelope import pack_envelope
 from warren.model.tunnel import TransportAddress, TunnelChange, TunnelStatus
+from warren.model.verified import sign
 from warren.proto.control import messages
 
 

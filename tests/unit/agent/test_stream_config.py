@@ -6,7 +6,7 @@ import pytest
 
 from warren.agent.config import AgentConfig, parse
 from warren.errors import UsageError
-from warren.model.services import parse_listen, parse_target
+from warren.model.stream_places import parse_listen, parse_target
 
 COMPLETE = b"""
 engine = "rootless"

@@ -12,12 +12,11 @@ import pytest
 
 from tests.support.control_pair import AUTHORITY, NODE, OTHER, TICKET, record
 from tests.support.control_server import TestCoordinator, certificate, certificate_issued_by
-from warren.api.node import (
+from warren.api.node import NodeLink
+from warren.api.node_events import (
     Connected,
     Disconnected,
-    EnrolRequest,
     Event,
-    NodeLink,
     Published,
     Refused,
     SignalReceived,
@@ -25,8 +24,10 @@ from warren.api.node import (
     UpdateReceived,
 )
 from warren.errors import OperationFailed, Unreachable
-from warren.model.documents import Coordinator, NodeRecord, Verified, verify
+from warren.model.documents import Coordinator, NodeRecord
+from warren.model.verified import Verified, verify
 from warren.proto.control import messages
+from warren.proto.control.client import EnrolRequest
 from warren.proto.control.messages import Report, Update
 from warren.proto.control.server_events import AuthenticateWanted, EnrolWanted, PublishWanted, Reported, SignalWanted
 

@@ -15,10 +15,8 @@ from warren.api.rest import AdminClient, RequestInvalid
 from warren.errors import OperationFailed, Unreachable, UsageError
 from warren.model.tickets import Access
 from warren.proto.control.administration import (
-    ApplyRequest,
     ConnectorEntry,
     ConnectorRequest,
-    DesiredState,
     Event,
     Invite,
     InviteRequest,
@@ -27,8 +25,6 @@ from warren.proto.control.administration import (
     NetworkRequest,
     NetworkStatus,
     NewToken,
-    Plan,
-    Problem,
     RelayEntry,
     RelayRequest,
     Revoked,
@@ -36,6 +32,7 @@ from warren.proto.control.administration import (
     ServiceRequest,
     TokenRequest,
 )
+from warren.proto.control.desired_state import ApplyRequest, DesiredState, Plan, Problem
 
 AT = datetime(2026, 11, 21, tzinfo=UTC)
 KEY = "a" * 52

@@ -12,12 +12,11 @@ from typing import TypeVar
 import pytest
 
 from tests.unit.coordinator.web.harness import Running, running
-from warren.api.node import (
+from warren.api.node import NodeLink
+from warren.api.node_events import (
     Connected,
     Disconnected,
-    EnrolRequest,
     Event,
-    NodeLink,
     Published,
     Refused,
     SignalReceived,
@@ -27,17 +26,13 @@ from warren.api.node import (
 from warren.api.rest import AdminClient, RequestInvalid
 from warren.errors import OperationFailed
 from warren.identity.signing import SigningKey, VerifyKey
-from warren.model.documents import Coordinator, NodeRecord, Rule, sign
+from warren.model.documents import Coordinator, NodeRecord, Rule
 from warren.model.netmap import NetworkMap
 from warren.model.tickets import Access, access_text, read_access, read_ticket
-from warren.proto.control.administration import (
-    ApplyRequest,
-    DesiredState,
-    InviteRequest,
-    MemberChange,
-    NetworkRequest,
-    TokenRequest,
-)
+from warren.model.verified import sign
+from warren.proto.control.administration import InviteRequest, MemberChange, NetworkRequest, TokenRequest
+from warren.proto.control.client import EnrolRequest
+from warren.proto.control.desired_state import ApplyRequest, DesiredState
 from warren.proto.control.messages import Report, Task
 
 E = TypeVar("E")

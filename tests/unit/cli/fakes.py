@@ -14,10 +14,8 @@ from warren.model.documents import Rule
 from warren.model.tickets import Access, access_text
 from warren.proto.control import local
 from warren.proto.control.administration import (
-    ApplyRequest,
     ConnectorEntry,
     ConnectorRequest,
-    DesiredState,
     Event,
     Invite,
     InviteRequest,
@@ -26,13 +24,13 @@ from warren.proto.control.administration import (
     Network,
     NetworkRequest,
     NewInvite,
-    Plan,
     RelayEntry,
     RelayRequest,
     Revoked,
     ServiceEntry,
     ServiceRequest,
 )
+from warren.proto.control.desired_state import ApplyRequest, DesiredState, Plan
 from warren.proto.control.messages import Task
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)

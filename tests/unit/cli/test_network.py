@@ -13,7 +13,7 @@ from tests.unit.cli.fakes import STATE, TICKET, FakeAdmin, admin
 from warren import cli
 from warren.cli import output
 from warren.cli.network_invite import qr_lines
-from warren.proto.control.administration import ConnectorState, DesiredState, ServiceState
+from warren.proto.control.desired_state import ConnectorState, DesiredState, ServiceState
 
 __all__ = ["admin"]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from warren.cli.network_file import BYTES_MAX, read
 from warren.cli.network_render import render
 from warren.model.documents import Rule
-from warren.proto.control.administration import (
+from warren.proto.control.desired_state import (
     ConnectorState,
     DesiredState,
     MemberState,

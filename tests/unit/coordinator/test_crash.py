@@ -17,12 +17,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.coordinators import ADMIN_S, URL
-from warren.coordinator.rows import DocumentRow, InviteRow, MemberRow, NetworkRow, PlaceRow, RevokedRow, differs
+from warren.coordinator.conditions import differs
+from warren.coordinator.rows import DocumentRow, InviteRow, MemberRow, NetworkRow, PlaceRow, RevokedRow
 from warren.coordinator.service import Options, Service
 from warren.coordinator.store import open_store
 from warren.identity.signing import VerifyKey
-from warren.model.documents import verify
 from warren.model.envelope import unpack_envelope_untrusted
+from warren.model.verified import verify
 
 KILLS = 30
 ROOT = Path(__file__).parents[3]

@@ -16,8 +16,9 @@ from tests.support.postgres import PostgresServer, postgres_server
 from warren.coordinator.problems import Problem
 from warren.coordinator.service import Options
 from warren.identity.signing import VerifyKey
-from warren.model.documents import NodeRecord, sign
+from warren.model.documents import NodeRecord
 from warren.model.tickets import read_ticket
+from warren.model.verified import sign
 from warren.proto.control.administration import InviteRequest, MemberChange, NetworkRequest
 
 

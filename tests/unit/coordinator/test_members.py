@@ -8,7 +8,8 @@ from tests.support.coordinators import Node, World, run
 from warren.coordinator.problems import Problem
 from warren.coordinator.upkeep import DAY_S
 from warren.model.documents import Rule
-from warren.proto.control.administration import ApplyRequest, DesiredState, MemberChange
+from warren.proto.control.administration import MemberChange
+from warren.proto.control.desired_state import ApplyRequest, DesiredState
 from warren.proto.control.messages import Interface, Report, Task
 
 

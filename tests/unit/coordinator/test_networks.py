@@ -10,15 +10,8 @@ from warren.coordinator.problems import Problem
 from warren.identity.signing import VerifyKey
 from warren.model.documents import Coordinator, Rule
 from warren.model.policy import DEFAULT_POLICY
-from warren.proto.control.administration import (
-    ApplyRequest,
-    DesiredState,
-    InviteRequest,
-    MemberChange,
-    MemberState,
-    NetworkRequest,
-    PolicyTest,
-)
+from warren.proto.control.administration import InviteRequest, MemberChange, NetworkRequest
+from warren.proto.control.desired_state import ApplyRequest, DesiredState, MemberState, PolicyTest
 
 DENY = Rule(action="deny", sources=("members",), destinations=("members",))
 

@@ -13,16 +13,9 @@ from tests.support.coordinators import Node, World, run, world
 from warren.coordinator.problems import Problem
 from warren.model.documents import NetworkSpec, Rule
 from warren.model.services import Connector, Service
-from warren.proto.control.administration import (
-    ApplyRequest,
-    ConnectorRequest,
-    DesiredState,
-    MemberChange,
-    PolicyTest,
-    ServiceRequest,
-    ServiceState,
-)
+from warren.proto.control.administration import ConnectorRequest, MemberChange, ServiceRequest
 from warren.proto.control.desired_services import SPEC_BYTES_MAX
+from warren.proto.control.desired_state import ApplyRequest, DesiredState, PolicyTest, ServiceState
 
 ALL = Rule(action="allow", sources=("members",), destinations=("members",))
 

@@ -13,14 +13,8 @@ from tests.support.coordinators import ADMIN_S, World, run, world
 from warren.coordinator.minting import TOKEN_SCHEME, mint
 from warren.coordinator.problems import Problem
 from warren.coordinator.service import Options
-from warren.proto.control.administration import (
-    Actor,
-    ApplyRequest,
-    InviteRequest,
-    MemberChange,
-    NetworkRequest,
-    TokenRequest,
-)
+from warren.proto.control.administration import Actor, InviteRequest, MemberChange, NetworkRequest, TokenRequest
+from warren.proto.control.desired_state import ApplyRequest
 
 
 def test_the_first_token_is_given_once_and_has_an_end() -> None:

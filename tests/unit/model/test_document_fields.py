@@ -10,8 +10,9 @@ import pytest
 from tests.support.networks import MadeNetwork
 from warren.errors import MalformedPacket
 from warren.identity.signing import SigningKey
-from warren.model.documents import Document, Verified, sign, verify
+from warren.model.documents import Document
 from warren.model.envelope import Envelope, seal
+from warren.model.verified import Verified, sign, verify
 
 HOME = MadeNetwork()
 DOCUMENTS: dict[str, Verified[Document]] = {

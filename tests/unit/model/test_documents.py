@@ -12,20 +12,10 @@ from hypothesis import strategies as st
 from tests.support.networks import NOW_S, MadeNetwork, signing_key
 from warren.errors import MalformedPacket
 from warren.identity.signing import SigningKey
-from warren.model.documents import (
-    SMALL_BYTES_MAX,
-    Candidate,
-    Document,
-    DocumentKey,
-    Membership,
-    NodeRecord,
-    Rule,
-    Verified,
-    sign,
-    verify,
-)
+from warren.model.documents import Candidate, Document, DocumentKey, Membership, NodeRecord, Rule
 from warren.model.envelope import Envelope, pack_envelope, seal, unpack_envelope_untrusted
 from warren.model.parts import canonical_address, canonical_network, check_selector, port_range
+from warren.model.verified import SMALL_BYTES_MAX, Verified, sign, verify
 
 HOME, WORK = MadeNetwork("home"), MadeNetwork("work")
 

@@ -13,19 +13,11 @@ from hypothesis import strategies as st
 
 from tests.support.networks import MadeNetwork
 from warren.errors import MalformedPacket
-from warren.model.documents import NetworkSpec, verify
+from warren.model.documents import NetworkSpec
 from warren.model.envelope import seal
-from warren.model.services import (
-    Connector,
-    Place,
-    Service,
-    Target,
-    check_domain,
-    mismatch,
-    parse_listen,
-    parse_target,
-    place_of,
-)
+from warren.model.services import Connector, Service, mismatch, place_of
+from warren.model.stream_places import Place, Target, check_domain, parse_listen, parse_target
+from warren.model.verified import verify
 
 HOME = MadeNetwork()
 SERVICE: dict[str, Any] = {"name": "web", "at": ["members"], "target": "localhost:80"}

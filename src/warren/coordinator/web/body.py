@@ -11,7 +11,7 @@ from litestar import Request
 
 from warren.coordinator.web import problems
 from warren.model.parts import COMMENT_PATTERN, NAME_PATTERN, SUFFIX_PATTERN, TAG_PATTERN
-from warren.proto.control import administration
+from warren.proto.control import desired_state
 
 _PLACE: Final = re.compile(r" - at (?:`key` in )?`\$?\.?(.*)`$")
 _PATTERN: Final = re.compile(r"^Expected `str` matching regex (.*)$", re.DOTALL)
@@ -54,14 +54,14 @@ def decode_untrusted(body: bytes, wanted: Any) -> Any:
         ) from None
 
 
-def _explain(error: msgspec.ValidationError) -> administration.Problem:
+def _explain(error: msgspec.ValidationError) -> desired_state.Problem:
     text = str(error)
     found = _PLACE.search(text)
     what = text if found is None else text[: found.start()]
     pattern = _PATTERN.match(what)
     if pattern is not None:
         what = _WORDS.get(pattern[1], "the text is not of the form that is described")
-    return administration.Problem(where="" if found is None else found[1], what=what[:_WHAT_CHARACTERS_MAX])
+    return desired_state.Problem(where="" if found is None else found[1], what=what[:_WHAT_CHARACTERS_MAX])
 
 
 @functools.cache

@@ -175,10 +175,7 @@ class NodeSession:
     async def _send_all(self) -> None:
         try:
             while True:
-                for data in self._session.take_transmits():
-                    self._metrics.node_messages.labels("out").inc()
-                    self._metrics.node_bytes.labels("out").inc(len(data))
-                    await self._send({"type": "websocket.send", "bytes": data})
+                await self._transmit()
                 if self._session.state is State.ENDED:
                     if not self._session.pending_bytes:
                         await self._close()
@@ -192,6 +189,12 @@ class NodeSession:
             self._session.end("the connection is lost")
             self._over = True
 
+    async def _transmit(self) -> None:
+        for data in self._session.take_transmits():
+            self._metrics.node_messages.labels("out").inc()
+            self._metrics.node_bytes.labels("out").inc(len(data))
+            await self._send({"type": "websocket.send", "bytes": data})
+
     async def _catch_up(self) -> None:
         """Send what the node lacks, part by part, as fast as it reads."""
         await self._grant()
@@ -202,10 +205,7 @@ class NodeSession:
             return
         for part in parts:
             self._session.update(part.head, part.message)
-            for data in self._session.take_transmits():
-                self._metrics.node_messages.labels("out").inc()
-                self._metrics.node_bytes.labels("out").inc(len(data))
-                await self._send({"type": "websocket.send", "bytes": data})
+            await self._transmit()
 
     async def _grant(self) -> None:
         """Give the node what it needs to use the relays, if that is not what it has."""

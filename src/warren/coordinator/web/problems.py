@@ -15,7 +15,7 @@ from litestar.exceptions import (
 )
 
 from warren.coordinator.problems import Problem
-from warren.proto.control import administration
+from warren.proto.control import desired_state
 
 MEDIA_TYPE: Final = b"application/problem+json"
 
@@ -61,7 +61,7 @@ class ProblemDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     detail: str
     remedy: str
     """What to do about it; empty when nothing helps."""
-    problems: tuple[administration.Problem, ...] = ()
+    problems: tuple[desired_state.Problem, ...] = ()
     """All that is wrong with the body, place by place."""
 
 
@@ -110,7 +110,7 @@ def from_framework(error: HTTPException, path: str) -> Problem:
         wrong = error.extra if isinstance(error.extra, list) else []
         return invalid(
             tuple(
-                administration.Problem(where=str(one.get("key", "")), what=str(one.get("message", "")))
+                desired_state.Problem(where=str(one.get("key", "")), what=str(one.get("message", "")))
                 for one in wrong
                 if isinstance(one, dict)
             )
@@ -123,7 +123,7 @@ def from_framework(error: HTTPException, path: str) -> Problem:
 _NO_BODY: Final = [{"message": "'data'", "key": "data", "source": "body"}]
 
 
-def invalid(problems: tuple[administration.Problem, ...]) -> Problem:
+def invalid(problems: tuple[desired_state.Problem, ...]) -> Problem:
     """A request whose parts are not what they should be."""
     detail = "; ".join(": ".join(filter(None, (one.where, one.what))) for one in problems[:3])
     problem = HttpProblem("invalid", detail, "Correct it; GET /v1/openapi.json tells what is expected.")

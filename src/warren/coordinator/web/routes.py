@@ -1,4 +1,4 @@
-"""The paths of the REST API, each one call of the service. What they take and give is in proto/control/administration.
+"""The paths of the REST API, each one call of the service. Their bodies: proto/control/{administration,desired_state}.
 
 All of them stand behind :class:`~warren.coordinator.web.auth.Authenticated`; those that do not are in
 :mod:`~warren.coordinator.web.public_routes`.
@@ -19,8 +19,6 @@ from warren.coordinator.web.metrics import CONTENT_TYPE, Metrics
 from warren.coordinator.web.stream_routes import STREAMS
 from warren.proto.control.administration import (
     Actor,
-    ApplyRequest,
-    DesiredState,
     Event,
     Invite,
     InviteRequest,
@@ -32,13 +30,13 @@ from warren.proto.control.administration import (
     NetworkStatus,
     NewInvite,
     NewToken,
-    Plan,
     RelayEntry,
     RelayRequest,
     Revoked,
     Token,
     TokenRequest,
 )
+from warren.proto.control.desired_state import ApplyRequest, DesiredState, Plan
 
 After = Annotated[
     int | None,

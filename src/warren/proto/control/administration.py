@@ -12,9 +12,8 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from warren.model.documents import Rule
 from warren.model.parts import NAME_PATTERN, SUFFIX_CHARACTERS_MAX, SUFFIX_PATTERN, TAG_PATTERN
-from warren.model.services import Connector, ConnectorTerms, Service, ServiceTerms
+from warren.model.services import Connector, Service
 from warren.proto.control.messages import Interface, Task
 from warren.proto.control.spans import INVITE_S_MAX, TOKEN_S_MAX
 
@@ -29,20 +28,17 @@ HOST_PATTERN: Final = (
 )
 """An IP address or a DNS name, as far as a pattern tells."""
 
-SERVICES_MAX: Final = 1024
-"""Of one network, and as many connectors: what a NetworkSpec has room for."""
-
 LEASE_S_MIN, LEASE_S_MAX = 60, 30 * 86_400
 
 
-class _Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    pass
+class Value(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A body, or a part of one. A key that it does not have is refused, since it may be misspelt."""
 
 
 # Actors
 
 
-class Actor(_Value, frozen=True, kw_only=True):
+class Actor(Value, frozen=True, kw_only=True):
     """Who asks: made from a verified token by the one function that does so, and by nothing else."""
 
     name: str
@@ -54,14 +50,14 @@ class Actor(_Value, frozen=True, kw_only=True):
     """The id of that token: whether it still stands is asked again in every transaction that writes."""
 
 
-class TokenRequest(_Value, frozen=True, kw_only=True):
+class TokenRequest(Value, frozen=True, kw_only=True):
     label: Annotated[str, Meta(min_length=1, max_length=64)]
     role: Literal["admin", "reader"] = "admin"
     network: KeyText | NameText | None = None
     ttl_s: Annotated[int, Meta(ge=1, le=TOKEN_S_MAX)]
 
 
-class Token(_Value, frozen=True, kw_only=True):
+class Token(Value, frozen=True, kw_only=True):
     id: str
     label: str
     role: Literal["admin", "reader"]
@@ -78,7 +74,7 @@ class NewToken(Token, frozen=True, kw_only=True):
 # Networks
 
 
-class NetworkRequest(_Value, frozen=True, kw_only=True):
+class NetworkRequest(Value, frozen=True, kw_only=True):
     name: NameText
     prefix4: Annotated[str, Meta(max_length=18)] | None = None
     """An IPv4 block for the members, such as 10.77.0.0/16; private or shared address space (RFC 1918, RFC 6598)."""
@@ -86,7 +82,7 @@ class NetworkRequest(_Value, frozen=True, kw_only=True):
     lease_s: Annotated[int, Meta(ge=LEASE_S_MIN, le=LEASE_S_MAX)] = 86_400
 
 
-class Network(_Value, frozen=True, kw_only=True):
+class Network(Value, frozen=True, kw_only=True):
     id: KeyText
     name: NameText
     prefix6: str
@@ -101,97 +97,17 @@ class Network(_Value, frozen=True, kw_only=True):
     created: datetime
 
 
-# Desired state
-
-
-class MemberState(_Value, frozen=True, kw_only=True, omit_defaults=True):
-    """What a desired-state file says of one member."""
-
-    tags: Annotated[tuple[TagText, ...], Meta(max_length=64)] = ()
-    routes: Annotated[tuple[str, ...], Meta(max_length=64)] = ()
-
-
-class PolicyTest(_Value, frozen=True, kw_only=True, omit_defaults=True):
-    """A question to the policy with the answer it must give; an apply that would break one is refused."""
-
-    source: Note
-    """A member's name, or an address."""
-    destination: Note
-    """A member's name, an address, or ``service:NAME``."""
-    protocol: Literal["tcp", "udp", "icmp"] = "tcp"
-    port: Annotated[int, Meta(ge=1, le=65_535)] | None = None
-    expect: Literal["allow", "deny"]
-
-
-class ServiceState(ServiceTerms, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a desired state says of one service."""
-
-
-class ConnectorState(ConnectorTerms, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a desired state says of one connector."""
-
-
-class DesiredState(_Value, frozen=True, kw_only=True, omit_defaults=True):
-    """All of a network that an operator decides. ``members`` lists whom it speaks of; others keep what they have.
-    ``services`` and ``connectors`` are all there are to be; None: as they are.
-    """
-
-    suffix: Annotated[str, Meta(pattern=SUFFIX_PATTERN, max_length=SUFFIX_CHARACTERS_MAX)] | None = None
-    lease_s: Annotated[int, Meta(ge=LEASE_S_MIN, le=LEASE_S_MAX)] | None = None
-    members: Annotated[dict[NameText, MemberState], Meta(max_length=10_000)] = {}
-    relay_members: Annotated[tuple[Note, ...], Meta(max_length=64)] | None = None
-    """Selectors of the members that may relay for others; a public one of them that offers it does."""
-    services: Annotated[dict[NameText, ServiceState], Meta(max_length=SERVICES_MAX)] | None = None
-    connectors: Annotated[dict[NameText, ConnectorState], Meta(max_length=SERVICES_MAX)] | None = None
-    policy: Annotated[tuple[Rule, ...], Meta(max_length=4096)]
-    tests: Annotated[tuple[PolicyTest, ...], Meta(max_length=4096)] = ()
-
-
-class Change(_Value, frozen=True, kw_only=True):
-    """One line of a plan."""
-
-    action: Literal["add", "remove", "change"]
-    subject: str
-    """``policy rule 3``, ``tags of web1``, ``suffix`` …"""
-    before: str | None
-    after: str | None
-
-
-class Problem(_Value, frozen=True, kw_only=True):
-    """One thing wrong with a desired state."""
-
-    where: str
-    """The key it is about, as a path: ``policy[2].sources``, ``members.web1.routes``, ``tests[0]``."""
-    what: str
-
-
-class Plan(_Value, frozen=True, kw_only=True):
-    """What an apply would do. It may be applied as long as the network is still at ``version``."""
-
-    version: int
-    changes: tuple[Change, ...]
-    problems: tuple[Problem, ...]
-    warnings: tuple[Problem, ...] = ()
-    """What is perhaps not meant, and hinders nothing."""
-
-
-class ApplyRequest(_Value, frozen=True, kw_only=True):
-    state: DesiredState
-    version: int | None = None
-    """That of the plan that was reviewed; the apply is refused when the network has changed since. None: whatever."""
-
-
 # Invites
 
 
-class InviteRequest(_Value, frozen=True, kw_only=True):
+class InviteRequest(Value, frozen=True, kw_only=True):
     uses: Annotated[int, Meta(ge=1, le=100_000)] = 1
     ttl_s: Annotated[int, Meta(ge=1, le=INVITE_S_MAX)] = 3600
     tags: Annotated[tuple[TagText, ...], Meta(max_length=64)] = ()
     ephemeral: bool = False
 
 
-class Invite(_Value, frozen=True, kw_only=True):
+class Invite(Value, frozen=True, kw_only=True):
     id: str
     uses: int
     used: int
@@ -210,7 +126,7 @@ class NewInvite(Invite, frozen=True, kw_only=True):
 # Relays
 
 
-class RelayRequest(_Value, frozen=True, kw_only=True):
+class RelayRequest(Value, frozen=True, kw_only=True):
     """A TURN server that members may use: our own or coturn. It takes names and passwords made from ``secret``."""
 
     name: NameText
@@ -229,7 +145,7 @@ class RelayRequest(_Value, frozen=True, kw_only=True):
         return f"RelayRequest(name={self.name!r}, …)"
 
 
-class RelayEntry(_Value, frozen=True, kw_only=True):
+class RelayEntry(Value, frozen=True, kw_only=True):
     name: NameText
     hosts: tuple[str, ...]
     udp_port: int | None
@@ -244,7 +160,7 @@ class RelayEntry(_Value, frozen=True, kw_only=True):
 # Services and connectors
 
 
-class Hindrance(_Value, frozen=True, kw_only=True):
+class Hindrance(Value, frozen=True, kw_only=True):
     """Why a member does not do what it is named for in a service or connector."""
 
     member: NameText
@@ -297,7 +213,7 @@ class ConnectorEntry(ConnectorRequest, frozen=True, kw_only=True, omit_defaults=
 # Members
 
 
-class Member(_Value, frozen=True, kw_only=True):
+class Member(Value, frozen=True, kw_only=True):
     id: KeyText
     name: NameText
     prefix6: str
@@ -327,7 +243,7 @@ class MemberStatus(Member, frozen=True, kw_only=True):
     system: str
 
 
-class MemberChange(_Value, frozen=True, kw_only=True, omit_defaults=True):
+class MemberChange(Value, frozen=True, kw_only=True, omit_defaults=True):
     """None: as it is."""
 
     name: NameText | None = None
@@ -335,7 +251,7 @@ class MemberChange(_Value, frozen=True, kw_only=True, omit_defaults=True):
     routes: Annotated[tuple[str, ...], Meta(max_length=64)] | None = None
 
 
-class Revoked(_Value, frozen=True, kw_only=True):
+class Revoked(Value, frozen=True, kw_only=True):
     id: KeyText
     name: str
     at: datetime
@@ -346,7 +262,7 @@ class Revoked(_Value, frozen=True, kw_only=True):
 # Events and status
 
 
-class Event(_Value, frozen=True, kw_only=True):
+class Event(Value, frozen=True, kw_only=True):
     """An entry of the audit log."""
 
     sequence: int
@@ -359,7 +275,7 @@ class Event(_Value, frozen=True, kw_only=True):
     detail: str
 
 
-class NetworkStatus(_Value, frozen=True, kw_only=True):
+class NetworkStatus(Value, frozen=True, kw_only=True):
     network: Network
     connected: int
     members: tuple[MemberStatus, ...]

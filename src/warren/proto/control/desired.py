@@ -16,7 +16,6 @@ import msgspec
 
 from warren.model.documents import NetworkSpec, Rule
 from warren.model.members import Member
-from warren.proto.control.administration import Change, DesiredState, MemberState, Plan, PolicyTest
 from warren.proto.control.desired_problems import PROBLEMS_MAX, problems_of, question, route_error, selector_error
 from warren.proto.control.desired_services import (
     connector_of,
@@ -28,6 +27,7 @@ from warren.proto.control.desired_services import (
     service_text,
     service_warnings,
 )
+from warren.proto.control.desired_state import Change, DesiredState, MemberState, Plan, PolicyTest
 from warren.proto.control.spans import exact_span
 
 T = TypeVar("T")

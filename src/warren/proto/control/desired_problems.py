@@ -20,7 +20,7 @@ from warren.model.parts import canonical_address, canonical_network, check_selec
 from warren.model.policy import Flow, Judge, without_nested
 from warren.model.serving import service_named, serving
 from warren.model.tunnel import IPAddress, IPNetwork
-from warren.proto.control.administration import DesiredState, PolicyTest, Problem
+from warren.proto.control.desired_state import DesiredState, PolicyTest, Problem
 
 PROBLEMS_MAX: Final = 100
 """Nobody reads more of them before mending the first."""

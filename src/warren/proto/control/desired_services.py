@@ -23,8 +23,8 @@ from warren.model.services import (
     mismatch,
 )
 from warren.model.serving import selected
-from warren.proto.control.administration import ConnectorState, Problem, ServiceState
 from warren.proto.control.desired_problems import Known, like
+from warren.proto.control.desired_state import ConnectorState, Problem, ServiceState
 from warren.proto.control.spans import exact_span
 
 SPEC_BYTES_MAX: Final = PAYLOAD_BYTES_MAX - (64 << 10)

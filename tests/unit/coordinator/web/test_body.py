@@ -8,7 +8,8 @@ import pytest
 
 from warren.coordinator.web.body import decode_untrusted
 from warren.coordinator.web.problems import HttpProblem
-from warren.proto.control.administration import DesiredState, InviteRequest, NetworkRequest, TokenRequest
+from warren.proto.control.administration import InviteRequest, NetworkRequest, TokenRequest
+from warren.proto.control.desired_state import DesiredState
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ from warren.coordinator.limits import Limits, Rate
 from warren.coordinator.problems import Problem
 from warren.coordinator.service import Service
 from warren.identity.signing import SigningKey, VerifyKey
-from warren.model.documents import Candidate, NodeRecord, sign
+from warren.model.documents import Candidate, NodeRecord
+from warren.model.verified import sign
 from warren.proto.control import messages, server
 from warren.proto.control.messages import (
     Accepted,

@@ -13,7 +13,8 @@ from tests.support.networks import COLLIDING, MadeNetwork
 from warren.model.documents import NetworkSpec, Rule
 from warren.model.netmap import Member
 from warren.model.services import Service
-from warren.proto.control.administration import (
+from warren.proto.control.desired import Planned, plan, rule_text, state_of
+from warren.proto.control.desired_state import (
     Change,
     ConnectorState,
     DesiredState,
@@ -21,7 +22,6 @@ from warren.proto.control.administration import (
     PolicyTest,
     ServiceState,
 )
-from warren.proto.control.desired import Planned, plan, rule_text, state_of
 
 
 class World:
