@@ -59,7 +59,7 @@ class Agent:
         self.streams = StreamKeeper(
             where.state,
             where.run,
-            networks=lambda: tuple(self._runners),
+            networks=lambda: tuple(runner.situation for runner in self._runners),
             starting=lambda: any(network not in self._runners for network in self.known()),
             config=self._stream_config,
             resolve_name=self.resolve,
@@ -192,7 +192,7 @@ class Agent:
             engine=self._shared.world.choice.engine,
             engine_why=self._shared.world.choice.why,
             interfaces=interfaces(await self._shared.surroundings()),
-            networks=tuple(runner.status() for runner in self._runners),
+            networks=tuple(runner.situation.status() for runner in self._runners),
             streams=self.streams.streams,
         )
 
@@ -200,7 +200,7 @@ class Agent:
         """How it stands with the member called ``name``, as :meth:`resolve` reads names, and raises errors."""
         self.resolve(name)
         await asyncio.gather(*(runner.refresh() for runner in self._runners))
-        found = [one for runner in self._runners if (one := runner.explain(name)) is not None]
+        found = [one for runner in self._runners if (one := runner.situation.explain(name)) is not None]
         if not found:
             raise OperationFailed(f"{name} is this machine itself; `warren status` lists the others")
         return found[0]
@@ -211,7 +211,8 @@ class Agent:
 
         Raises OperationFailed when nobody is meant, UsageError when more than one is.
         """
-        found = {runner.name: addresses for runner in self._runners if (addresses := runner.addresses_of(name))}
+        situations = [runner.situation for runner in self._runners]
+        found = {one.name: addresses for one in situations if (addresses := one.addresses_of(name))}
         if len(found) > 1:
             raise UsageError(f"{name} is a name in {' and '.join(sorted(found))}; say {name}.{min(found)}")
         if not found:

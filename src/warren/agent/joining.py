@@ -50,9 +50,9 @@ class Joining:
         ticket = read_ticket(text, 0.0).document
         network = VerifyKey(ticket.network)
         runner = await self._present(network)
-        if runner is not None and runner.needs_ticket:
+        if runner is not None and runner.situation.needs_ticket:
             await self._runners.drop(network, runner)
-            if runner.revoked:
+            if runner.situation.revoked:
                 runner.state.remove()
                 self._shared.keys.forget(network)
             runner = None
@@ -69,7 +69,7 @@ class Joining:
         runner = self._runners.get(network)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(HEARD_WITHIN_S):
-                while runner is not None and not (runner.enrolling or runner.heard):
+                while runner is not None and not (runner.situation.enrolling or runner.situation.heard):
                     await runner.refresh()
                     await asyncio.sleep(_LOOK_EVERY_S)
         return runner
@@ -87,9 +87,9 @@ class Joining:
             async with asyncio.timeout(JOIN_WITHIN_S):
                 return await asyncio.shield(runner.joined)
         except TimeoutError:
-            why = runner.why_not_joined
+            why = runner.situation.why_not_joined
             expired = "; by this machine's clock the ticket has expired" if ticket.not_after <= wall_s else ""
-            if not runner.enrolling:
+            if not runner.situation.enrolling:
                 raise OperationFailed(f"{runner.name}: {why}") from None
             await self._give_up(network, runner)
             raise Unreachable(f"{runner.name} could not be joined: {why}{expired}") from None
@@ -109,7 +109,7 @@ class Joining:
         confirms.
         """
         network, runner = self._runners.find(name)
-        if not runner.needs_ticket:
+        if not runner.situation.needs_ticket:
             await runner.leave()
         await self._runners.drop(network, runner)
         runner.state.remove()

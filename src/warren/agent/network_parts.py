@@ -1,167 +1,47 @@
-"""The parts of one network of this node, put together, and what they are asked from outside."""
+"""What one network of this node is made of: the parts that its turns (:mod:`warren.agent.network_turns`) work with and
+its situation (:mod:`warren.agent.network_situation`) is read from.
+"""
 
 from __future__ import annotations
 
-import asyncio
+from collections.abc import Callable
 from ipaddress import ip_network
 
-from warren.agent.candidates import Surroundings, own_places
+from warren.agent.candidates import Surroundings
 from warren.agent.connecting import Connecting
-from warren.agent.desired import Wanted
 from warren.agent.due import Due
-from warren.agent.explaining import explanation
 from warren.agent.ground import Enrolment, Ground
 from warren.agent.reaching import Reaching
 from warren.agent.shared import Shared
 from warren.agent.state import NetworkState
-from warren.agent.status import membership, report
-from warren.agent.stream_directory import Directory
-from warren.agent.stream_order import Class, Nearness, nearness
 from warren.agent.telling import Telling
 from warren.agent.wanting import Wanting
 from warren.identity.signing import VerifyKey
-from warren.model.netmap import Member
-from warren.model.tunnel import IPAddress
-from warren.proto.control.local import Explanation, Joined, Membership
-from warren.proto.control.messages import Report, Task
+from warren.proto.control.client import EnrolRequest
 
 
-class NetworkParts:
-    """Single owner: the runner that is made of them (:mod:`warren.agent.network`)."""
+class Parts:
+    """Made once for each network, by the runner that owns it (:mod:`warren.agent.network`); used in its one task."""
 
     def __init__(
-        self, network: VerifyKey, shared: Shared, state: NetworkState, enrolment: Enrolment | None = None
+        self,
+        network: VerifyKey,
+        shared: Shared,
+        state: NetworkState,
+        enrolment: Enrolment | None,
+        wake: Callable[[], None],
     ) -> None:
-        self.network = network
-        self.state = state
-        self.joined: asyncio.Future[Joined] = asyncio.get_running_loop().create_future()
-        """The node is a member and its interface is up; or WarrenError, why it will not be one."""
-        self._shared = shared
-        self._world = shared.world
-        self._enrol = None if enrolment is None else enrolment.request
-        self._wake = asyncio.Event()
-        ground = Ground.of(network, shared, state, enrolment, self.wake)
-        self._key = ground.key
-        self._coordination = ground.coordination
-        self._keyring = ground.keyring
-        self._ledger = ground.ledger
-        self._saver = ground.saver
-        self._plane = ground.plane
-        self._connecting = Connecting(ground, returns=enrolment is None)
-        self._peering = self._connecting.peering
-        self._reaching = Reaching(ground, self._connecting)
-        self._telling = Telling(ground, self._reaching)
-        self._wanting = Wanting(ground, self._peering)
-        self._directory: Directory | None = None
-        self._directory_of: tuple[object, ...] = (None, None, None)
-        self._surroundings = Surroundings()
-        self._due = Due()
-        shared.claim(network, self.name, [ip_network(text) for text in state.settings.claims])
+        """Until the first turn says more, the network claims of this host what it did the last time."""
+        self.ground = Ground.of(network, shared, state, enrolment, wake)
+        self.connecting = Connecting(self.ground, returns=enrolment is None)
+        self.reaching = Reaching(self.ground, self.connecting)
+        self.telling = Telling(self.ground, self.reaching)
+        self.wanting = Wanting(self.ground, self.connecting.peering)
+        self.due = Due()
+        self.surroundings = Surroundings()
+        """What the last look at the host found."""
+        self.enrol: EnrolRequest | None = None if enrolment is None else enrolment.request
+        """To become a member first; None: it is one already."""
+        shared.claim(network, self.ground.coordination.name, [ip_network(text) for text in state.settings.claims])
         if state.settings.interface:
             shared.interfaces[network] = state.settings.interface
-
-    def wake(self) -> None:
-        """Have the next turn come soon."""
-        self._wake.set()
-
-    @property
-    def name(self) -> str:
-        """The network's name."""
-        return self._coordination.name
-
-    @property
-    def interface(self) -> str:
-        return self._plane.interface
-
-    @property
-    def wanted(self) -> Wanted:
-        """What the network asks of this node, as the last turn found it."""
-        return self._wanting.now
-
-    @property
-    def own(self) -> Member | None:
-        """The node as a member; None: it is none, as far as is known."""
-        return self._coordination.documents.member(self._key.verify_key.raw)
-
-    @property
-    def enrolling(self) -> bool:
-        """It was started with a ticket, and is no member yet."""
-        return self._enrol is not None
-
-    @property
-    def needs_ticket(self) -> bool:
-        """The node is no member any more, or its lease has ended without a coordinator to renew it."""
-        strange = self._coordination.standing.refused in {"not-a-member", "unknown-network"}
-        strange = strange or not self._coordination.coordinators
-        return self.revoked or strange or self.wanted.state == "expired"
-
-    @property
-    def revoked(self) -> bool:
-        """The node's key is good for nothing any more: coming back takes another."""
-        return self.wanted.state == "revoked" or self._coordination.standing.refused == "revoked"
-
-    @property
-    def heard(self) -> bool:
-        """A coordinator has said yes or no to the node, the last time that it was asked."""
-        standing = self._coordination.standing
-        return standing.connected or bool(standing.refused) or not self._coordination.coordinators
-
-    @property
-    def why_not_joined(self) -> str:
-        failed = next((task.reason for task in self._ledger.tasks() if task.state == "failed"), "")
-        waiting = "the coordinator has not sent the network's documents yet" if self.own is None else failed
-        return self._coordination.standing.error or waiting or "it is not up yet"
-
-    @property
-    def directory(self) -> Directory | None:
-        """Who is called what, and serves what; the same object as long as that stays so. None: it is not known."""
-        facts = (self.wanted, self.own, self.name)
-        if any(one is not other for one, other in zip(facts, self._directory_of, strict=True)):
-            self._directory_of, self._directory = facts, Directory.of(self.name, self.wanted, self.own)
-        return self._directory
-
-    def addresses_of(self, name: str) -> tuple[str, ...]:
-        """The overlay addresses of the live member or the service that ``name`` means, the nearest first; none when it
-        means nobody here.
-        """
-        directory = self.directory
-        return () if directory is None else directory.addresses(name, self.nearness)
-
-    def explain(self, name: str) -> Explanation | None:
-        """How it stands with the live member that ``name`` means; None: it means nobody else here."""
-        directory = self.directory
-        member = None if directory is None else directory.member(name)
-        return None if member is None else explanation(self._telling.view(self.wanted, self.own), member.name)
-
-    @property
-    def settled(self) -> bool:
-        """It is known what the network wants, or nobody will say so soon."""
-        return self.wanted.state != "starting" or (self.heard and not self.enrolling)
-
-    def nearness(self, node: bytes) -> Nearness:
-        """How near another member is, or this one."""
-        if node == self._key.verify_key.raw:
-            return Nearness(Class.SELF, 0.0)
-        state, seen = self._peering.seen(node)
-        place = self._connecting.reach.place(node)
-        return nearness(state, place, seen)
-
-    def own_ips(self) -> tuple[IPAddress, ...]:
-        """Where others reach this node outside the overlay, as far as is known."""
-        if not self._plane.interface:
-            return ()
-        return own_places(self._reaching.candidates(self._surroundings))
-
-    def tell_tasks(self, tasks: tuple[Task, ...]) -> None:
-        """How it stands with the streams of this network, for status and report."""
-        if tasks != self._telling.stream_tasks:
-            self._telling.stream_tasks = tasks
-            self._wake.set()
-
-    def status(self) -> Membership:
-        """For the people on this host, as the last turn found it."""
-        return membership(self._telling.view(self.wanted, self.own))
-
-    def report(self) -> Report:
-        """For the coordinator (R12)."""
-        return report(self._telling.view(self.wanted, self.own))

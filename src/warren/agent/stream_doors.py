@@ -20,7 +20,7 @@ from warren.reach.hosts import resolve_hosts
 
 
 class Network(Protocol):
-    """What is used of a network (:class:`~warren.agent.network.NetworkRunner`)."""
+    """What is used of a network (:class:`~warren.agent.network_situation.Situation`)."""
 
     network: VerifyKey
 

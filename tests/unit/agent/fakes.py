@@ -439,7 +439,7 @@ class FakeNode:
 
     @property
     def plane(self) -> FakePlane:
-        return self.host.planes[self.runner.interface]
+        return self.host.planes[self.runner.situation.interface]
 
     async def turn(self) -> float:
         for event in self.link.take():

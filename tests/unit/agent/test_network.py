@@ -71,7 +71,7 @@ class Pair:
 
     async def passes(self, sender: FakeNode, receiver: FakeNode) -> bool:
         """Whether a packet gets from one to the other within a second, with paths found on the way."""
-        mine, theirs = sender.runner.own, receiver.runner.own
+        mine, theirs = sender.runner.situation.own, receiver.runner.situation.own
         assert mine is not None
         assert theirs is not None
         receiver.plane.delivered.clear()
@@ -101,7 +101,7 @@ def scenario(work: Callable[[Pair], Awaitable[None]], tmp_path: Path, config: Ag
 
 
 def table_of(node: FakeNode) -> Table:
-    return Table("inet", f"warren-{node.runner.interface}")
+    return Table("inet", f"warren-{node.runner.situation.interface}")
 
 
 # Joining
@@ -114,7 +114,7 @@ def test_two_nodes_join_and_reach_each_other(tmp_path: Path) -> None:
         assert await pair.passes(pair.a, pair.b)
         assert await pair.passes(pair.b, pair.a)
         await pair.time(4)
-        status = pair.a.runner.status()
+        status = pair.a.runner.situation.status()
         assert status.state == "up"
         assert [(peer.name, peer.state) for peer in status.peers] == [("b", "connected")]
         assert {task.state for task in status.tasks} == {"done"}
@@ -145,13 +145,13 @@ def test_the_policy_stands_before_the_interface_is_up(tmp_path: Path) -> None:
         await settle(node)
         (link,) = [link for link in await node.host.netlink.links() if link.name == "w-home"]
         assert not link.up
-        failed = [task.name for task in node.runner.status().tasks if task.state == "failed"]
+        failed = [task.name for task in node.runner.situation.status().tasks if task.state == "failed"]
         assert "policy" in failed
         node.host.nft.forbidden = None
         await pass_time(pair.underlay, 10, node)
         (link,) = [link for link in await node.host.netlink.links() if link.name == "w-home"]
         assert link.up
-        assert node.runner.status().state == "up"
+        assert node.runner.situation.status().state == "up"
         await node.end()
 
     asyncio.run(main())
@@ -165,7 +165,7 @@ def test_a_policy_that_nftables_refuses_lets_nothing_in(tmp_path: Path) -> None:
         contents = repr(pair.a.host.nft.contents[table_of(pair.a)])
         assert "rule 0" not in contents
         assert "drop" in contents
-        assert pair.a.runner.status().state == "degraded"
+        assert pair.a.runner.situation.status().state == "degraded"
 
     scenario(work, tmp_path)
 
@@ -196,7 +196,7 @@ def test_a_node_that_has_just_joined_calls_nobody_before_it_is_known(tmp_path: P
         called: list[TransportAddress] = []
         pair.underlay.carries = lambda source, destination: called.append(destination) is None
         await fresh.turn()
-        mine, theirs = fresh.runner.own, pair.a.runner.own
+        mine, theirs = fresh.runner.situation.own, pair.a.runner.situation.own
         assert mine is not None
         assert theirs is not None
         if not echo:
@@ -225,7 +225,7 @@ def test_a_killed_agent_leaves_traffic_running_and_the_next_one_takes_over(tmp_p
         await settle(pair.a, pair.b)
         assert pair.a.plane is before
         assert await pair.passes(pair.a, pair.b)
-        assert pair.a.runner.status().state == "up"
+        assert pair.a.runner.situation.status().state == "up"
 
     scenario(work, tmp_path)
 
@@ -261,7 +261,7 @@ def test_a_restart_needs_no_coordinator(tmp_path: Path) -> None:
         await settle(pair.a, pair.b)
         await pair.time(5)
         assert await pair.passes(pair.a, pair.b)
-        status = pair.a.runner.status()
+        status = pair.a.runner.situation.status()
         assert (status.state, status.coordinator.connected) == ("up", False)
         assert "no coordinator answers" in status.coordinator.error
         await pair.end()
@@ -272,13 +272,13 @@ def test_a_restart_needs_no_coordinator(tmp_path: Path) -> None:
 @pytest.mark.logs_errors
 def test_a_data_plane_that_dies_is_started_again_with_everything(tmp_path: Path) -> None:
     async def work(pair: Pair) -> None:
-        port = pair.a.runner.status().listen_port
+        port = pair.a.runner.situation.status().listen_port
         await pair.a.plane.close()
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         await pair.time(6)
-        assert pair.a.runner.status().listen_port == port
-        assert pair.a.runner.status().state == "up"
+        assert pair.a.runner.situation.status().listen_port == port
+        assert pair.a.runner.situation.status().state == "up"
         assert await pair.passes(pair.a, pair.b)
 
     scenario(work, tmp_path)
@@ -292,10 +292,10 @@ def test_a_data_plane_that_does_not_start_is_tried_ever_more_rarely(tmp_path: Pa
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         await pair.time(4)
-        assert pair.a.runner.status().state == "degraded"
+        assert pair.a.runner.situation.status().state == "degraded"
         assert pair.a.host.failing_starts > 0
         await pair.time(30)
-        assert pair.a.runner.status().state == "up"
+        assert pair.a.runner.situation.status().state == "up"
 
     scenario(work, tmp_path)
 
@@ -313,7 +313,7 @@ def test_a_data_plane_that_never_answers_is_replaced(tmp_path: Path, monkeypatch
             await asyncio.sleep(0)
         assert hung.ended.is_set()
         assert pair.a.plane is not hung
-        assert pair.a.runner.status().state == "up"
+        assert pair.a.runner.situation.status().state == "up"
         assert await pair.passes(pair.a, pair.b)
 
     scenario(work, tmp_path)
@@ -328,18 +328,18 @@ def test_a_port_that_is_taken_is_left_to_who_has_it(tmp_path: Path, stated: bool
         await other.configure(TunnelChange(listen_port=4711))
         node.runner.state.write(replace_struct(node.runner.state.settings, listen_port=4711))
         await pass_time(pair.underlay, 12, node)
-        status = node.runner.status()
+        status = node.runner.situation.status()
         if stated:
             assert status.state == "degraded"
             assert "UDP port 4711 of 192.0.2.10 is taken" in repr(status.tasks)
             await other.close()
             await pass_time(pair.underlay, 12, node)
-            assert node.runner.status().listen_port == 4711
+            assert node.runner.situation.status().listen_port == 4711
         else:
             assert status.listen_port != 4711
             assert (await node.plane.status()).listen_port == status.listen_port
             await other.close()
-        assert node.runner.status().state == "up"
+        assert node.runner.situation.status().state == "up"
         await node.end()
 
     asyncio.run(main())
@@ -351,9 +351,9 @@ def test_a_foreign_interface_of_the_name_is_left_alone(tmp_path: Path) -> None:
         node = await pair.node("a", "192.0.2.10")
         node.host.netlink.add_link("w-home", 1500, "tun")
         await settle(node)
-        assert node.runner.interface != "w-home"
-        assert node.runner.interface.startswith("w-home-")
-        assert node.runner.status().state == "up"
+        assert node.runner.situation.interface != "w-home"
+        assert node.runner.situation.interface.startswith("w-home-")
+        assert node.runner.situation.status().state == "up"
         await node.end()
         assert "w-home" in [link.name for link in await node.host.netlink.links()]
 
@@ -370,7 +370,7 @@ def test_a_data_plane_of_somebody_else_is_not_taken_over(tmp_path: Path, foreign
         if foreign == "key":
             await plane.configure(TunnelChange(private_key=PrivateKey(bytes([7]) * 32)))
         await settle(node)
-        assert node.runner.interface != "w-home"
+        assert node.runner.situation.interface != "w-home"
         assert not plane.ended.is_set()
         await node.end()
         await plane.close()
@@ -380,7 +380,7 @@ def test_a_data_plane_of_somebody_else_is_not_taken_over(tmp_path: Path, foreign
 
 def test_what_others_change_on_the_interface_is_put_right(tmp_path: Path) -> None:
     async def work(pair: Pair) -> None:
-        netlink, interface = pair.a.host.netlink, pair.a.runner.interface
+        netlink, interface = pair.a.host.netlink, pair.a.runner.situation.interface
         foreign = Address(interface, ip_interface("10.9.9.9/32"))
         await netlink.add_address(foreign)
         (route,) = [r for r in await netlink.routes() if r.network == ip_network("10.77.0.0/16")]
@@ -416,7 +416,7 @@ def test_a_revoked_member_is_no_peer_at_once(tmp_path: Path) -> None:
         assert (await pair.a.plane.status()).peers == ()
         assert not await pair.passes(pair.b, pair.a)
         await pair.b.turn()
-        assert pair.b.runner.status().state == "revoked"
+        assert pair.b.runner.situation.status().state == "revoked"
         assert (await pair.b.plane.status()).peers == ()
 
     scenario(work, tmp_path)
@@ -432,7 +432,7 @@ def test_a_member_whose_lease_ends_is_no_peer_and_knows_it_itself(tmp_path: Path
         await pair.time(25)
         assert (await pair.a.plane.status()).peers == ()
         assert (await pair.b.plane.status()).peers == ()
-        assert pair.b.runner.status().state == "expired"
+        assert pair.b.runner.situation.status().state == "expired"
         pair.coordinator.change_member(pair.b.key, not_after=now_s + 86_400)
         await pair.time(3)
         assert await pair.passes(pair.a, pair.b)
@@ -456,7 +456,7 @@ def test_leases_are_judged_by_the_coordinators_clock(tmp_path: Path, offset_s: f
         node = await pair.node("a", "192.0.2.10")
         node.host.wall_offset_s = offset_s
         await settle(node)
-        status = node.runner.status()
+        status = node.runner.situation.status()
         assert status.state == "up"
         (warning,) = status.warnings
         assert "this machine's clock is" in warning
@@ -528,8 +528,8 @@ def test_a_node_tells_where_it_is_when_that_changes(tmp_path: Path) -> None:
         await settle(pair.a, pair.b)
         record: NodeRecord = pair.a.link.records[-1]
         assert [candidate.address for candidate in record.candidates] == ["198.51.100.10"]
-        (peer,) = pair.b.runner.status().peers
-        assert peer.candidates == (f"198.51.100.10:{pair.a.runner.status().listen_port}",)
+        (peer,) = pair.b.runner.situation.status().peers
+        assert peer.candidates == (f"198.51.100.10:{pair.a.runner.situation.status().listen_port}",)
 
     scenario(work, tmp_path)
 
@@ -548,7 +548,7 @@ def test_a_record_that_a_member_sent_itself_counts_like_one_of_the_coordinator(t
         for data in (b"nonsense", pack_envelope(sign(moved, key).envelope)):
             coordination.learned(data)
         await pair.a.turn()
-        (peer,) = pair.a.runner.status().peers
+        (peer,) = pair.a.runner.situation.status().peers
         assert peer.candidates == ("198.51.100.9:9",)
         spec = coordination.documents.spec
         newer = sign(replace_struct(spec, version=spec.version + 1, suffix="example"), pair.coordinator.authority)
@@ -565,7 +565,7 @@ def test_stated_addresses_come_first_and_a_disagreement_shows(tmp_path: Path) ->
     async def work(pair: Pair) -> None:
         record = pair.a.link.records[-1]
         assert [(c.kind, c.address) for c in record.candidates] == [("stated", "203.0.113.7"), ("host", "192.0.2.10")]
-        status = pair.a.runner.status()
+        status = pair.a.runner.situation.status()
         assert status.stated == ("address 203.0.113.7", "segment 203.0.113.0/24")
         assert any(one.startswith("stated segment 203.0.113.0/24, observed 192.0.2.0/24: ") for one in status.warnings)
         assert any(warning.startswith("stated address 203.0.113.7, observed") for warning in status.warnings)
@@ -645,11 +645,11 @@ def test_a_disk_that_takes_nothing_is_told_and_stops_no_traffic(
             pair.coordinator.enrol(pair.coordinator.authority.verify_key, "c")
             await pair.time(2)
             assert await pair.passes(pair.a, pair.b)
-            status = pair.a.runner.status()
+            status = pair.a.runner.situation.status()
             assert status.state == "degraded"
             assert "No space left" in next(task.reason for task in status.tasks if task.name == "state")
         await pair.time(10)
-        assert pair.a.runner.status().state == "up"
+        assert pair.a.runner.situation.status().state == "up"
 
     scenario(work, tmp_path)
 
@@ -672,8 +672,8 @@ def test_damaged_state_is_put_aside_and_the_node_comes_up_again(tmp_path: Path, 
         await settle(pair.a, pair.b)
         await pair.time(5)
         assert (path.parent / f"{name}.corrupt-1").exists()
-        assert pair.a.runner.status().state == "up"
-        assert any("was damaged" in warning for warning in pair.a.runner.status().warnings)
+        assert pair.a.runner.situation.status().state == "up"
+        assert any("was damaged" in warning for warning in pair.a.runner.situation.status().warnings)
         assert await pair.passes(pair.a, pair.b)
 
     scenario(work, tmp_path)
@@ -687,7 +687,7 @@ def test_ipv4_that_the_host_has_already_is_left_out_with_a_warning(tmp_path: Pat
         await pair.a.host.netlink.add_address(Address("eth0", ip_interface("10.77.3.3/24")))
         pair.a.runner.network_changed()
         await settle(pair.a)
-        status = pair.a.runner.status()
+        status = pair.a.runner.situation.status()
         assert len(status.addresses) == 1
         assert any("IPv4 is left out: 10.77.0.0/16 overlaps 10.77.3.0/24" in warning for warning in status.warnings)
         assert Route(IPv4Network("10.77.0.0/16"), "w-home") not in await pair.a.host.netlink.routes()
@@ -737,7 +737,7 @@ def test_a_rootless_node_changes_the_network_inside_alone(tmp_path: Path) -> Non
         node = FakeNode(host, coordinator, "a")
         node.link.connect()
         await settle(node)
-        membership = node.runner.status()
+        membership = node.runner.situation.status()
         assert (membership.state, membership.engine) == ("up", "rootless")
         assert [link.name for link in await host.inside.links()] == ["w-home"]
         assert len(await host.inside.addresses()) == 2
@@ -747,11 +747,11 @@ def test_a_rootless_node_changes_the_network_inside_alone(tmp_path: Path) -> Non
 
         host.helper_trouble = "the helper has ended"
         await pass_time(underlay, 2, node)
-        failed = [task for task in node.runner.status().tasks if task.state == "failed"]
+        failed = [task for task in node.runner.situation.status().tasks if task.state == "failed"]
         assert [(task.name, task.reason) for task in failed] == [("engine helper", "the helper has ended")]
         host.helper_trouble = ""
         await pass_time(underlay, 2, node)
-        assert all(task.state == "done" for task in node.runner.status().tasks)
+        assert all(task.state == "done" for task in node.runner.situation.status().tasks)
         await node.end()
 
     asyncio.run(run())
