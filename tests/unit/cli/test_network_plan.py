@@ -17,7 +17,8 @@ from warren import cli
 from warren.api.rest import RequestInvalid
 from warren.cli.network_plan import change_lines
 from warren.errors import OperationFailed
-from warren.proto.control.administration import Change, ConnectorEntry, Hindrance, Plan, Problem
+from warren.proto.control.administration import ConnectorEntry, Hindrance
+from warren.proto.control.desired_state import Change, Plan, Problem
 
 __all__ = ["admin"]
 
