@@ -13,6 +13,7 @@ from warren.errors import OperationFailed
 from warren.lab import Lab
 from warren.linux import capabilities
 from warren.linux.link import LinkState, LinkWatch
+from warren.linux.nft import LibNft
 from warren.linux.tun import FRAME_BYTES_MAX, VIRTIO_HEADER_BYTES, Tun
 
 
@@ -94,6 +95,20 @@ def _link_is_followed() -> None:
     watch.close()
 
 
+def _rules_are_put_by_a_process_of_many_descriptors() -> None:
+    nft = LibNft()
+    many = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]  # more than select(2) knows
+    try:
+        for number in range(3):
+            nft.run([{"add": {"table": {"family": "inet", "name": f"t{number}"}}}])
+            assert len(nft.tables()) == number + 1
+        with pytest.raises(OperationFailed, match="descriptors are all in use"):
+            LibNft().tables()
+    finally:
+        for descriptor in many:
+            os.close(descriptor)
+
+
 @pytest.mark.parametrize(
     "check",
     [
@@ -102,6 +117,7 @@ def _link_is_followed() -> None:
         _privilege_is_missing,
         _kept_capabilities_stay_across_exec,
         _link_is_followed,
+        _rules_are_put_by_a_process_of_many_descriptors,
     ],
     ids=lambda check: check.__name__.strip("_"),
 )

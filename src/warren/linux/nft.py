@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import ctypes
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+import os
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple, Protocol
 
 from warren.errors import OperationFailed
 
 _LIBRARY = "libnftables.so.1"
 _OUTPUT_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
+_SELECTABLE: Final = 1024
+"""FD_SETSIZE: libnftables waits by select(2), and a process that does so with a higher descriptor is aborted."""
 
 Command = Mapping[str, Any]
 """One element of a document, e.g. ``{"add": {"table": {"family": "ip", "name": "warren-home"}}}``."""
@@ -35,8 +41,50 @@ class Nft(Protocol):
         """The names of all tables."""
 
 
+class _LowPlace:
+    """A descriptor below select's limit, held while nobody needs it so that there is one in a process of thousands."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: list[int] = []
+        weakref.finalize(self, _close_all, self._held)
+        self._hold()
+
+    @contextmanager
+    def free(self) -> Iterator[None]:
+        """Whatever is opened first in this block gets it. Raises OperationFailed when there is none."""
+        with self._lock:
+            if not self._held:
+                self._hold()
+            if not self._held:
+                raise OperationFailed(f"nftables cannot be reached: the first {_SELECTABLE} descriptors are all in use")
+            os.close(self._held.pop())
+            try:
+                yield
+            finally:
+                self._hold()
+
+    def _hold(self) -> None:
+        try:
+            descriptor = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return  # none is left at all: asked for again when one is needed
+        if descriptor < _SELECTABLE:
+            self._held.append(descriptor)
+        else:
+            os.close(descriptor)
+
+
+def _close_all(descriptors: list[int]) -> None:
+    while descriptors:
+        os.close(descriptors.pop())
+
+
 class LibNft:
-    """The kernel's ruleset. Raises OperationFailed when the library is not installed."""
+    """The kernel's ruleset. Raises OperationFailed when the library is not installed.
+
+    Threads may share one: documents are carried out one after another.
+    """
 
     def __init__(self) -> None:
         try:
@@ -54,9 +102,19 @@ class LibNft:
             getattr(library, name).restype = ctypes.c_char_p
             getattr(library, name).argtypes = [ctypes.c_void_p]
         self._library = library
+        self._place = _LowPlace()
 
     def run(self, document: Iterable[Command]) -> list[dict[str, Any]]:
         request = json.dumps({"nftables": list(document)}).encode()
+        with self._place.free():
+            failed, output, errors = self._carry_out(request)
+        if failed:
+            raise OperationFailed(f"nftables refuses the rules: {_reason(errors)}")
+        answer: list[dict[str, Any]] = json.loads(output)["nftables"] if output.strip() else []
+        return answer
+
+    def _carry_out(self, request: bytes) -> tuple[bool, bytes, str]:
+        """Whether it failed, what it listed, and libnftables' report."""
         library = self._library
         # A context of its own for each document: it caches the ruleset of the namespace it was first used in.
         context = library.nft_ctx_new(0)
@@ -68,13 +126,10 @@ class LibNft:
             library.nft_ctx_buffer_error(context)
             failed = library.nft_run_cmd_from_buffer(context, request)
             output = library.nft_ctx_get_output_buffer(context) or b""
-            errors = (library.nft_ctx_get_error_buffer(context) or b"").decode(errors="replace")
+            errors = library.nft_ctx_get_error_buffer(context) or b""
         finally:
             library.nft_ctx_free(context)
-        if failed:
-            raise OperationFailed(f"nftables refuses the rules: {_reason(errors)}")
-        answer: list[dict[str, Any]] = json.loads(output)["nftables"] if output.strip() else []
-        return answer
+        return bool(failed), output, errors.decode(errors="replace")
 
     def tables(self) -> frozenset[Table]:
         answer = self.run([{"list": {"tables": None}}])
