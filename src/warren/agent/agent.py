@@ -14,15 +14,15 @@ from typing import Final
 from warren import __version__, log
 from warren.agent import config as configs
 from warren.agent.candidates import interfaces
-from warren.agent.forward_store import ForwardStore
-from warren.agent.forwards import Forwards
 from warren.agent.joining import Joining
 from warren.agent.places import Places
 from warren.agent.runners import Runners
 from warren.agent.shared import Shared
-from warren.agent.stream_config import StreamConfig
-from warren.agent.stream_doors import Doors
-from warren.agent.streams import StreamKeeper
+from warren.agent.streams.config import StreamConfig
+from warren.agent.streams.doors import Doors
+from warren.agent.streams.forward_commands import Forwards
+from warren.agent.streams.forward_store import ForwardStore
+from warren.agent.streams.keeper import StreamKeeper
 from warren.errors import OperationFailed, UsageError, WarrenError
 from warren.identity.signing import VerifyKey
 from warren.linux.netlink import Netlink

@@ -33,7 +33,7 @@ Everything is optional::
     listen_port = 51821
     dns = false
 
-:mod:`warren.agent.stream_config` has ``[[forward]]``, ``[socks]``, ``[gateway]``, ``[services]`` and
+:mod:`warren.agent.streams.config` has ``[[forward]]``, ``[socks]``, ``[gateway]``, ``[services]`` and
 ``[connectors]``.
 
 An error names the file, the line and the key, and nothing of the file is then used.
@@ -51,7 +51,7 @@ import msgspec
 from msgspec import Meta
 
 from warren.agent.stated import PublicTable, Stated, stated_in
-from warren.agent.stream_config import (
+from warren.agent.streams.config import (
     FORWARDS_MAX,
     ForwardTable,
     GatewayTable,
@@ -59,7 +59,7 @@ from warren.agent.stream_config import (
     StreamConfig,
     stream_config,
 )
-from warren.agent.stream_permits import PermitTable
+from warren.agent.streams.permits import PermitTable
 from warren.errors import OperationFailed, UsageError
 from warren.model.parts import NAME_PATTERN
 from warren.reach.proxy import proxy_from

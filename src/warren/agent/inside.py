@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Final
 
 from warren import log
 from warren.agent.names import OwnNames
+from warren.agent.network.plane import is_ours
 from warren.agent.places import Places
-from warren.agent.plane import is_ours
 from warren.agent.state import NetworkState, networks
-from warren.agent.stream_process import SOCKET as STREAMS_SOCKET
+from warren.agent.streams.process import SOCKET as STREAMS_SOCKET
 from warren.agent.world import DataPlane, Engines, Names
 from warren.engine.userspace.client import UserspaceEngine
 from warren.errors import OperationFailed, Unreachable, WarrenError

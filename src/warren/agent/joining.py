@@ -10,8 +10,8 @@ from typing import Final
 
 from warren import log
 from warren.agent import naming
-from warren.agent.ground import Enrolment
-from warren.agent.network import NetworkRunner
+from warren.agent.network.ground import Enrolment
+from warren.agent.network.runner import NetworkRunner
 from warren.agent.runners import Runners
 from warren.agent.shared import Shared
 from warren.errors import OperationFailed, Unreachable, UsageError, WarrenError

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from warren import log
-from warren.agent.network import NetworkRunner
+from warren.agent.network.runner import NetworkRunner
 from warren.agent.shared import Shared
 from warren.agent.state import NetworkState, networks
 from warren.errors import OperationFailed, UsageError, WarrenError

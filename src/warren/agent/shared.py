@@ -9,7 +9,7 @@ from pathlib import Path
 
 from warren.agent.candidates import Surroundings
 from warren.agent.config import AgentConfig
-from warren.agent.desired import Claim
+from warren.agent.network.desired import Claim
 from warren.agent.world import World
 from warren.identity.signing import VerifyKey
 from warren.identity.store import KeyStore

@@ -84,7 +84,7 @@ def command(
 
 def _check(listen: str | None, target: str | None, socks: str | None, remove: str | None) -> None:
     """What cannot be understood needs no agent to be refused. Raises UsageError."""
-    from warren.agent.forward_text import parse_forward, parse_place, parse_socks
+    from warren.agent.streams.forward_text import parse_forward, parse_place, parse_socks
 
     try:
         if listen is not None and target is not None:

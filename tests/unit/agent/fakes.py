@@ -14,11 +14,11 @@ from typing import Self
 
 from warren.agent.agent import Agent
 from warren.agent.config import AgentConfig
-from warren.agent.ground import Enrolment
-from warren.agent.network import NetworkRunner
+from warren.agent.network.ground import Enrolment
+from warren.agent.network.runner import NetworkRunner
 from warren.agent.shared import Shared
 from warren.agent.state import NetworkState
-from warren.agent.stream_doors import Doors
+from warren.agent.streams.doors import Doors
 from warren.agent.world import World
 from warren.api.node_events import Connected, Disconnected, Event, Published, Refused, SignalReceived, UpdateReceived
 from warren.engine.choose import Choice

@@ -10,10 +10,10 @@ import pytest
 
 from tests.support.waiting import first
 from tests.unit.agent.fakes import FakeCoordinator
-from tests.unit.agent.stream_fakes import FakeProcess
+from tests.unit.agent.streams.fakes import FakeProcess
 from tests.unit.agent.test_agent import Machine
 from warren.agent.control import serve
-from warren.agent.stream_doors import Doors
+from warren.agent.streams.doors import Doors
 from warren.api.varlink_agent import AgentClient, agent_at
 from warren.errors import OperationFailed, UsageError
 from warren.proto.control import messages
