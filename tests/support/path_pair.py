@@ -38,11 +38,18 @@ class PathPair:
         self.events: dict[Connectivity, list[Event]] = {self.a: [], self.b: []}
         self.wire: list[tuple[float, Connectivity, Check]] = []
         """When, by whom, what."""
+        self.counters = (0, 0)
+        """What a sent to b and got, as told last by ``count``."""
         self.passes: Callable[[Connectivity, Check], bool] = lambda machine, check: True
         for machine, base in self.bases.items():
             machine.set_bases((base,), self.now)
         self.a.set_peer(self.B, (KEY,), (RemoteCandidate("host", at("192.0.2.2")),), "", self.now)
         self.b.set_peer(self.A, (KEY,), (RemoteCandidate("host", at("192.0.2.1")),), "", self.now)
+
+    def count(self, sent: int, came: int) -> None:
+        """So many bytes more went from a to b, and came back."""
+        self.counters = (self.counters[0] + sent, self.counters[1] + came)
+        self.a.traffic(self.B, *self.counters, self.now)
 
     def address(self, machine: Connectivity) -> TransportAddress:
         base = self.bases[machine]

@@ -128,12 +128,12 @@ class Connectivity:
     def is_narrow(self, node: bytes) -> bool:
         """Large packets do not get to that peer by a path that was tried, and since then have not by the one in use."""
         peer = self._peers.get(node)
-        return peer is not None and peer.is_narrow()
+        return peer is not None and peer.mtu_probes.is_narrow()
 
     def is_wide(self, node: bytes, since: float) -> bool:
         """A large packet got to that peer by the path in use, and was answered at ``since`` or later."""
         peer = self._peers.get(node)
-        return peer is not None and peer.is_wide(since)
+        return peer is not None and peer.mtu_probes.is_wide(since)
 
     def heard(self, node: bytes, remote: TransportAddress, base: Base, now: float) -> None:
         """PeerHeard: an authentic WireGuard packet came from elsewhere than the selected path."""
@@ -224,7 +224,7 @@ class Connectivity:
         request = read_request_untrusted(message)
         if not peer.replies.take(now):
             return True
-        self._context.answer(base, remote, key, request, peer.receipt(now))
+        self._context.answer(base, remote, key, request, peer.delivery.receipt(now))
         peer.requested(request, base, remote, now)
         self._after(peer, now)
         return True

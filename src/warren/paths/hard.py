@@ -89,7 +89,7 @@ class Hard:
         return None if sides is None else verdict(*sides)
 
     def _situations(self) -> tuple[Situation, Situation] | None:
-        ours, theirs = self.context.situation(), self.peer.situation()
+        ours, theirs = self.context.situation(), self.peer.whereabouts.situation()
         return None if ours is None or theirs is None else (ours, theirs)
 
     def round_began(self, now: float) -> None:
@@ -116,7 +116,7 @@ class Hard:
     def _begin(self, now: float) -> None:
         self._wake = NEVER
         sides = self._situations()
-        if sides is None or self.peer.choice.is_direct() or not self.peer.is_wanted(now):
+        if sides is None or self.peer.choice.is_direct() or not self.peer.demand.is_wanted(now):
             return
         by = verdict(*sides).by
         mine = sides[0].v4
@@ -193,7 +193,7 @@ class Hard:
     def _easy_address(self) -> TransportAddress | None:
         """Where the easy side's NAT lets its port be seen."""
         for kind in ("mapped", "srflx", "stated", "host"):
-            for one in self.peer.candidates():
+            for one in self.peer.whereabouts.candidates():
                 if one.kind == kind and _is4(one.address.ip):
                     return one.address
         return None
@@ -263,7 +263,8 @@ class Hard:
         heard = sorted((pair for pair in pairs if pair.heard_at > -NEVER), key=lambda pair: -pair.heard_at)
         if heard:
             return [pair.remote for pair in heard]
-        return [one.address for one in self.peer.candidates() if one.kind == "srflx" and _is4(one.address.ip)]
+        candidates = self.peer.whereabouts.candidates()
+        return [one.address for one in candidates if one.kind == "srflx" and _is4(one.address.ip)]
 
     # Both
 
@@ -300,7 +301,7 @@ class Hard:
             self.note = f"{self.failures} attempt{'' if self.failures == 1 else 's'} at a hard NAT failed."
         if self._asked:
             self._asked, self._sockets = False, ()
-            self.peer.drop_sockets()
+            self.peer.pairs.forget_sockets(self.peer.choice.pair)
             self.context.events.append(SocketsDone(self.peer.node, None))
         self._done()
         if not self.peer.choice.is_direct():

@@ -68,9 +68,9 @@ class Rounds:
         pair = self._peer.choice.pair
         self.next_at = NEVER
         if pair is None:
-            if self._peer.is_wanted(now):
+            if self._peer.demand.is_wanted(now):
                 self.next_at = now + ROUND_S + _of(PAUSE_S, self.number)
-        elif self._peer.is_active(now):
+        elif self._peer.demand.is_active(now):
             self.next_at = now + (ROUND_S + _of(BETTER_S, self.number) if pair.relayed else LOOK_S)
         elif pair.relayed:
             self.next_at = now + BETTER_IDLE_S

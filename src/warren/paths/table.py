@@ -93,6 +93,12 @@ class PairTable:
         for transaction in (*(one for one, _ in pair.outstanding), *(one for one, _ in pair.probes)):
             self._context.transactions.pop(transaction, None)
 
+    def forget_sockets(self, but: Pair | None) -> None:
+        """Those of the sockets that were opened for a hard NAT."""
+        for pair in self.others(but):
+            if pair.base.kind == "socket":
+                self.forget(pair)
+
     def clear(self) -> None:
         for pair in list(self._pairs.values()):
             self.forget(pair)

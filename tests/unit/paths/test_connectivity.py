@@ -417,8 +417,7 @@ def answering(pair: PathPair, seconds: float, *, data: bool) -> None:
                 answer = seal_answer(KEY, message.transaction, at("192.0.2.1"), 7)
                 assert pair.a.receive(answer, check.remote, check.base, pair.now + 0.001)
         pair.now += 0.05
-        counted = pair.a._peers[pair.B]
-        pair.a.traffic(pair.B, counted._tx + 100, counted._rx + 100 * data, pair.now)
+        pair.count(100, 100 * data)
         pair.a.handle_timeout(pair.now)
 
 

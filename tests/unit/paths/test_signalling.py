@@ -119,7 +119,7 @@ def test_what_is_brought_counts_only_if_the_sender_signed_it() -> None:
             data, pair.A, onward=False, key=KEY_BC, transaction=bytes(12), receiver=label_of(pair.B), sender=label_of(C)
         )
         pair.b.receive(brought, at("192.0.2.3"), pair.bases[pair.b], pair.now)
-        assert (pair.b._peers[pair.A].nat == "v4:open") == counts
+        assert (pair.b._peers[pair.A].whereabouts.nat == "v4:open") == counts
 
 
 def test_who_brings_rubbish_uses_up_nobody_elses_signals() -> None:
@@ -141,7 +141,7 @@ def test_who_brings_rubbish_uses_up_nobody_elses_signals() -> None:
         sender=label_of(pair.A),
     )
     pair.b.signal_received(pair.A, real, pair.now)
-    assert pair.b._peers[pair.A].nat == "v4:open"
+    assert pair.b._peers[pair.A].whereabouts.nat == "v4:open"
 
 
 def test_what_one_member_brings_is_looked_at_so_often_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def told(pair: PathPair, nat: str, epoch: int, order: int) -> str:
     data = seal_signal(signal, key=KEY, transaction=bytes(12), receiver=label_of(pair.B), sender=label_of(pair.A))
     pair.now += 10.0
     pair.b.signal_received(pair.A, data, pair.now)
-    return pair.b._peers[pair.A].nat
+    return pair.b._peers[pair.A].whereabouts.nat
 
 
 def test_an_old_signal_never_takes_the_place_of_a_newer_one() -> None:
