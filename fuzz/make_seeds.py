@@ -74,7 +74,7 @@ def stun() -> dict[str, list[bytes]]:
         attributes.pack_error_code(420, "no"),
         attributes.pack_channel_number(0x4000),
         attributes.pack_password_algorithms([attributes.MD5, attributes.SHA256]),
-        attributes.pack_text("text"),
+        b"text",
     ]
     return {
         "stun_message": messages + binding,

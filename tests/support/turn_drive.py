@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Final
 
 from warren.model.tunnel import TransportAddress
-from warren.proto.turn.channel import looks_like_channel_data, unwrap_train_untrusted, wrap_train
+from warren.proto.turn.channel import unwrap_train_untrusted, wrap_train
 from warren.proto.turn.client import TurnClient
 from warren.proto.turn.client_events import ClientEvent, Data
 
@@ -73,7 +73,7 @@ class Drive:
                     self.events.append(event)
 
     def _receive(self, data: bytes) -> None:
-        if not looks_like_channel_data(data):
+        if not 0x40 <= data[0] <= 0x4F:  # RFC 7983 §7
             self.client.receive(data, time.monotonic())
             return
         buffer = bytearray(data)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 from warren.errors import OperationFailed
@@ -22,8 +21,6 @@ class Choice:
     engine: EngineName
     why: str
     """One sentence."""
-    not_taken: Mapping[EngineName, str] = field(default_factory=dict)
-    """Why not the others, with what to do; only those that were tried."""
 
 
 def choose(wanted: Literal["auto", "userspace", "rootless"] = "auto") -> Choice:
@@ -47,7 +44,7 @@ def choose(wanted: Literal["auto", "userspace", "rootless"] = "auto") -> Choice:
     other = userns.in_child(_try_rootless)
     if other is not None:
         raise OperationFailed(f"no engine works here; userspace: {reason}; rootless: {other}")
-    return Choice("rootless", "this process may make no interface of the host", {"userspace": reason})
+    return Choice("rootless", "this process may make no interface of the host")
 
 
 def _try_userspace() -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol, TypedDict, Unpack
 
@@ -167,6 +167,3 @@ class Running(Protocol):
 
     async def close(self) -> None:
         """Stop listening and end all streams."""
-
-
-Kinds = Mapping[str, StreamKind]

@@ -30,7 +30,7 @@ from warren.model.intake import (
 )
 from warren.model.members import Member
 
-__all__ = ["Applied", "MapDelta", "Member", "NetworkMap", "Refusal", "diff"]
+__all__ = ["Applied", "Member", "NetworkMap", "Refusal"]
 
 MARKS_MAX: Final = 2 * MEMBERS_MAX
 """High-water marks of members that are gone: two documents for each address, then the oldest are forgotten."""
@@ -230,31 +230,3 @@ class NetworkMap:
         if membership is not None and isinstance(membership.document, Membership):
             known = record.document if record is not None and isinstance(record.document, NodeRecord) else None
             self._members[node] = Member(membership.document, known)
-
-
-# What an update is made of
-
-
-@dataclass(frozen=True, slots=True)
-class MapDelta:
-    """What to send to somebody who has one map so that they have another: the arguments of NetworkMap.apply."""
-
-    put: tuple[Envelope, ...] = ()
-    drop: tuple[bytes, ...] = ()
-    whole: bool = False
-
-
-def diff(
-    old: Mapping[DocumentKey, int], new: Mapping[DocumentKey, Envelope], versions: Mapping[DocumentKey, int]
-) -> MapDelta:
-    """What changed from the map with the versions ``old`` to the map ``new`` with ``versions``.
-
-    Its size grows with the change. Only when something vanished that is about no node (of a kind that is not known
-    here) it is the whole map, for want of a way to name it. NetworkSpec and Revocation cannot vanish.
-    """
-    vanished = [key for key in old if key not in new and key not in KEPT]
-    if any(not key.subject for key in vanished):
-        return MapDelta(put=tuple(new[key] for key in sorted(new, key=order)), whole=True)
-    gone = {key.subject for key in vanished}
-    put = (key for key in new if key.subject in gone or versions[key] > old.get(key, 0))
-    return MapDelta(tuple(new[key] for key in sorted(put, key=order)), tuple(sorted(gone)))

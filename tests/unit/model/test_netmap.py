@@ -14,7 +14,7 @@ from tests.support.networks import LEASE_S, NOW_S, MadeNetwork, envelopes, put, 
 from warren.model import intake, netmap
 from warren.model.documents import DocumentKey
 from warren.model.envelope import Envelope, seal
-from warren.model.netmap import Applied, MapDelta, NetworkMap, diff
+from warren.model.netmap import Applied, NetworkMap
 
 
 @pytest.fixture
@@ -503,26 +503,7 @@ def test_a_renewed_lease_and_a_new_record_are_seen(home: MadeNetwork, view: Netw
     assert announced.raw == bytes(range(32))
 
 
-# What is sent
-
-
-def apply_delta(view: NetworkMap, delta: MapDelta) -> Applied:
-    return apply_envelopes(view, *delta.put, whole=delta.whole, drop=delta.drop)
-
-
-def by_key(view: NetworkMap) -> dict[DocumentKey, Envelope]:
-    return dict(zip(sorted(view.versions(), key=intake.order), view.envelopes(), strict=True))
-
-
-def difference(old: NetworkMap, new: NetworkMap) -> MapDelta:
-    return diff(old.versions(), by_key(new), new.versions())
-
-
-def copy_of(view: NetworkMap) -> NetworkMap:
-    copy = NetworkMap(view.network)
-    applied = apply_envelopes(copy, *view.envelopes(), whole=True)
-    assert applied.refused == ()
-    return copy
+# Whatever comes
 
 
 def random_changes(home: MadeNetwork, view: NetworkMap, draw: random.Random, steps: int) -> None:
@@ -543,41 +524,6 @@ def random_changes(home: MadeNetwork, view: NetworkMap, draw: random.Random, ste
                 put(view, drop=(node,))
             case _:
                 apply_envelopes(view, later(home, node=node) if draw.random() < 0.7 else later(home, subject=b"s"))
-
-
-@given(seed=st.integers(0, 2**32), before=st.integers(0, 20), after=st.integers(0, 20))
-def test_the_difference_of_two_maps_makes_one_the_other(seed: int, before: int, after: int) -> None:
-    home, draw = MadeNetwork(), random.Random(seed)
-    new = NetworkMap(home.key)
-    random_changes(home, new, draw, before)
-    old = copy_of(new)
-    random_changes(home, new, draw, after)
-    delta = difference(old, new)
-    unchanged = [envelope for envelope in old.envelopes() if envelope in new.envelopes()]
-    if not delta.whole and not delta.drop:
-        assert not set(delta.put) & set(unchanged)
-    assert apply_delta(old, delta).refused == ()
-    assert old.envelopes() == new.envelopes()
-    assert difference(old, new) == MapDelta()
-
-
-def test_the_difference_grows_with_the_change_not_with_the_map(home: MadeNetwork, view: NetworkMap) -> None:
-    put(view, home.spec(), *(home.membership(f"m{number}") for number in range(50)))
-    old = view.versions()
-    renewed = home.membership("m7")
-    put(view, renewed, drop=(home.node("m9").verify_key.raw,))
-    delta = diff(old, by_key(view), view.versions())
-    assert delta == MapDelta(put=(renewed.envelope,), drop=(home.node("m9").verify_key.raw,))
-
-
-def test_what_vanishes_without_a_node_takes_a_whole_map(home: MadeNetwork, view: NetworkMap) -> None:
-    apply_envelopes(view, later(home, kind="zone"))
-    old = copy_of(view)
-    put(view, home.spec(), whole=True)
-    delta = difference(old, view)
-    assert delta.whole
-    apply_delta(old, delta)
-    assert old.envelopes() == view.envelopes()
 
 
 @given(seed=st.integers(0, 2**32))

@@ -98,7 +98,6 @@ class ServerSession:
         """The revision that the node stands at once everything handed to :meth:`update` has arrived."""
         self.pending_bytes = 0
         """How much waits in the outbox."""
-        self.signals_dropped = 0
         self._nonce = nonce
         self._certificate_sha256 = certificate_sha256
         self._outbox: list[bytes] = []
@@ -292,10 +291,8 @@ class ServerSession:
             self._fail("limit", "too many reports were sent", "report less often", retry_after_s=30.0)
 
     def _signal(self, message: Signal, now: float) -> None:
-        if self._signals.take(now):
+        if self._signals.take(now):  # else lost, as a hint may be; who sends ever more meets the limit of all messages
             self._events.append(SignalWanted(message.node, message.data))
-        else:
-            self.signals_dropped += 1  # a hint that may get lost; who sends ever more meets the limit of all messages
 
     def _leave(self, now: float) -> None:
         self.state = State.LEAVING

@@ -173,13 +173,10 @@ def unpack_port_untrusted(value: bytes) -> int:
     return port
 
 
-def pack_text(text: str) -> bytes:
-    """USERNAME, REALM, NONCE, SOFTWARE, ALTERNATE-DOMAIN."""
-    return text.encode()
-
-
 def unpack_text_untrusted(value: bytes, limit: int = TEXT_BYTES_MAX) -> str:
-    """UTF-8 of at most ``limit`` bytes (USERNAME: ``USERNAME_BYTES_MAX``)."""
+    """USERNAME, REALM, NONCE, SOFTWARE, ALTERNATE-DOMAIN: UTF-8 of at most ``limit`` bytes (USERNAME:
+    ``USERNAME_BYTES_MAX``).
+    """
     if len(value) > limit:
         raise MalformedPacket("a text in a STUN message is too long")
     try:

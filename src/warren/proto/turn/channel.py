@@ -42,11 +42,6 @@ class Run(NamedTuple):
     stride: int
 
 
-def looks_like_channel_data(data: bytes | bytearray | memoryview) -> bool:
-    """Whether ``data`` begins as ChannelData does; nothing else on a WireGuard or TURN port begins so (RFC 7983 §7)."""
-    return len(data) >= HEADER_BYTES and _first_byte_min <= data[0] <= _first_byte_max
-
-
 def wrap_train(train: bytes | bytearray | memoryview, stride: int, channel: int) -> bytes:
     """Each datagram of ``train`` as ChannelData of ``channel``, unpadded: a train with a stride of
     ``stride + HEADER_BYTES``. Raises ValueError for a channel number or a stride that is none.

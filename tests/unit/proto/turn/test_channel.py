@@ -14,7 +14,6 @@ from warren.proto.turn.channel import (
     HEADER_BYTES,
     Run,
     channel_of_train,
-    looks_like_channel_data,
     rechannel_train,
     unwrap_train_untrusted,
     wrap_train,
@@ -147,10 +146,3 @@ def test_channel_numbers_and_strides_that_are_none_are_refused() -> None:
             wrap_train(b"x", stride, channel)
     with pytest.raises(ValueError, match="channel number"):
         rechannel_train(bytearray(8), 8, 8, 0x5000)
-
-
-def test_only_channel_data_looks_like_it() -> None:
-    assert looks_like_channel_data(channel_data(0x4000, b""))
-    assert looks_like_channel_data(channel_data(0x4FFF, b"x"))
-    for other in (b"\x40\0\0", b"\x3f\xff\0\0", b"\x50\0\0\0", b"\1\0\0\0", b"\0\1\0\0"):
-        assert not looks_like_channel_data(other)
