@@ -352,7 +352,7 @@ class FakeHost:
         self.nat64: IPv6Network | None = None
         self.boot = "boot 1"
         self.inside = self.netlink
-        self.choice = Choice("userspace", "the test has it so", {})
+        self.choice = Choice("userspace", "the test has it so")
         self.helper_trouble = ""
         self.open_link: Callable[..., FakeLink] | None = None
         self.doors = Doors()
@@ -360,7 +360,7 @@ class FakeHost:
     def be_rootless(self) -> None:
         """From now on the engine's interfaces are in a network of their own."""
         self.inside = MemoryNetlink()
-        self.choice = Choice("rootless", "the test has it so", {})
+        self.choice = Choice("rootless", "the test has it so")
 
     async def plug(self) -> Self:
         await self.netlink.set_link("eth0", up=True)
