@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
+
+RETRY_S: Final = 5.0
+"""Before what failed is tried again."""
 
 
 @dataclass

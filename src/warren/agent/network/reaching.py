@@ -9,7 +9,7 @@ from warren.agent.candidates import Reachability, Surroundings, candidates, reac
 from warren.agent.network.apply import Host
 from warren.agent.network.connecting import Connecting
 from warren.agent.network.desired import Wanted
-from warren.agent.network.due import Due
+from warren.agent.network.due import RETRY_S, Due
 from warren.agent.network.ground import Ground
 from warren.agent.network.peering import Here
 from warren.agent.network.plan import Item, Mtu, PathMtu, Policy, Up
@@ -24,8 +24,6 @@ from warren.model.netmap import Member
 from warren.model.tunnel import IPAddress
 from warren.reach.gather import all_candidates
 
-RETRY_S: Final = 5.0
-"""Before what failed is tried again."""
 AUDIT_S: Final = 60.0
 """How often the host is looked at although nothing tells of a change: nftables tells of none."""
 KNOWN_WITHIN_S: Final = 1.0

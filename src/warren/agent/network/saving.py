@@ -9,11 +9,11 @@ import msgspec
 from warren.agent.clock import KEPT_EVERY_S
 from warren.agent.network.apply import Ledger
 from warren.agent.network.coordination import Coordination
+from warren.agent.network.due import RETRY_S
 from warren.agent.state import NetworkState
 from warren.errors import OperationFailed
 from warren.model.tunnel import IPNetwork
 
-RETRY_S: Final = 5.0
 _TASK: Final = "state"
 _CLAIMS_MAX: Final = 4096
 _COORDINATORS_MAX: Final = 16

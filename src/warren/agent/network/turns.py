@@ -13,9 +13,10 @@ from typing import Final
 from warren import log
 from warren.agent import naming
 from warren.agent.network.coordination import why
+from warren.agent.network.due import RETRY_S
 from warren.agent.network.ending import Ending
 from warren.agent.network.parts import Parts
-from warren.agent.network.reaching import AUDIT_S, RETRY_S
+from warren.agent.network.reaching import AUDIT_S
 from warren.agent.network.situation import Situation
 from warren.errors import OperationFailed, Unreachable, WarrenError
 from warren.l3.refusals import Refusals

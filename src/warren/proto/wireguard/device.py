@@ -96,11 +96,10 @@ class Device:
         self.control = control = ControlQueue(relays, counters)
         self._roaming = roaming = Roaming(relays, counters, self._tell)
         indices = IndexTable(random)
+        self._outbound = outbound = Outbound(datapath.split, allowed_ips, counters, self._begin_handshake, mtu)
         self._handshakes = handshakes = Handshakes(
-            identity, self._peers, indices, datapath, self._timestamps, random, roaming, counters, self._tell
+            identity, self._peers, indices, datapath, self._timestamps, random, roaming, outbound, counters, self._tell
         )
-        self._outbound = outbound = Outbound(datapath.split, allowed_ips, counters, handshakes.begin, mtu)
-        handshakes.outbound = outbound
         self._admission = Admission(identity, indices, handshakes, outbound, control, counters)
         self._delivery = Delivery(datapath.coalescer, coalesce_udp, allowed_ips, counters)
         inbound = Inbound(indices, handshakes, self._admission, roaming, relays, self._delivery, counters)
@@ -263,6 +262,9 @@ class Device:
     def _send_keepalive(self, peer: Peer, now: float) -> None:
         self._outbound.keepalive(peer, now)
         peer.timers.passive_keepalive_sent(now)
+
+    def _begin_handshake(self, peer: Peer, now: float) -> None:
+        self._handshakes.begin(peer, now)
 
     def _new_handshake(self, peer: Peer, now: float) -> None:
         self.forget_source(peer)

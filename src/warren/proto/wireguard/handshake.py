@@ -64,8 +64,6 @@ UNANSWERED_S = 1.0
 class Handshakes:
     """The handshakes of one device with all its ``peers`` (by raw public key). ``enabled`` is False while the device
     is down.
-
-    ``outbound`` must be set before first use (it needs :meth:`begin`, this needs it).
     """
 
     def __init__(
@@ -77,10 +75,10 @@ class Handshakes:
         timestamps: TimestampSource,
         random: Callable[[int], bytes],
         roaming: Roaming,
+        outbound: Outbound,
         counters: dict[str, int],
         tell: Callable[[Event], None],
     ) -> None:
-        self.outbound: Outbound
         self.enabled = False
         self._identity = identity
         self._peers = peers
@@ -89,6 +87,7 @@ class Handshakes:
         self._timestamps = timestamps
         self._random = random
         self._roaming = roaming
+        self._outbound = outbound
         self._counters = counters
         self._tell = tell
 
@@ -130,7 +129,7 @@ class Handshakes:
         peer.initiation = PendingInitiation(noise, own_index, now)
         message = peer.cookies.add_macs(pack_initiation(Initiation(own_index, written)), now)
         self._counters["initiations_sent"] += 1
-        self.outbound.handshake(peer, message, peer.endpoint, now)
+        self._outbound.handshake(peer, message, peer.endpoint, now)
         timers.initiation_sent(now)
 
     def drop_initiation(self, peer: Peer) -> None:
@@ -162,7 +161,7 @@ class Handshakes:
         self._retire(peer.keypairs.add_initiated(made))
         peer.timers.session_derived(now)
         self._completed(peer, by_us=True)
-        self.outbound.keepalive(peer, now)  # §5.4.5: the responder sends only after our first data message
+        self._outbound.keepalive(peer, now)  # §5.4.5: the responder sends only after our first data message
 
     # The peer's.
 
@@ -206,7 +205,7 @@ class Handshakes:
         peer.handshake_sent_at = now
         peer.timers.session_derived(now)
         self._counters["responses_sent"] += 1
-        self.outbound.handshake(peer, message, endpoint, now)
+        self._outbound.handshake(peer, message, endpoint, now)
 
     def confirm(self, peer: Peer, now: float) -> None:
         """The first data message under the session in *next* was opened: the peer has it, so we may send under it
@@ -215,7 +214,7 @@ class Handshakes:
         self._retire(peer.keypairs.confirm_next())
         self.drop_initiation(peer)
         self._completed(peer, by_us=False)
-        self.outbound.release(peer, now)
+        self._outbound.release(peer, now)
 
     # Both.
 
@@ -255,7 +254,7 @@ class Handshakes:
         """Forget all keys and waiting packets of ``peer`` (§6.3)."""
         self.drop_initiation(peer)
         self._retire(peer.keypairs.clear())
-        self.outbound.purge(peer)
+        self._outbound.purge(peer)
 
     def _static_static(self, peer: Peer, keys: KeyPair) -> bytes:
         if peer.static_static is None:

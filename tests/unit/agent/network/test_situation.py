@@ -6,7 +6,7 @@ import asyncio
 from ipaddress import ip_address
 from pathlib import Path
 
-from tests.unit.agent.network.test_runner import Pair
+from tests.unit.agent.network.pair import Pair
 from warren.agent.streams.order import Class, Nearness
 from warren.model.services import Service
 from warren.proto.control.messages import Task
