@@ -67,8 +67,9 @@ class Sending:
             self.resume()
 
     def drop(self) -> None:
-        """Forget what waits."""
+        """The port is closed: forget what waits."""
         if self.pending:
+            self._counters["udp_closed"] += len(self.pending)
             self._unblock()
             self.pending.clear()
 
