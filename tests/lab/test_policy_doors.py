@@ -89,11 +89,19 @@ def _replies_come_back(node: PolicyNode, version: int) -> None:
 
 def _a_flow_that_was_forgotten_on_one_side_goes_on(node: PolicyNode, version: int) -> None:
     """A late answer of this node begins an entry of its own, which makes the other's permitted packets answers."""
-    node.enforce((deny("member:me", "member:laptop"), allow("member:laptop", "member:me", "udp", "7777")))
+    policy = (deny("member:me", "member:laptop"), allow("member:laptop", "member:me", "udp", "7777"))
+    node.enforce(policy)
     with node.listen(7777) as ours:
         ours.sendto(b"", (_mapped(LAPTOP[version]), 5353))
         node.overlay.inject(udp_to(LAPTOP[version], ME[version], 7777, source_port=5353))
         assert node.received(7777)
+        node.refuse(policy)
+        node.drain()
+        ours.sendto(b"", (_mapped(LAPTOP[version]), 5353))
+        assert len(of_protocol(node.overlay.sent(), UDP)) == 1, "nobody is told that it may not"
+        node.refuse(policy[:1])
+        with pytest.raises(PermissionError):
+            ours.sendto(b"", (_mapped(LAPTOP[version]), 5353))
 
 
 def _answers_end_with_what_they_answer(node: PolicyNode, version: int) -> None:

@@ -5,8 +5,10 @@ This one answers the next packet of a flow that was open where it comes from: a 
 it. TCP is reset; anything else hears that it is prohibited (ICMP; a program's own call fails with EPERM). Nobody in the
 overlay is answered, and nobody who only tries: what belongs to a flow without an answer is dropped.
 
-It lets nothing through. Where it is not sure, packets are dropped without an answer: those of flows whose addresses
-this host has yet to translate, for here they are not what the overlay will see; and more than some each second.
+It lets nothing through. Where it is not sure, packets are left to that one: those of flows whose addresses this host
+has yet to translate, for here they are not what the overlay will see; and those that connection tracking takes for this
+side's own, where they may be late answers in a permitted flow that it has forgotten. More than some each second are
+dropped without an answer.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from warren.l3.judging import by_version, judge, ranged
 from warren.linux.nft import Command, Nft
 from warren.model.policy import ResolvedRule
 
+EPHEMERAL: Final = 32_768
+"""From this port on are those of who opens a flow (ip(7), ip_local_port_range): hardly anybody answers from there."""
 PER_SECOND: Final = 100
 """Of either kind: a flow needs one, and who has thousands hears of the rest at their next packets."""
 _AFTER_FILTER: Final = 10
@@ -48,7 +52,7 @@ def refusals(interface: str, own: Own, rules: Iterable[ResolvedRule]) -> list[Co
     document = Document(table)
     document.chain("pass", hook="forward", priority=_AFTER_FILTER)
     document.chain("send", hook="output", priority=_AFTER_FILTER)
-    for name in ("ours", "opening", "answering", "refuse"):
+    for name in ("ours", "opening", "late", "answering", "refuse"):
         document.chain(name)
     open_flow = among(ct("state"), "established")
     into = is_("oifname", interface)
@@ -61,9 +65,13 @@ def refusals(interface: str, own: Own, rules: Iterable[ResolvedRule]) -> list[Co
         document.rule("ours", is_equal(ct("direction"), direction), among(ct("status"), translated), ACCEPT)
         document.rule("ours", is_equal(ct("direction"), direction), goto(chain))
     judged = ranged(rules)
-    for chain, answers in (("opening", False), ("answering", True)):
-        judge(document, chain, judged, ours, inbound=False, answers=answers, denied=goto("refuse"))
-        document.rule(chain, goto("refuse"))
+    for chain, answers, denied in (("opening", False, goto("late")), ("answering", True, goto("refuse"))):
+        judge(document, chain, judged, ours, inbound=False, answers=answers, denied=denied)
+        document.rule(chain, denied)
+    for protocol in ("tcp", "udp"):
+        source_port: Expression = {"payload": {"protocol": protocol, "field": "sport"}}
+        document.rule("late", is_equal(source_port, {"range": [EPHEMERAL, 65_535]}), goto("refuse"))
+    document.rule("late", goto("answering"))
     document.rule("refuse", is_equal(meta("l4proto"), 6), _RATE, _RESET)
     document.rule("refuse", differs(meta("l4proto"), 6), _RATE, _PROHIBITED)
     return [*removal_of(table), *document.commands()]
@@ -81,9 +89,18 @@ class Refusals:
         self._interface = interface
 
     async def put(self, own: Own, rules: Iterable[ResolvedRule]) -> None:
+        """It is put to its end: whoever is cancelled meanwhile ends when it is there, so that what takes it away comes
+        after it.
+        """
         interface = self._interface()
-        if interface:
-            await asyncio.to_thread(lambda: self._nft.run(refusals(interface, own, rules)))
+        if not interface:
+            return
+        done = asyncio.ensure_future(asyncio.to_thread(lambda: self._nft.run(refusals(interface, own, rules))))
+        try:
+            await asyncio.shield(done)
+        except asyncio.CancelledError:
+            await asyncio.gather(done, return_exceptions=True)
+            raise
 
     def is_there(self) -> bool:
         interface = self._interface()

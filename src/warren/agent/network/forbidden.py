@@ -17,6 +17,7 @@ from ipaddress import IPv4Network, IPv6Address
 
 from warren.agent.streams.directory import Directory
 from warren.l3.firewall import Own
+from warren.l3.refusals import EPHEMERAL
 from warren.linux.tcp_sockets import Opened, TcpSocket
 from warren.model.tunnel import IPAddress, IPNetwork
 
@@ -51,7 +52,8 @@ def forbidden(sockets: Iterable[TcpSocket], law: Law) -> list[TcpSocket]:
     this node's own            never: it does not leave the host
     of nobody (any more)       always
     a member's, or behind one  if the policy does not let whoever opened it reach the other. Where tracking has
-                               no such connection: if it lets neither. Where it cannot be asked: never
+                               no such connection, or takes this end for who opened it though its port is not one
+                               of those who do: if it lets neither. Where it cannot be asked: never
     =========================  ===================================================================================
     """
     judged = _Judged(law)
@@ -87,6 +89,8 @@ class _Judged:
         if one.opened != Opened.KNOWN:
             return False
         if one.source == local:
+            if local_port < EPHEMERAL and self._may(remote, local, local_port):
+                return False  # a late answer, perhaps, in a connection that tracking has forgotten
             return not self._may(local, remote, remote_port)
         if one.source == remote and self._of(one.destination) is _Whose.OURS:
             return not self._may(remote, one.destination, one.port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -315,6 +316,32 @@ def test_refusals_that_came_too_late_go_again() -> None:
         made.follow(*wanted(), informed=True)
         await rested(made)
         assert not nft.tables()
+
+    scenario(FakeTcp(), test, nft)
+
+
+def test_whoever_ends_does_so_after_the_refusals_that_are_just_put() -> None:
+    """So that taking the network's tables away comes after it, too."""
+    began, go_on = threading.Event(), threading.Event()
+
+    class Slow(MemoryNft):
+        def run(self, document: Iterable[Command]) -> list[dict[str, Any]]:
+            began.set()
+            assert go_on.wait(10)
+            return super().run(document)
+
+    nft = Slow()
+
+    async def test(made: Ending) -> None:
+        made.follow(*wanted(), informed=True)
+        assert await asyncio.to_thread(began.wait, 10)
+        closing = asyncio.create_task(made.close())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not closing.done()
+        go_on.set()
+        await closing
+        assert nft.tables() == {refusals_of("if0")}
 
     scenario(FakeTcp(), test, nft)
 

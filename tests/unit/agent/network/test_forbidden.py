@@ -90,6 +90,8 @@ def test_who_opened_it_decides(me: str, bob: str) -> None:
         (sock((me, 25), (bob, 80), origin=(me, bob, 80)), False),  # from the port at which it listens
         (sock((me, 25), (bob, 80), origin=(bob, me, 25)), True),
         (sock((me, 80), (bob, 25), origin=(bob, me, 80)), False),
+        (sock((me, 80), (bob, 25), origin=(me, bob, 25)), False),  # tracking may have forgotten that bob opened it
+        (sock((me, 40_000), (bob, 25), origin=(me, bob, 25)), True),
     ):
         assert forbidden([one], law_) == ([one] if ends else []), one
 
