@@ -17,7 +17,7 @@ from warren.agent.config import AgentConfig, Wanted
 from warren.agent.control import serve
 from warren.agent.inside import Inside, of_host, of_nest
 from warren.agent.places import Places
-from warren.agent.ready import tell_ready
+from warren.agent.ready import service_manager
 from warren.agent.shared import Shared
 from warren.agent.state import locked, make_private, networks
 from warren.agent.world import Link, World
@@ -46,6 +46,7 @@ def run(
     ``engine``: which one to use, whatever agent.toml says. Raises WarrenError: what keeps it from running, why the
     ticket was refused, or what could not be removed at the end.
     """
+    tell_ready = service_manager()
     config = configs.load(configs.locate(where.state))
     choice = choose(engine or config.engine)
     with contextlib.ExitStack() as locks:
@@ -60,7 +61,7 @@ def run(
         if where.run != where.state:
             locks.enter_context(locked(where.run, "--run"))
         _log.info("engine: %s, since %s", choice.engine, choice.why)
-        asyncio.run(_run(where, config, choice, ticket, name, told))
+        asyncio.run(_run(where, config, choice, ticket, name, told, tell_ready))
 
 
 async def _run(
@@ -70,6 +71,7 @@ async def _run(
     ticket: str | None,
     name: str | None,
     told: Callable[[Joined], None],
+    tell_ready: Callable[[], None],
 ) -> None:
     loop = asyncio.get_running_loop()
     async with contextlib.AsyncExitStack() as stack:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Callable
 from typing import Final
 
 _VARIABLE: Final = "NOTIFY_SOCKET"
 
 
-def tell_ready() -> None:
-    """Say it to the service manager that started this process; does nothing where none did, or it listens no more.
+def service_manager() -> Callable[[], None]:
+    """What tells the service manager that started this process that it is ready; it does nothing where none did, or it
+    listens no more.
 
-    The variable with its address is taken out of the environment: it is not for child processes.
+    Call it before anything is started: it takes the variable with the address out of the environment, since that is not
+    for child processes.
     """
     address = os.environ.pop(_VARIABLE, "")
+    return lambda: _tell_ready(address)
+
+
+def _tell_ready(address: str) -> None:
     if not address.startswith(("/", "@")):  # other kinds, such as vsock, are of virtual machines
         return
     if address.startswith("@"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from warren.agent.ready import tell_ready
+from warren.agent.ready import service_manager
 
 
 @pytest.mark.parametrize("abstract", [False, True], ids=["by path", "by abstract name"])
@@ -15,10 +15,13 @@ def test_the_service_manager_is_told_once(monkeypatch: pytest.MonkeyPatch, tmp_p
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as manager:
         manager.bind(address)
         monkeypatch.setenv("NOTIFY_SOCKET", address.replace("\0", "@"))
+        tell_ready = service_manager()
+        assert "NOTIFY_SOCKET" not in os.environ, "it is not for child processes"
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
         tell_ready()
         assert manager.recv(100) == b"READY=1"
-        assert "NOTIFY_SOCKET" not in os.environ, "it is not for child processes"
-        tell_ready()
+        service_manager()()
         with pytest.raises(BlockingIOError):
             manager.recv(100)
 
@@ -26,4 +29,4 @@ def test_the_service_manager_is_told_once(monkeypatch: pytest.MonkeyPatch, tmp_p
 @pytest.mark.parametrize("address", ["", "vsock:2:1", "/nonexistent/notify"])
 def test_without_a_service_manager_that_listens_nothing_is_said(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setenv("NOTIFY_SOCKET", address)
-    tell_ready()
+    service_manager()()
