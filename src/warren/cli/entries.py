@@ -24,6 +24,8 @@ _NAMES_MAX: Final = 8
 """In a line."""
 _EVERY_S: Final = 0.5
 """Members say how it stands a second after it has changed."""
+_SAID_AFTER_S: Final = 2.0
+"""Until then what they say of something that was changed may be of how it was before."""
 
 
 def wait_option(function: F) -> F:
@@ -60,9 +62,11 @@ async def when_said(entry: E, again: Callable[[], Awaitable[Iterable[E]]], withi
     return entry
 
 
-async def applied(client: AdminClient, network: str, subjects: Collection[str], within_s: float) -> list[str]:
+async def applied(
+    client: AdminClient, network: str, subjects: Collection[str], within_s: float, *, anew: bool
+) -> list[str]:
     """What keeps which member from the services and connectors among ``subjects`` (``service web`` …), which a file has
-    just changed; asked until they have said so, ``within_s`` at most.
+    just added, or not ``anew`` changed; asked until they have said so, ``within_s`` at most.
     """
     import asyncio
 
@@ -71,6 +75,8 @@ async def applied(client: AdminClient, network: str, subjects: Collection[str], 
     found: dict[str, ServiceEntry | ConnectorEntry] = {}
     try:
         async with asyncio.timeout(within_s):
+            if not anew:
+                await asyncio.sleep(min(_SAID_AFTER_S, within_s / 2))
             while True:
                 found = {f"service {one.name}": one for one in await client.services(network)}
                 found |= {f"connector {one.name}": one for one in await client.connectors(network)}

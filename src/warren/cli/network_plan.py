@@ -104,9 +104,11 @@ def apply(file: str | None, yes: bool, wait_s: int, access: str | None, as_json:
         output.emit({**_as_value(name, wanted, done), "applied": True})
         return
     click.echo(f"Done: {_count(done)}. {wanted.network} is as {name} says.")
-    subjects = {change.subject for change in done.changes if change.action != "remove" and _is_carried(change)}
-    if subjects and wait_s:
-        entries.warn(access_.ask(access, lambda client: entries.applied(client, wanted.network, subjects, wait_s)))
+    carried = {change.subject: change for change in done.changes if change.action != "remove" and _is_carried(change)}
+    if carried and wait_s:
+        anew = all(change.action == "add" for change in carried.values())
+        lines = access_.ask(access, lambda client: entries.applied(client, wanted.network, carried, wait_s, anew=anew))
+        entries.warn(lines)
 
 
 # The file

@@ -47,11 +47,14 @@ class Reported:
 
     @classmethod
     async def of(cls, work: Work, core: Core, sessions: Sessions, network: bytes) -> Reported:
-        alive = await living(work, core)
-        connected = {row.node for row in await work.find(SessionRow, equal("network", network)) if row.replica in alive}
         reports = {row.node: row.report for row in await work.find(ReportRow, equal("network", network))}
         reports |= {node: row.report for (of, node), row in sessions.reports.items() if of == network}
-        return cls(connected, reports)
+        return cls(await _connected(work, core, network), reports)
+
+    @classmethod
+    async def of_what_is_new(cls, work: Work, core: Core, network: bytes) -> Reported:
+        """Nobody has heard of it yet: what members said of something of its name was there before."""
+        return cls(await _connected(work, core, network), {})
 
     def standing(self, task: str, members: Sequence[Member]) -> Standing:
         """Of the ``task`` of that name, which those ``members`` have."""
@@ -77,3 +80,9 @@ class Reported:
             tasks = () if report is None else msgspec.msgpack.decode(report, type=_Tasks).tasks
             self._tasks[node] = {task.name: task for task in tasks}
         return self._tasks[node]
+
+
+async def _connected(work: Work, core: Core, network: bytes) -> frozenset[bytes]:
+    alive = await living(work, core)
+    rows = await work.find(SessionRow, equal("network", network))
+    return frozenset(row.node for row in rows if row.replica in alive)

@@ -156,7 +156,10 @@ class Services:
             await work.publish(sign(changed, self._core.authority(network)))
             work.event(actor.name, order.action, network.key, order.name, order.said)
             warnings = tuple(service_warnings(changed, members, tags))
-            reported = await Reported.of(work, self._core, self._sessions, network.key)
+            if order.action.endswith(".add"):
+                reported = await Reported.of_what_is_new(work, self._core, network.key)
+            else:
+                reported = await Reported.of(work, self._core, self._sessions, network.key)
             return order.answer(_Held(changed, spec, members, warnings, reported))
 
         return await self._core.write(operation)

@@ -118,6 +118,27 @@ def test_who_applies_services_and_connectors_hears_whether_they_work(
     assert len(answers) == 1
 
 
+def test_what_is_said_of_something_changed_is_not_what_was_said_before(
+    admin: FakeAdmin, file: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = Hindrance(member="gw1", state="failed", reason="port in use")
+    slept: list[float] = []
+
+    async def connectors(network: str) -> tuple[ConnectorEntry, ...]:
+        said = sum(slept) > 1  # agents tell a second after a change
+        return (replace(CONNECTOR, working_count=int(not said), hindered=(failed,) if said else ()),)
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    monkeypatch.setattr(admin, "connectors", connectors)
+    monkeypatch.setattr("asyncio.sleep", sleep)
+    changed = Change(action="change", subject="connector site", before="port", after="tls")
+    admin.planned = Plan(version=4, changes=(changed,), problems=())
+    assert cli.run(["network", "apply", "--yes", file]) == 0
+    assert capsys.readouterr().err == "warning: connector site: at gw1: port in use\n"
+
+
 def test_an_apply_after_somebody_else_changed_the_network_is_refused(
     admin: FakeAdmin, file: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,21 @@ def test_a_connector_is_told_from_a_service_of_the_same_name() -> None:
     run(scenario)
 
 
+def test_of_what_is_added_again_nobody_has_said_anything() -> None:
+    async def scenario(w: World) -> None:
+        node = Node(1)
+        await w.join(node, "a")
+        await w.service.connected(w.key, node.key, "192.0.2.1:9")
+        request = ServiceRequest(name="web", at=("member:a",), target="h:80")
+        await w.service.add_service(w.admin, "home", request)
+        await w.service.report(w.key, node.key, said(Task(name="service web", state="done")))
+        await w.service.remove_service(w.admin, "home", "web")
+        (one,) = (await w.service.add_service(w.admin, "home", request)).hindered
+        assert one.state == "pending", "what it said was about the one before"
+
+    run(scenario)
+
+
 def test_of_very_many_members_the_first_few_are_named() -> None:
     async def scenario(w: World) -> None:
         for number in range(1, SHOWN_MAX + 3):
