@@ -24,7 +24,13 @@ _COLOURS: Final = {"good": "green", "note": None, "warning": "yellow", "bad": "r
 )
 @click.option("--state", metavar="DIR", help="The agent's state directory. [default: /var/lib/warren]")
 @click.option(
-    "--within", "within_s", metavar="S", type=click.FloatRange(2, 120), default=10.0, show_default=True, help="Seconds."
+    "--within",
+    "within_s",
+    metavar="S",
+    type=click.FloatRange(2, 120),
+    default=10.0,
+    show_default=True,
+    help="Seconds that it may take.",
 )
 @click.option(
     "--lifetime",

@@ -24,7 +24,14 @@ scanners manage with fewer.
 
 @click.command("invite")
 @click.argument("network", type=NETWORK)
-@click.option("--uses", metavar="N", type=click.IntRange(1, 100_000), default=1, show_default=True)
+@click.option(
+    "--uses",
+    metavar="N",
+    type=click.IntRange(1, 100_000),
+    default=1,
+    show_default=True,
+    help="How many machines may join with it.",
+)
 @click.option(
     "--ttl", "ttl_s", metavar="TIME", type=output.Span(INVITE_S_MAX), default="1h", show_default=True, help="Good for."
 )

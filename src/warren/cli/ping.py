@@ -26,8 +26,19 @@ _LAST_ANSWER_S: Final = 2.0
 
 @click.command("ping")
 @click.argument("node", type=NODE)
-@click.option("--count", "-c", metavar="N", type=click.IntRange(0), default=5, show_default=True, help="0: no end.")
-@click.option("--interval", "-i", "interval_s", metavar="S", type=click.FloatRange(0.01, 3600), default=1.0)
+@click.option(
+    "--count", "-c", metavar="N", type=click.IntRange(0), default=5, show_default=True, help="How often; 0: no end."
+)
+@click.option(
+    "--interval",
+    "-i",
+    "interval_s",
+    metavar="S",
+    type=click.FloatRange(0.01, 3600),
+    default=1.0,
+    show_default=True,
+    help="Seconds from one to the next.",
+)
 @click.option("-4", "family", flag_value=4, type=int, help="To its IPv4 address.")
 @click.option("-6", "family", flag_value=6, type=int, help="To its IPv6 address, the default where it has both.")
 @access_agent.run_option

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from warren.relay.serve import Ready
 
 _STATE = "/var/lib/warren-relay"
+_UDP_PORT: Final = 3478
+"""What `warren network relay add` takes a relay to have."""
 
 
 @click.group("relay", cls=Group)
@@ -79,7 +82,7 @@ def run(
     if secret_file is not None:
         config = with_secret_file(config, secret_file)
     _check(config)
-    serve.run(config, _print_json if as_json else _print_text)
+    serve.run(config, _print_json if as_json else lambda _, ready: click.echo(_page(config, ready)))
 
 
 def _check(config: RelayConfig) -> None:
@@ -87,18 +90,35 @@ def _check(config: RelayConfig) -> None:
         raise UsageError("nobody could use this relay: give it --secret-file, or secrets or [users] in its file")
 
 
-def _print_text(_: Plane, ready: Ready) -> None:
-    places = [
-        f"{name} {port}"
-        for name, port in (("UDP", ready.udp_port), ("TCP", ready.tcp_port), ("TLS", ready.tls_port))
-        if port is not None
-    ]
-    addresses = ", ".join(map(str, ready.addresses))
-    click.echo(f"relaying at {addresses}: {', '.join(places)}")
+def _page(config: RelayConfig, ready: Ready) -> str:
+    ports = [("UDP", ready.udp_port), ("TCP", ready.tcp_port), ("TLS", ready.tls_port)]
+    places = ", ".join(f"{name} {port}" for name, port in ports if port is not None)
+    lines = [f"relaying at {', '.join(map(str, ready.addresses))}: {places}"]
     if ready.certificate_sha256 is not None:
-        click.echo(f"certificate SHA-256: {ready.certificate_sha256.hex()}")
+        lines.append(f"certificate SHA-256: {ready.certificate_sha256.hex()}")
     if ready.metrics_port is not None:
-        click.echo(f"metrics on port {ready.metrics_port}")
+        lines.append(f"metrics on port {ready.metrics_port}")
+    if config.secrets:
+        told = f"warren network relay add NETWORK NAME {' '.join(_options(config, ready))} --secret-file FILE"
+        lines += ["", "Where you administer a network, tell it of this relay; FILE holds the same secret:", ""]
+        lines += [f"  {told}", ""]
+    return "\n".join(lines)
+
+
+def _options(config: RelayConfig, ready: Ready) -> Iterator[str]:
+    """Of ``warren network relay add``. Who has a certificate for a name says that name."""
+    vouched = ready.tls_port is not None and config.certificate is not None
+    yield from ("HOST",) if vouched else map(str, ready.addresses)
+    if ready.udp_port is None:
+        yield "--no-udp"
+    elif ready.udp_port != _UDP_PORT:
+        yield f"--udp-port {ready.udp_port}"
+    if ready.tcp_port is not None:
+        yield f"--tcp-port {ready.tcp_port}"
+    if ready.tls_port is not None:
+        yield f"--tls-port {ready.tls_port}"
+        if ready.certificate_sha256 is not None and not vouched:
+            yield f"--certificate-sha256 {ready.certificate_sha256.hex()}"
 
 
 def _print_json(_: Plane, ready: Ready) -> None:
