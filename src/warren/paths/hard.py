@@ -28,6 +28,7 @@ from warren.paths.nat import Situation, Verdict, verdict
 from warren.paths.pacing import Bucket
 from warren.paths.pair import ANSWER_S, NEVER, Pair
 from warren.paths.pairing import target
+from warren.paths.ports_to_try import PortsToTry
 from warren.paths.values import Base
 
 if TYPE_CHECKING:
@@ -35,12 +36,6 @@ if TYPE_CHECKING:
 
 AFTER_S: Final = 1.5
 """Into a round: by then the usual checks have found what they can find."""
-NEAR: Final = (range(1, 33), range(1, 33), range(33, 65), range(1, 33), range(65, 129), range(1, 65), range(129, 257))
-"""How far from the port seen last the bursts of a prediction go, on both sides. The nearest are tried more than once:
-probes get lost.
-"""
-DRAW: Final = 64
-"""Random ports drawn at once."""
 OPENERS_PER_S: Final = 200.0
 REFRESH_S: Final = 8.0
 """The sockets of a birthday send again, so that no NAT forgets them."""
@@ -51,7 +46,6 @@ UNTOLD_S: Final = 4.0
 AGAIN_MAX_S: Final = 3600.0
 BUSY_MAX: Final = 2
 """Peers with which a node does this at the same time."""
-PORT_MIN: Final = 1024
 
 Role = Literal["", "predict", "probe", "open"]
 
@@ -71,9 +65,8 @@ class Hard:
         self._bucket = Bucket(context.settings.hard_probes_per_s, 4, now)
         self._opener = Bucket(OPENERS_PER_S, 8, now)
         self._sent: deque[tuple[bytes, float]] = deque()
-        self._tried: set[int] = set()
-        self._targets: deque[TransportAddress] = deque()
-        self._bursts = self._probes = 0
+        self._ports = PortsToTry()
+        self._probes = 0
         self._sockets: tuple[Base, ...] = ()
         self._next_socket = 0
         self._asked = False
@@ -126,9 +119,7 @@ class Hard:
             self._wake = now + AFTER_S
             return
         self.context.hard_busy.add(self)
-        self._bursts = self._probes = 0
-        self._tried.clear()
-        self._targets.clear()
+        self._probes = 0
         if not mine.known:
             if by == "birthday":
                 self._ask_for_sockets(now)
@@ -136,6 +127,7 @@ class Hard:
                 self._done()  # the usual checks are all that is needed
             return
         self.role = "predict" if by == "predicted" else "probe"
+        self._ports = PortsToTry(None if by == "predicted" else self.context.random)
         self.note = (
             "Ports near the last one seen of the peer are tried."
             if by == "predicted"
@@ -211,7 +203,7 @@ class Hard:
 
     def peer_opened(self, now: float) -> None:
         """The hard side says that its sockets are open."""
-        if self.role == "probe" and self._bursts == 0:
+        if self.role == "probe" and not self._ports.begun:
             self._wake = now
         elif not self.busy and now >= self.again_at:
             self._begin(now)
@@ -220,40 +212,18 @@ class Hard:
 
     def _probe_next(self, now: float) -> None:
         while self._probes < self.context.settings.hard_probes:
-            if not self._targets and not self._more_targets():
+            if not self._ports.any_left(self._seen_addresses):
                 break
             if not self._bucket.take(now):
                 self._wake = now + max(self._bucket.wait(now), 0.005)
                 return
-            remote = self._targets.popleft()
+            remote = self._ports.take()
             self._probes += 1
-            self._tried.add(remote.port)
             base, translated = self._base_towards(remote)
             if base is not None:
                 self._send(base, translated, now)
         self._wake = NEVER
         self._ends = min(self._ends, now + ANSWER_S)
-
-    def _more_targets(self) -> bool:
-        seen_addresses = self._seen_addresses()
-        self._bursts += 1
-        if self.role == "predict":
-            if self._bursts > len(NEAR):
-                return False
-            for far in NEAR[self._bursts - 1]:
-                self._targets.extend(
-                    TransportAddress(seen.ip, port)
-                    for seen in seen_addresses[:2]
-                    for port in (seen.port + far, seen.port - far)
-                    if PORT_MIN <= port <= 65_535
-                )
-        else:
-            drawn = self.context.random(2 * DRAW)
-            for at in range(0, 2 * DRAW if seen_addresses else 0, 2):
-                port = int.from_bytes(drawn[at : at + 2])
-                if port >= PORT_MIN and port not in self._tried:
-                    self._targets.append(TransportAddress(seen_addresses[0].ip, port))
-        return bool(self._targets)
 
     def _seen_addresses(self) -> list[TransportAddress]:
         """Where the hard side was seen, the latest first: sources of its authentic requests, as our relays name them or
