@@ -60,7 +60,7 @@ def stun_server(data: bytes) -> None:
 
 def stun_discovery(data: bytes) -> None:
     from warren.model.tunnel import TransportAddress
-    from warren.proto.stun.behaviour import BehaviourDiscovery
+    from warren.proto.stun.behaviour_discovery import BehaviourDiscovery
 
     server, local = TransportAddress(IPv4Address("203.0.113.1"), 3478), TransportAddress(IPv4Address("10.0.0.1"), 1)
     machine = BehaviourDiscovery(servers=[server], local=(local, local), random=bytes, now=NOW)

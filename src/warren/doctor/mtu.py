@@ -11,7 +11,7 @@ from warren.doctor.sockets import drive, source_for, udp_sockets
 from warren.errors import MalformedPacket
 from warren.model.tunnel import TransportAddress
 from warren.proto.stun.attributes import TEXT_BYTES_MAX
-from warren.proto.stun.behaviour import PROBING, Transmit
+from warren.proto.stun.behaviour_discovery import PROBING, Transmit
 from warren.proto.stun.message import HEADER_BYTES, Attribute, Class, Method, decode_untrusted, encode
 from warren.proto.stun.transactions import TimedOut, Transactions
 from warren.proto.wireguard.timers import Deadline

@@ -23,7 +23,8 @@ from warren.linux.nat64 import discover_nat64
 from warren.linux.netlink import open_netlink
 from warren.model.tunnel import TransportAddress
 from warren.proto.portmap.values import Gateway
-from warren.proto.stun.behaviour import SERVERS_MAX, Behaviour
+from warren.proto.stun.behaviour import Behaviour
+from warren.proto.stun.behaviour_discovery import SERVERS_MAX
 from warren.proto.stun.lifetime import WAITS_S
 from warren.reach.portmap import discover
 

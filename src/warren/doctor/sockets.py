@@ -12,7 +12,8 @@ from ipaddress import ip_address
 from typing import Any, Final, Protocol
 
 from warren.model.tunnel import IPAddress, TransportAddress
-from warren.proto.stun.behaviour import Behaviour, BehaviourDiscovery, Transmit
+from warren.proto.stun.behaviour import Behaviour
+from warren.proto.stun.behaviour_discovery import BehaviourDiscovery, Transmit
 from warren.proto.stun.lifetime import Lifetime, LifetimeDiscovery
 from warren.proto.stun.message import MESSAGE_BYTES_MAX
 from warren.proto.wireguard.timers import Deadline

@@ -15,7 +15,7 @@ from typing import Final, Literal
 from warren.errors import MalformedPacket
 from warren.model.tunnel import TransportAddress
 from warren.proto.stun.attributes import pack_port
-from warren.proto.stun.behaviour import PROBING, Transmit
+from warren.proto.stun.behaviour_discovery import PROBING, Transmit
 from warren.proto.stun.binding import mapped_untrusted, pack_binding_request
 from warren.proto.stun.message import Attribute, Class, decode_untrusted
 from warren.proto.stun.transactions import Schedule, TimedOut, Transactions

@@ -9,7 +9,7 @@ from ipaddress import IPv4Address
 from typing import Protocol
 
 from warren.model.tunnel import TransportAddress
-from warren.proto.stun.behaviour import Transmit
+from warren.proto.stun.behaviour_discovery import Transmit
 from warren.proto.stun.message import decode_untrusted
 from warren.proto.stun.server import BindingServer, Discovery
 from warren.proto.wireguard.timers import Deadline
