@@ -10,7 +10,7 @@ from warren.coordinator.problems import Problem
 from warren.identity.signing import VerifyKey
 from warren.model.documents import Coordinator, Rule
 from warren.model.policy import DEFAULT_POLICY
-from warren.proto.control.administration import InviteRequest, MemberChange, NetworkRequest
+from warren.proto.control.administration import MemberChange, NetworkRequest
 from warren.proto.control.desired_state import ApplyRequest, DesiredState, MemberState, PolicyTest
 
 DENY = Rule(action="deny", sources=("members",), destinations=("members",))
@@ -152,16 +152,6 @@ def test_a_shorter_lease_is_renewed_earlier_but_revocations_count_the_longer_one
         assert member.lease_ends.timestamp() == w.clock.now + 600
         revoked = await w.service.revoke_member(w.admin, "home", "web")
         assert revoked.lease_ended == ends
-
-    run(scenario)
-
-
-def test_tags_of_open_invites_may_be_spoken_of_before_anybody_has_them() -> None:
-    async def scenario(w: World) -> None:
-        wanted = DesiredState(policy=(Rule(action="allow", sources=("tag:ci",), destinations=("members",)),))
-        assert (await w.service.plan(w.admin, "home", wanted)).problems != ()
-        await w.service.create_invite(w.admin, "home", InviteRequest(tags=("ci",)))
-        assert (await w.service.plan(w.admin, "home", wanted)).problems == ()
 
     run(scenario)
 

@@ -10,28 +10,12 @@ import msgspec
 import pytest
 
 from tests.support.coordinators import Node, World, run, world
+from tests.unit.coordinator.asked import ALL, connector, service, spec
 from warren.coordinator.problems import Problem
-from warren.model.documents import NetworkSpec, Rule
+from warren.model.documents import Rule
 from warren.model.services import Connector, Service
-from warren.proto.control.administration import ConnectorRequest, MemberChange, ServiceRequest
 from warren.proto.control.desired_services import SPEC_BYTES_MAX
-from warren.proto.control.desired_state import ApplyRequest, DesiredState, PolicyTest, ServiceState
-
-ALL = Rule(action="allow", sources=("members",), destinations=("members",))
-
-
-def service(name: str = "web", at: str = "member:n", target: str = "localhost:80", **more: object) -> ServiceRequest:
-    return ServiceRequest(name=name, at=tuple(at.split()), target=target, **more)  # type: ignore[arg-type]
-
-
-def connector(name: str = "shop", at: str = "member:n", to: str = "web", **more: object) -> ConnectorRequest:
-    return ConnectorRequest(name=name, at=tuple(at.split()), service=to, **more)  # type: ignore[arg-type]
-
-
-async def spec(w: World) -> NetworkSpec:
-    found = (await w.map()).spec
-    assert found is not None
-    return found
+from warren.proto.control.desired_state import ApplyRequest, DesiredState, ServiceState
 
 
 def test_members_are_told_of_a_service_and_a_connector_and_of_their_removal() -> None:
@@ -185,24 +169,6 @@ def test_what_cannot_be_is_refused_with_a_reason_and_nothing_changes(
     run(scenario)
 
 
-def test_a_service_that_the_policy_speaks_of_stays() -> None:
-    async def scenario(w: World) -> None:
-        await w.join(Node(1), "n")
-        await w.service.add_service(w.admin, "home", service())
-        rule = Rule(action="allow", sources=("members",), destinations=("service:web",), protocol="tcp", ports=("80",))
-        test = PolicyTest(source="n", destination="service:web", port=80, expect="allow")
-        await w.service.apply(w.admin, "home", ApplyRequest(state=DesiredState(policy=(rule,), tests=(test,))))
-        with pytest.raises(Problem, match="policy rule 1: there is no service web") as refused:
-            await w.service.remove_service(w.admin, "home", "web")
-        assert refused.value.kind == "conflict"
-        assert [one.where for one in refused.value.problems] == ["policy[0].destinations", "tests[0]"]
-        assert len((await spec(w)).services) == 1
-        await w.service.apply(w.admin, "home", ApplyRequest(state=DesiredState(policy=(ALL,))))
-        await w.service.remove_service(w.admin, "home", "web")
-
-    run(scenario)
-
-
 def test_what_is_perhaps_not_meant_is_said_and_done() -> None:
     async def scenario(w: World) -> None:
         await w.join(Node(1), "n")
@@ -224,32 +190,6 @@ def test_what_is_perhaps_not_meant_is_said_and_done() -> None:
         assert made.warnings == (
             "the policy does not let m reach service db (tcp 5432), so all its streams are refused there",
         )
-
-    run(scenario)
-
-
-def test_a_member_does_not_come_to_have_two_connectors_in_one_place_by_another_tag() -> None:
-    async def scenario(w: World) -> None:
-        await w.join(Node(1), "n", tags=("a",))
-        await w.service.add_service(w.admin, "home", service())
-        await w.service.add_connector(w.admin, "home", connector("one", at="tag:a"))
-        await w.service.add_connector(w.admin, "home", connector("two", at="tag:b"))
-        with pytest.raises(Problem, match=r"connector one listens at tcp 127\.0\.0\.1:80 of n already") as refused:
-            await w.service.change_member(w.admin, "home", "n", MemberChange(tags=("a", "b")))
-        assert refused.value.remedy == "Change the connectors first; nothing was changed."
-        await w.service.change_member(w.admin, "home", "n", MemberChange(tags=("b",)))
-
-    run(scenario)
-
-
-def test_what_was_wrong_before_hinders_nothing() -> None:
-    async def scenario(w: World) -> None:
-        await w.join(Node(1), "n")
-        rule = Rule(action="allow", sources=("member:n",), destinations=("members",))
-        await w.service.apply(w.admin, "home", ApplyRequest(state=DesiredState(policy=(rule,))))
-        await w.service.revoke_member(w.admin, "home", "n")
-        await w.service.add_service(w.admin, "home", service(at="members"))
-        await w.service.remove_service(w.admin, "home", "web")
 
     run(scenario)
 
