@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.sim.test_sessions import connected
+from tests.sim.sessions import connected
 from tests.support.packets import rfc1071, udp_packet
 from tests.support.wireguard_pair import Host, Wire
 from warren.proto.wireguard.constants import DATA

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.sim.test_sessions import connected
+from tests.sim.sessions import connected
 from tests.support.packets import udp_packet
 from tests.support.wireguard_pair import Host, Wire
 from warren.identity.keys import PublicKey

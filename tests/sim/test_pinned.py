@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from tests.sim.test_sessions import connected
+from tests.sim.sessions import connected
 from tests.support.wireguard_pair import Host, Wire
 from warren.model.datagrams import PathWanted, PeerHeard
 from warren.model.tunnel import TransportAddress, Way

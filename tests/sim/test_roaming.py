@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from tests.sim.test_sessions import connected
+from tests.sim.sessions import connected
 from tests.support.wireguard_pair import Host, Wire
 from warren.model.tunnel import TransportAddress
 from warren.proto.wireguard.constants import DATA

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from tests.sim.sessions import connected
 from tests.support.wireguard_pair import Host, Wire
 from warren.identity.keys import PrivateKey
 from warren.proto.wireguard.constants import DATA, INITIATION, REJECT_AFTER_MESSAGES, REKEY_AFTER_MESSAGES
 from warren.proto.wireguard.datapaths import DataPath
 from warren.proto.wireguard.events import HandshakeCompleted, SessionRenewed, SessionsForgotten
-
-
-def connected(wire: Wire) -> tuple[Host, Host]:
-    """Two hosts with a fresh session that ``a`` initiated, nothing under way and no passive timer running."""
-    a, b = wire.pair()
-    a.send(a.packet_to(b))
-    wire.settle()
-    b.send(b.packet_to(a))
-    wire.advance(20)
-    return a, b
 
 
 def initiations(wire: Wire) -> int:

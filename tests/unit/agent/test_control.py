@@ -10,8 +10,8 @@ import pytest
 
 from tests.support.waiting import first
 from tests.unit.agent.fakes import FakeCoordinator
+from tests.unit.agent.machines import Machine
 from tests.unit.agent.streams.fakes import FakeProcess
-from tests.unit.agent.test_agent import Machine
 from warren.agent.control import serve
 from warren.agent.streams.doors import Doors
 from warren.api.varlink_agent import AgentClient, agent_at

@@ -233,6 +233,9 @@ def test_connections_have_a_ceiling(path: Path) -> None:
     asyncio.run(run())
 
 
+# Who may
+
+
 def test_the_socket_is_the_owner_s_alone_and_gone_at_the_end(path: Path) -> None:
     async def run() -> None:
         async with serving(path):
@@ -351,6 +354,9 @@ def holding(entered: list[str], ended: asyncio.Event) -> Interface:
             entered.remove(text.text)
 
     return Interface(NAME, "interface org.example.Echo\n", {"Hold": Method(Text, echo, held)})
+
+
+# Calls that last
 
 
 def test_a_call_that_lasts_ends_with_its_callers_connection_however_that_ends(path: Path) -> None:

@@ -31,6 +31,9 @@ def test_answers_of_anybody_but_the_backend_are_dropped() -> None:
     run(test)
 
 
+# Which backend
+
+
 def test_a_backend_that_is_not_there_is_passed_over_with_nothing_lost() -> None:
     async def test() -> None:
         with Peer() as dead, Peer() as alive, Peer() as client:
@@ -192,6 +195,9 @@ def test_what_leads_back_to_the_entry_itself_is_refused() -> None:
     run(test)
 
 
+# Limits
+
+
 def test_a_flow_that_is_idle_ends_and_what_moves_in_either_direction_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [0.0]
     monkeypatch.setattr(DatagramEntry, "now", lambda _: clock[0])
@@ -266,6 +272,9 @@ def test_what_is_held_for_a_backend_that_is_being_asked_for_has_a_ceiling(
                 assert up.entry.room.used == 0
 
     run(test)
+
+
+# What goes away
 
 
 def test_what_is_sent_at_once_is_so_no_more_when_the_backend_has_gone() -> None:

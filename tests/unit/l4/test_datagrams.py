@@ -80,6 +80,9 @@ def test_nobody_is_answered_more_than_the_backend_says_or_without_having_asked()
     run(test)
 
 
+# Limits
+
+
 def test_without_a_backend_and_against_the_policy_nothing_begins() -> None:
     async def test() -> None:
         for way, reason in ((Way(), "no-backend"), (Way(refusal="the policy forbids it"), "policy")):
@@ -127,6 +130,9 @@ def test_a_flood_of_flows_stays_below_the_ceiling_and_a_proven_flow_lives() -> N
                 assert (data, again) == (b"mine", place)
 
     run(test)
+
+
+# Changes
 
 
 def test_a_new_way_ends_flows_to_backends_that_are_gone_and_keeps_the_others() -> None:
@@ -300,6 +306,9 @@ def test_with_other_health_to_watch_an_entry_goes_on_as_it_was() -> None:
                 assert up.entry.state().state == "listening"
 
     run(test)
+
+
+# Many datagrams in one call
 
 
 def test_trains_arrive_as_the_datagrams_that_were_sent() -> None:

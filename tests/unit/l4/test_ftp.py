@@ -47,6 +47,9 @@ def test_a_server_that_names_a_port_unasked_is_left() -> None:
     play(scene)
 
 
+# What fails
+
+
 def test_ftp_on_a_unix_socket_is_refused(tmp_path: Path) -> None:
     async def played() -> None:
         here, there = socket.socketpair()
@@ -67,6 +70,9 @@ def test_a_server_that_is_not_there_is_a_refusal() -> None:
             assert [reason for reason, _ in helper.tools.refused] == ["connect"]
 
     asyncio.run(played())
+
+
+# The control connection
 
 
 def test_commands_may_be_sent_ahead_and_cut_anywhere() -> None:

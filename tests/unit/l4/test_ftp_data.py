@@ -70,6 +70,9 @@ def test_in_the_overlay_data_ports_are_those_that_policies_know_of() -> None:
     play(scene, side="overlay")
 
 
+# Who may come, and how long
+
+
 def test_a_stranger_gets_nothing_and_the_client_does_afterwards() -> None:
     async def scene(server: ScriptedServer, helper: Helper, client: Client) -> None:
         port = await client.offered()
@@ -160,6 +163,9 @@ def test_a_client_has_few_data_connections_at_once() -> None:
     play(scene)
 
 
+# Other hosts
+
+
 def test_where_a_server_sends_the_helper_it_does_not_go() -> None:
     async def scene(server: ScriptedServer, helper: Helper, client: Client) -> None:
         with socket.create_server(("127.0.0.3", server.data_port)) as victim:
@@ -192,6 +198,9 @@ def test_where_a_client_sends_the_helper_it_does_not_go(command: str) -> None:
         assert server.heard == []
 
     play(scene)
+
+
+# What fails
 
 
 def test_a_data_port_of_the_server_that_is_closed_is_told_of_and_the_file_left_alone() -> None:
@@ -256,6 +265,9 @@ def test_no_socket_for_data_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
         assert [reason for reason, _ in helper.tools.refused] == ["resources"]
 
     play(scene)
+
+
+# Sessions that end
 
 
 def test_a_session_that_ends_waits_for_the_data_connection_that_is_being_made(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from tests.unit.lab.test_scene_plan import planned
+from tests.unit.lab.scenes import planned
 from warren.lab.scene_picture import SeenPath, paths, picture
 
 STATUS = {

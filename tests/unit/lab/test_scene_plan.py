@@ -1,36 +1,6 @@
 from __future__ import annotations
 
-import tomllib
-
-from warren.lab.scene_plan import Plan, plan
-from warren.lab.scene_reader import read_scene
-
-TEXT = """
-[server.one]
-[server.dc]
-families = "4"
-relay = "warren"
-[site.home]
-kind = "port-restricted"
-hosts = ["alice", "laptop"]
-[site.campus]
-kind = "open"
-hosts = ["bob"]
-link = { delay_s = 0.5 }
-[site.six]
-kind = "ipv6-only"
-hosts = ["laptop", "carol"]
-[coordinator]
-server = "one"
-[network.a]
-members = ["alice"]
-[network.b]
-members = ["alice", "bob", "one"]
-"""
-
-
-def planned() -> Plan:
-    return plan(read_scene("example", tomllib.loads(TEXT)))
+from tests.unit.lab.scenes import planned
 
 
 def test_servers_and_sites_have_public_addresses_in_the_order_of_the_scene() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.lab.test_scene_plan import planned
+from tests.unit.lab.scenes import planned
 from warren.errors import OperationFailed
 from warren.lab import scene_record
 from warren.lab.scene_record import Record, RecordedHost, Records, records

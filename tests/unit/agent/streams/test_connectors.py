@@ -7,38 +7,14 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from tests.unit.agent.streams.doors_made import GATEWAY, PORTS, WEB, connector, made, site
 from tests.unit.agent.streams.fakes import RUN, entry, member, problem, view, worked_out
 from warren.agent.streams.config import Gateway, StreamConfig
 from warren.agent.streams.connectors import Surroundings
-from warren.agent.streams.entries import Streams, Wishes
-from warren.agent.streams.permits import PermitTable, Taking, taking_of
-from warren.ingress.sites import Ports
+from warren.agent.streams.entries import Wishes
+from warren.agent.streams.permits import Taking
 from warren.model.documents import Rule
 from warren.model.services import Connector, Service
-
-WEB = Service(name="web", at=("members",), target="localhost:8080", port=80)
-PORTS = Ports(8080, 8443)
-GATEWAY = Gateway(domain="gw.example.org")
-
-
-def made(
-    *connectors: Connector,
-    ports: Ports | None = PORTS,
-    gateway: Gateway | None = GATEWAY,
-    allow: tuple[str, ...] | None = None,
-    **around: object,
-) -> Streams:
-    where = Surroundings(RUN / "sites", gateway, ports=ports, **around)  # type: ignore[arg-type]
-    config = StreamConfig(gateway=gateway, taking=taking_of(PermitTable(allow=allow)))
-    return worked_out(view(WEB, connectors=connectors), wishes=Wishes(config), around=where)
-
-
-def connector(name: str, **changes: object) -> Connector:
-    return Connector(name=name, at=("member:me",), service="web", **changes)  # type: ignore[arg-type]
-
-
-def site(name: str, **changes: object) -> Connector:
-    return connector(name, kind="http", **{"certificate": "internal", "domains": (f"{name}.example.org",)} | changes)
 
 
 def test_a_connector_for_this_host_alone_leads_to_the_nearest_member() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.unit.agent.streams.doors_made import connector, made, site
 from tests.unit.agent.streams.fakes import entry, problem
-from tests.unit.agent.streams.test_connectors import connector, made, site
 from warren.l4.config import Limits
 
 

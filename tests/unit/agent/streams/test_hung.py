@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.agent.streams.fakes import FakeProcess, view
-from tests.unit.agent.streams.test_keeper import WEB, FakeNetwork, World, running
+from tests.unit.agent.streams.keeper_world import WEB, FakeNetwork, World, running
 from warren.errors import Unreachable
 from warren.l4.config import Status
 

@@ -192,6 +192,9 @@ def test_a_change_nearby_asks_again_at_once_and_no_faster_than_is_good() -> None
     assert wire.packets - sent < 10
 
 
+# Losses
+
+
 @each_protocol
 @pytest.mark.parametrize("lost_ones", [1, 2, 3])
 def test_lost_packets_are_sent_again(kind: str, lost_ones: int) -> None:
@@ -218,6 +221,9 @@ def test_a_renewal_that_is_not_answered_is_tried_until_the_lease_is_over() -> No
         fake.deaf = False
         wire.run(2000)
         assert len(gained(wire)) == 2
+
+
+# Gateways that begin anew
 
 
 @each_protocol
@@ -325,6 +331,9 @@ def test_epochs_that_answers_claim_cost_little_too() -> None:
         assert lost(wire) == []
 
 
+# Conflicts, and gateways with habits
+
+
 @pytest.mark.parametrize("version", [1, 2])
 def test_a_port_that_is_taken_leads_to_another(version: int) -> None:
     fake = FakeGateway(upnp=version, entries={51820: Entry(ip_address("192.168.1.9"), 51820, float("inf"))})
@@ -373,6 +382,9 @@ def test_a_gateway_that_only_maps_for_ever_is_given_it_back() -> None:
     assert fake.entries == {}
 
 
+# Verified from outside
+
+
 def test_a_mapping_is_verified_by_what_comes_in_and_no_longer_when_it_lies_elsewhere() -> None:
     fake = FakeGateway(nat_pmp=True)
     wire = Wire(fake)
@@ -411,6 +423,9 @@ def test_what_is_seen_through_another_gateway_says_nothing_of_this_one() -> None
     assert not by_gateway[HOME].double_nat
 
 
+# PCP: one identity for as long as the mapping lives
+
+
 def test_a_node_that_crashed_gets_its_mapping_back_by_the_same_secret() -> None:
     fake = FakeGateway(pcp=True)
     secret = bytes(range(32))
@@ -430,6 +445,9 @@ def test_a_node_that_crashed_without_its_secret_asks_in_a_protocol_that_has_none
     stranger.run(10)
     assert declined(stranger) == [("pcp", "does not allow it")]
     assert [one.protocol for one in stranger.mapper.mapped(stranger.now)] == ["nat-pmp"]
+
+
+# IPv6
 
 
 @pytest.mark.parametrize("kind", ["pcp", "upnp"])
@@ -468,6 +486,9 @@ def test_found_is_told_once() -> None:
     wire = Wire(FakeGateway(pcp=True, refuses=2))
     wire.run(10_000)
     assert [event.protocol for event in wire.events if isinstance(event, Found)] == ["pcp"]
+
+
+# Gateways that come and go
 
 
 def test_a_gateway_that_is_gone_is_given_its_lease_back_and_forgotten() -> None:
