@@ -154,7 +154,7 @@ def _print_text(ready: Ready) -> None:
         click.echo(
             "\nWho has this access string administers the coordinator. It is shown this once and good for a day;"
             "\n`warren coordinator token create` makes another. Where you administer from, paste:\n"
-            f"\n  export WARREN_ACCESS={ready.access}"
+            f"\n  warren login {ready.access}"
             f"\n  warren network {'invite ' + ready.network if ready.network else 'create home'}"
         )
     if ready.ticket is not None:

@@ -76,7 +76,7 @@ def create(
         output.emit({"id": made.id, "access": made.access, "secret": made.secret, "expires": expires})
     else:
         click.echo(f"Token {made.id}, good until {made.expires:%Y-%m-%d %H:%M} UTC; shown this once:\n")
-        click.echo(f"  export WARREN_ACCESS={made.access}" if made.access else f"  {made.secret}")
+        click.echo(f"  warren login {made.access}" if made.access else f"  {made.secret}")
 
 
 @command.command("list")

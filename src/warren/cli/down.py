@@ -46,11 +46,11 @@ def command(network: str | None, leave: bool, run: str | None, as_json: bool) ->
     if network is not None:
         leaving = network
         access_agent.ask(run, lambda agent: agent.leave(leaving), within_s=_LEFT_WITHIN_S)
-        said = f"left {network}"
+        said = f"This machine is in {network} no longer; to come back it needs a new ticket."
     else:
         access_agent.ask(run, lambda agent: agent.stop())
         _wait_gone(places(run=run).socket)
-        said = "the agent has stopped"
+        said = "The agent has stopped; `warren up` starts it again."
     click.echo(json.dumps({"done": said}) if as_json else said)
 
 

@@ -67,6 +67,7 @@ def parse_target(text: str) -> Target:
     path = _path(text)
     if path:
         return Target("", 0, path)
+    check_no_url(text)
     host, separator, port = text.rpartition(":")
     if not host and re.fullmatch("[0-9]+", port):
         raise ValueError(f"{text!r}: say 127.0.0.1:{port} for the serving member itself")
@@ -81,6 +82,13 @@ def parse_target(text: str) -> Target:
     if host in {"0.0.0.0", "::"}:  # noqa: S104 - refused
         raise ValueError(f"{text!r} is nobody's address; for the serving member itself say 127.0.0.1 or [::1]")
     return Target(host, _port(port, text))
+
+
+def check_no_url(text: str) -> None:
+    """Raises ValueError for ``http://…`` and the like, which is what people have at hand for a web server."""
+    scheme, found, _ = text.partition("://")
+    if found:
+        raise ValueError(f"{text!r}: say HOST:PORT, without {scheme}:// and what follows the port")
 
 
 def parse_listen(text: str) -> Place:

@@ -199,7 +199,7 @@ def test_the_command_prints_what_to_paste(
     common = ["--state", str(tmp_path / "state"), "--listen", "127.0.0.1:0"]
     assert cli.run(["coordinator", "run", *common, "--network", "home", "--url", "warren.example:8443"]) == 0
     out = capsys.readouterr().out
-    assert "export WARREN_ACCESS=warren-access:" in out
+    assert "warren login warren-access:" in out
     assert "warren up warren-ticket:" in out
     assert "https://warren.example:8443" in out
     assert cli.run(["coordinator", "run", *common, "--json"]) == 0

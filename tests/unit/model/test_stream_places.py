@@ -59,7 +59,7 @@ def test_a_target_is_read(text: str, target: Target) -> None:
         ("unix:relative", "say HOST:PORT"),
         ("unix:/a b", "is no Unix socket"),
         ("unix:/" + "x" * 107, "a path has 107 characters at most"),
-        ("http://h:80", "put the IPv6 address in brackets"),
+        ("http://h:80", "say HOST:PORT, without http://"),
     ],
 )
 def test_what_is_no_target_is_refused_with_a_word_on_how_to_write_it(text: str, why: str) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from warren.model.stream_places import Place, Target, parse_listen, parse_target
+from warren.model.stream_places import Place, Target, check_no_url, parse_listen, parse_target
 
 OVERLAY: Final = "overlay"
 _TARGET_FORM: Final = "say NAME:PORT, ADDRESS:PORT, or the name of a service"
@@ -77,6 +77,7 @@ def parse_socks(text: str) -> Socks:
 
 def parse_forward(listen: str, target: str) -> Forward:
     """Raises ValueError, saying what it may be."""
+    check_no_url(target)
     target, protocol = _protocol(target)
     if not target.partition(":")[0].strip():
         raise ValueError(f"{target!r} is no target: {_TARGET_FORM}")

@@ -115,5 +115,5 @@ def news(before: Mapping[str, tuple[State, str]], streams: Sequence[Stream]) -> 
         if stream.reason and stream.reason != reason:
             bad.append(f"{stream.id}: {stream.reason}")
         elif stream.state == "listening" and state in {"failed", "unhealthy"}:
-            good.append(f"{stream.id}: works again")
+            good.append(f"{stream.id}: works now")
     return bad, good

@@ -39,6 +39,7 @@ def test_what_can_be_said(listen: str, target: str, place: str, aim: str) -> Non
         ("0", "db:80", "a port is 1 to 65535"),
         ("db:80", "db:80", "no place to listen"),
         ("8080", "db:80/icmp", "behind the slash goes tcp or udp"),
+        ("8080", "http://db:80/", "say HOST:PORT, without http://"),
         ("8080", "10.77.0.2", "say 10.77.0.2:PORT"),
         ("8080", "unix:/run/x", "only a forward that listens in the overlay"),
         ("overlay:unix:/x", "localhost:80", "say overlay:PORT"),

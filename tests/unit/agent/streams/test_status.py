@@ -99,4 +99,4 @@ def test_the_log_says_what_changed_and_says_it_once() -> None:
     assert news({}, fine) == ([], [])
     assert news({}, broken) == (["forward 127.0.0.1:8080: no"], [])
     assert news(said, broken) == ([], [])
-    assert news(said, fine) == ([], ["forward 127.0.0.1:8080: works again"])
+    assert news(said, fine) == ([], ["forward 127.0.0.1:8080: works now"])
