@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.support.overlay import Underlay, pinged
@@ -15,6 +19,7 @@ pytestmark = pytest.mark.lab
 INTERFACE = "w-home"
 UNIT = "/etc/systemd/system/warren.service"
 KEPT = "/etc/resolv.conf.before-warren"
+PAGE = Path(__file__).parents[2] / "docs" / "coordinator.md"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -39,6 +44,7 @@ def _is_a_service(machine: SystemdMachine, network: Network, address: str) -> No
     _carries_streams_and_leaves_nothing(machine)
     _does_not_repeat_a_mistake_and_goes_away(machine)
     _serves_an_ordinary_user(machine, network)
+    _runs_a_coordinator_as_the_page_has_it(machine)
 
 
 def _is_refused_while_it_has_nothing_to_do(machine: SystemdMachine) -> None:
@@ -101,3 +107,15 @@ def _data_plane(machine: SystemdMachine) -> str:
 
 def _is_there(machine: SystemdMachine, path: str) -> bool:
     return machine.run("test", "-e", path, check=False).returncode == 0
+
+
+def _runs_a_coordinator_as_the_page_has_it(machine: SystemdMachine) -> None:
+    (unit,) = re.findall(r"^```ini\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    unit = unit.replace("/opt/warren/bin/warren", str(Path(sys.executable).with_name("warren")))
+    machine.run("sh", "-c", f"printf %s '{unit}' >/etc/systemd/system/warren-coordinator.service")
+    machine.run("systemctl", "start", "warren-coordinator")
+    machine.host.wait_for(lambda: ":8443 " in machine.run("ss", "-Hltn").stdout, PATIENCE_S, what="a coordinator")
+    machine.host.wait_for(lambda: ":443 " in machine.run("ss", "-Hltn").stdout, PATIENCE_S, what="its relay")
+    assert "warren login " in machine.run("warren", "coordinator", "token", "create").stdout
+    machine.run("systemctl", "stop", "warren-coordinator")
+    assert machine.run("systemctl", "is-failed", "warren-coordinator", check=False).stdout.strip() == "inactive"
