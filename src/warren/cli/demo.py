@@ -42,7 +42,7 @@ def command(what: str, as_json: bool) -> None:
             continue
         click.secho(f"{number}  {step.title}", bold=True)
         for line in step.lines:
-            click.echo(f"     {line}")
+            click.echo(f"     {line}".rstrip())
         click.echo()
     if not as_json:
         click.echo(f"Done in {time.monotonic() - started:.0f} s; the hosts and everything in them are gone.")

@@ -126,6 +126,27 @@ def test_a_config_with_another_engine_says_when_that_counts(tmp_path: Path, capl
     scenario(work, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("retry_in_s", "said"), [(1.0, "WARNING"), (None, "INFO")], ids=["which comes back", "which is given up"]
+)
+def test_a_lost_coordinator_is_a_warning_unless_it_was_given_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, retry_in_s: float | None, said: str
+) -> None:
+    home = FakeCoordinator()
+
+    def levels() -> list[str]:
+        return [one.levelname for one in caplog.records if "gone for good" in one.getMessage()]
+
+    async def work(machine: Machine, agent: Agent) -> None:
+        await agent.join(home.ticket(), "a")
+        machine.links[0].tell(Disconnected("gone for good", retry_in_s))
+        await until(lambda: bool(levels()))
+        assert levels() == [said]
+
+    with caplog.at_level("INFO"):
+        scenario(work, tmp_path, home)
+
+
 def test_a_change_of_the_host_wakes_every_network(tmp_path: Path) -> None:
     home = FakeCoordinator()
 

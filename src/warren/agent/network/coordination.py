@@ -195,8 +195,8 @@ class Coordination:
                     news.documents |= bool(applied.changed or applied.dropped)
                 case Published(version):
                     self._published = max(self._published, version)
-                case Disconnected(why):
-                    self._disconnected(why)
+                case Disconnected(why, retry_in_s):
+                    self._disconnected(why, final=retry_in_s is None)
                 case Refused():
                     self._refused(event)
                     news.refused = event
@@ -239,10 +239,13 @@ class Coordination:
         if warning:
             _log.warning("%s: %s", self.name, warning)
 
-    def _disconnected(self, why: str) -> None:
+    def _disconnected(self, why: str, *, final: bool) -> None:
         standing = self.standing
         if standing.connected or standing.since_s is None:
-            _log.warning("%s: no coordinator is connected, what is known goes on: %s", self.name, why)
+            if final:  # nobody waits for another connection
+                _log.info("%s: the coordinator is not spoken to any more: %s", self.name, why)
+            else:
+                _log.warning("%s: no coordinator is connected, what is known goes on: %s", self.name, why)
             self._informed_until = self._world.clock() + INFORMED_S
             standing.since_s = self._world.wall_clock()
         standing.connected = False

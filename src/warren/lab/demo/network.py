@@ -83,13 +83,13 @@ def _places(world: World) -> Step:
     return Step(
         "An Internet on this machine",
         (
-            f"dc1    {at('dc1'):12} public: coordinator, relay, member",
-            f"dc2    {at('dc2'):12} public: another relay",
+            f"dc1    {at('dc1'):13} public: coordinator, relay, member",
+            f"dc2    {at('dc2'):13} public: another relay",
             f"alice  192.168.1.10  behind a NAT at {at('home1')} that lets in answers only; also on a mobile network",
             f"bob    192.168.1.10  behind a NAT at {at('home2')} with another port for each destination",
             f"carol  192.168.1.10  in an office at {at('office')} whose firewall drops UDP",
             f"dave   192.168.1.10  behind a NAT at {at('home3')}, and an ordinary user",
-            f"gw     {at('gw'):12} public: a gateway for those who are no members",
+            f"gw     {at('gw'):13} public: a gateway for those who are no members",
         ),
         {},
     )
