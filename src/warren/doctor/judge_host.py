@@ -108,7 +108,8 @@ def _clock(observed: Observed) -> Iterator[Finding]:
         what, _, remedy = clock_sentence(worst).partition(": ")
         yield Finding("clock", "warning", what, "documents and certificates look too old or too new", remedy)
     elif worst is not None:
-        yield Finding("clock", "good", f"the clock agrees with the coordinator's ({round(worst, 1) + 0.0:+.1f} s)")  # no -0.0
+        shown = round(worst, 1) + 0.0  # which is never -0.0
+        yield Finding("clock", "good", f"the clock agrees with the coordinator's ({shown:+.1f} s)")
     elif observed.kernel.clock_synchronised is False:
         yield Finding(
             "clock",
