@@ -6,7 +6,7 @@ STAMPS := .stamps
 PYTHON ?=
 PURE ?=
 ARGS ?=
-WORKERS ?= 3
+WORKERS ?= 4
 export PYTHON
 # Debian keeps nft and others where ordinary users do not look.
 export PATH := $(PATH):/usr/sbin:/sbin

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -36,7 +37,7 @@ def build(
 
 
 def _rest(service: Any, gate: Gate, metrics: Metrics) -> App:
-    document: Final = msgspec.json.encode(openapi.describe(public_routes.PUBLIC, routes.GUARDED))
+    document: Final = _description()
 
     @get(openapi.PATH, sync_to_thread=False)
     def read_description() -> Response[bytes]:
@@ -70,6 +71,11 @@ def _rest(service: Any, gate: Gate, metrics: Metrics) -> App:
         debug=False,
         pdb_on_exception=False,
     )
+
+
+@cache
+def _description() -> bytes:
+    return msgspec.json.encode(openapi.describe(public_routes.PUBLIC, routes.GUARDED))
 
 
 def _refuse(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
