@@ -176,7 +176,7 @@ def test_what_is_killed_is_healed_and_the_tunnel_goes_on(pair: Pair) -> None:
     assert bob.address() == address
     pair.host.wait_for(lambda: bob.failed_tasks() == {})
     bob.warren("down")
-    assert [bob.pids(HELPER), bob.pids(DATA_PLANE)] == [[], []]
+    pair.host.wait_for(lambda: [bob.pids(HELPER), bob.pids(DATA_PLANE)] == [[], []], what="nothing of it to be left")
 
 
 @pytest.mark.skipif(not IS_ROOT, reason="takes both engines by turns")
