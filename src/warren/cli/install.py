@@ -33,6 +33,8 @@ def command(now: bool, print_only: bool, remove: bool, as_json: bool) -> None:
 
     if remove and (now or print_only):
         raise UsageError("--remove goes with neither --now nor --print")
+    if now and print_only:
+        raise UsageError("--print touches nothing and starts nothing; it goes without --now")
     is_root = os.geteuid() == 0
     executable = Path(sys.argv[0]).absolute()
     if executable.name != "warren":

@@ -67,6 +67,8 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         (["network", "invite", "--ttl"], "Option '--ttl' requires an argument; see `warren network invite --help`\n"),
         (["tunnel", "--frob", "x"], "warren: No such option '--frob'; see `warren tunnel --help`\n"),
         (["tunnel", "/no/name which fits.conf"], "cannot name an interface"),
+        (["install", "--remove", "--now"], "--remove goes with neither --now nor --print"),
+        (["install", "--print", "--now"], "it goes without --now"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(
